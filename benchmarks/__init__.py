@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.NAME` runs one, `make bench` runs all."""

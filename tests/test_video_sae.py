@@ -1,0 +1,204 @@
+"""The command line: what it lists, how fast it starts, what it imports, and how it leaves."""
+
+import dataclasses
+import errno
+import importlib
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import video_sae
+from collect.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {
+    "av",
+    "datasets",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "sae_lens",
+    "sklearn",
+    "torch",
+    "transformers",
+    "wandb",
+    "zarr",
+}
+COMMAND_NAMES = [command.name for command in video_sae.COMMANDS]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """A stage that fails as it is told to."""
+
+    how: str = "not at all"
+    """How to fail."""
+    level: int = 0
+    """A number that must not be negative."""
+
+    def __post_init__(self) -> None:
+        if self.level < 0:
+            raise UserError("--level is negative: give 0 or more.")
+
+
+def fake(config: FakeConfig) -> Path | None:
+    if config.how == "user":
+        raise UserError("videos/a.mp4 is damaged: delete it.")
+    if config.how == "interrupt":
+        raise KeyboardInterrupt
+    if config.how == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/a/store")
+    if config.how == "missing":
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "runs/a/store")
+    if config.how == "bug":
+        raise ZeroDivisionError
+    return None if config.how == "silent" else Path("runs/fake")
+
+
+@pytest.fixture
+def fake_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = video_sae.Command(name="fake", config=f"{__name__}:FakeConfig", function=f"{__name__}:fake")
+    other = video_sae.Command(name="report", config="steer.config:ReportConfig", function="steer.report:report")
+    monkeypatch.setattr(video_sae, "COMMANDS", (command, other))
+    monkeypatch.setattr(video_sae, "_set_up_logging", lambda: None)
+
+
+def command_line(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "video_sae", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def heavy_imports_of(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys, json; print(json.dumps(list(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return HEAVY & set(json.loads(result.stdout))
+
+
+def test_help_lists_every_command_and_no_other() -> None:
+    result = command_line("--help")
+    assert result.returncode == 0
+    usage = re.search(r"\{([a-z,]+)\}", result.stdout)
+    assert usage is not None
+    assert usage[1].split(",") == COMMAND_NAMES
+
+
+def test_help_takes_less_than_a_second() -> None:
+    seconds: list[float] = []
+    for _ in range(3):  # the fastest of three, since other processes may hold the processor
+        start = time.perf_counter()
+        command_line("--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("command", video_sae.COMMANDS, ids=lambda command: command.name)
+def test_command_line_of_each_stage_imports_no_heavy_library(command: video_sae.Command) -> None:
+    module, _, _ = command.config.partition(":")
+    assert heavy_imports_of(f"import video_sae, {module}") == set()
+
+
+def test_the_import_check_can_fail() -> None:
+    assert heavy_imports_of("import numpy") == {"numpy"}
+
+
+@pytest.mark.parametrize("command", video_sae.COMMANDS, ids=lambda command: command.name)
+def test_each_stage_has_a_documented_config_and_a_function(command: video_sae.Command) -> None:
+    config = video_sae._resolve(command.config)
+    assert dataclasses.is_dataclass(config)
+    assert len(dataclasses.fields(config)) <= 15
+    result = command_line(command.name, "--help")
+    assert result.returncode == 0
+    assert (config.__doc__ or "").splitlines()[0] in result.stdout
+    module, _, name = command.function.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_readme_has_a_row_for_every_command() -> None:
+    rows = re.findall(r"^\| `video-sae ([a-z]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == COMMAND_NAMES
+
+
+def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert video_sae.main(["--version"]) == 0
+    assert re.fullmatch(r"video-sae (\d+\.\d+\.\d+|\(not installed\))\n", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("fake_command")
+def test_success_prints_the_result_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert video_sae.main(["fake"]) == 0
+    assert capsys.readouterr() == ("runs/fake\n", "")
+
+
+@pytest.mark.usefixtures("fake_command")
+def test_a_stage_without_a_result_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert video_sae.main(["fake", "--how", "silent"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("fake_command")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--how", "user"], "error: videos/a.mp4 is damaged: delete it.\n"),
+        (["--level", "-1"], "error: --level is negative: give 0 or more.\n"),
+        (
+            ["--how", "disk"],
+            "error: runs/a/store: No space left on device: free some disk space, then run the same command again.\n",
+        ),
+    ],
+    ids=["in the stage", "in the config", "full disk"],
+)
+def test_what_the_user_can_put_right_is_one_sentence_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert video_sae.main(["fake", *arguments]) == 2
+    assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.usefixtures("fake_command")
+@pytest.mark.parametrize(("how", "exception"), [("bug", ZeroDivisionError), ("missing", FileNotFoundError)])
+def test_a_defect_of_the_program_keeps_its_traceback(how: str, exception: type[Exception]) -> None:
+    with pytest.raises(exception):
+        video_sae.main(["fake", "--how", how])
+
+
+@pytest.mark.usefixtures("fake_command")
+def test_interruption_says_how_to_go_on_and_gives_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert video_sae.main(["fake", "--how", "interrupt"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fake_command")
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["fake", "--nonsense"], ["fake", "--level", "many"]])
+def test_wrong_words_leave_with_status_2_and_an_explanation(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leave:
+        video_sae.main(arguments)
+    assert leave.value.code == 2
+    assert "--help" in capsys.readouterr().err
+
+
+def test_a_missing_run_is_an_error_without_a_traceback(tmp_path: Path) -> None:
+    result = command_line("train", "--run", str(tmp_path / "none"), "--site", "resid/0")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert str(tmp_path / "none") in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_messages_are_plain_below_and_marked_from_warning_on() -> None:
+    code = (
+        "import logging, video_sae; video_sae._set_up_logging();"
+        "logging.getLogger('collect.run').info('7 videos');"
+        "logging.getLogger('collect.run').warning('one is damaged');"
+        "logging.getLogger('somebody.else').info('not shown')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert (result.stdout, result.stderr) == ("", "7 videos\nwarning: one is damaged\n")

@@ -1,0 +1,158 @@
+"""The front door: the `video-sae` command, one subcommand a stage.
+
+Parses the arguments into the config of one stage, sets up logging, runs the stage, and turns what goes wrong into one
+sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption. It holds no
+logic of any stage; the options are the fields of the classes in each package's `config` module.
+
+The stage modules, and with them torch and transformers, are imported only when a stage runs, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import importlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union, cast
+
+from collect.artefact import installed_versions
+from collect.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """A subcommand: where its arguments are described and which function runs it, as `module:name`."""
+
+    name: str
+    config: str
+    function: str
+
+
+COMMANDS = (
+    Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
+    Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
+    Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
+    Command(name="features", config="features.config:FeaturesConfig", function="features.run:features"),
+    Command(name="profile", config="steer.config:ProfileConfig", function="steer.profile:run_profile"),
+    Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),
+    Command(name="report", config="steer.config:ReportConfig", function="steer.report:report"),
+)
+
+DESCRIPTION = """\
+What a video vision-language model sees, and how that decides its answers.
+
+Each subcommand is one stage; `video-sae COMMAND --help` lists its options, and `video-sae --version` prints the
+version. Every stage goes on where it was when it is run again.
+"""
+
+REMEDIES = {
+    errno.EACCES: "choose a place where you may write",
+    errno.EDQUOT: "free some of your disk quota, then run the same command again",
+    errno.ENOSPC: "free some disk space, then run the same command again",
+    errno.EROFS: "choose a place where you may write",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after `video-sae`; those of this process where None.
+
+    Returns:
+        The exit status: 0 done, 2 user error, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
+        return 0
+    _set_up_logging()
+    try:
+        command, config = _parse(arguments)
+        result = _resolve(command.function)(config)
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}: {REMEDIES[error.errno]}.")
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command again to go on from here.", file=sys.stderr)
+        return 130
+    if result is not None:
+        print(result)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Command, object]:
+    """Return the chosen command and its config, or leave by SystemExit as tyro does for `--help` and wrong options."""
+    import tyro
+
+    commands = {_resolve(command.config): command for command in COMMANDS}
+    choices = tuple(
+        Annotated[config, tyro.conf.subcommand(command.name, prefix_name=False)] for config, command in commands.items()
+    )
+    union = cast("Any", Union)[choices]  # `X | Y` cannot be written for a tuple of types
+    # tyro turns a ValueError of `__post_init__` into a box of its own; the original is in the chain of its SystemExit.
+    words = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(words):
+            config = tyro.cli(
+                union, prog="video-sae", description=DESCRIPTION, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+            )
+    except SystemExit as leave:
+        cause: BaseException | None = leave
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise UserError(str(cause)) from None
+            cause = cause.__cause__ or cause.__context__
+        sys.stderr.write(words.getvalue())
+        raise
+    sys.stderr.write(words.getvalue())
+    return commands[cast("type[Any]", type(config))], config
+
+
+def _resolve(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+class _ProgressBarHandler(logging.Handler):
+    """Writes records to standard error above any tqdm bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:  # as logging's own handlers do: a message that fails must not end the run
+            self.handleError(record)
+
+
+class _PlainFormatter(logging.Formatter):
+    """The bare message, preceded by its level from `warning` upwards."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+
+
+def _set_up_logging() -> None:
+    handler = _ProgressBarHandler()
+    handler.setFormatter(_PlainFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in ("collect", "train_sae", "features", "steer", "demo"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
