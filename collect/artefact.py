@@ -1,0 +1,286 @@
+"""Files that every artefact folder shares: `config.json`, atomic writes, typed tables and hashes.
+
+An artefact folder is the output of one stage (activations, an SAE, a catalogue, effects). Its `config.json` records the
+stage, the arguments, the hashes of the inputs, the versions of the libraries and the git commit, and is what a rerun
+compares itself with. Whether a stage is finished is not decided here: each stage looks for its own last file.
+
+No function here imports torch, and pandas and pyarrow only where a table is read or written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from collect.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+CONFIG_NAME = "config.json"
+VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy")
+
+
+def write_config(folder: Path, stage: str, config: object, inputs: Mapping[str, str]) -> None:
+    """Write `folder/config.json` atomically, making the folder if there is none.
+
+    Args:
+        folder: the artefact folder.
+        stage: name of the stage that owns the folder, such as `collect`.
+        config: the stage's arguments: a dataclass instance, or a mapping of names to values. Paths become strings,
+            tuples become lists, enums their values.
+        inputs: hash (or fingerprint) of each input, by name.
+    """
+    content = {
+        "stage": stage,
+        "arguments": _arguments(config),
+        "inputs": dict(inputs),
+        "versions": installed_versions(),
+        "commit": source_commit(),
+    }
+    write_atomic(folder / CONFIG_NAME, json.dumps(content, indent=2) + "\n")
+
+
+def read_config(folder: Path, stage: str) -> dict[str, Any]:
+    """Read `folder/config.json` of the stage named `stage`.
+
+    Returns:
+        The keys `stage`, `arguments`, `inputs`, `versions` and `commit`.
+
+    Raises:
+        UserError: there is no such file, it is not the JSON that `write_config` writes, or another stage wrote it.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist: run `{_command(stage)}` first, or name another folder.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}): delete {folder} and run `{_command(stage)}` again."
+        ) from None
+    content = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    if not isinstance(content.get("arguments"), dict) or not isinstance(content.get("inputs"), dict):
+        raise UserError(
+            f"{path} lacks `arguments` or `inputs`, so it is not a config.json of this program: "
+            f"name another folder, or delete {folder} and run `{_command(stage)}` again."
+        )
+    if content.get("stage") != stage:
+        raise UserError(
+            f"{path} belongs to the stage {content.get('stage')!r} where {stage!r} is needed: name another folder."
+        )
+    return content
+
+
+def check_resume(
+    folder: Path, stage: str, config: object, inputs: Mapping[str, str], ignore: Collection[str] = ()
+) -> bool:
+    """Decide whether a stage may go on in `folder`.
+
+    Args:
+        folder: the artefact folder.
+        stage: name of the stage.
+        config: the arguments of this run, as for `write_config`.
+        inputs: the input hashes of this run, as for `write_config`.
+        ignore: names of arguments that may differ because they do not change the result, such as `device`.
+
+    Returns:
+        False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
+
+    Raises:
+        UserError: the folder was begun with other arguments or inputs; the message says which and what to do.
+    """
+    if not (folder / CONFIG_NAME).exists():
+        return False
+    before = read_config(folder, stage)
+    # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
+    now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
+    changes = _changes(before["arguments"], now["arguments"], ignore)
+    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], ())]
+    if changes:
+        raise UserError(
+            f"{folder} was begun with other settings, {_enumerate(changes)}: "
+            "give the earlier ones to go on there, choose another --out or --name, or delete the folder."
+        )
+    return True
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, also after a crash, sees the old content or the new one, never a part.
+
+    Args:
+        path: the file; its folder is made if there is none.
+        data: the content; text is written as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_table(path: Path, frame: pandas.DataFrame, schema: pyarrow.Schema) -> None:
+    """Write a frame as parquet with exactly the columns and types of the schema, atomically.
+
+    The same frame gives the same bytes. A missing value (NaN) is stored as null.
+
+    Args:
+        path: the parquet file.
+        frame: one row per fact; its columns are those of the schema, in any order, and its index is left out.
+        schema: names and types of the columns.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [str(name) for name in frame.columns]
+    assert sorted(columns) == sorted(schema.names), (
+        f"{path.name}: columns {sorted(set(columns) ^ set(schema.names))} are in the frame or the schema only"
+    )
+    table = pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    table = table.replace_schema_metadata(schema.metadata)  # pandas' own metadata names its version
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """Read a parquet table.
+
+    Raises:
+        UserError: the file does not exist or is not parquet.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: run the stage that writes {path.parent} again.")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} cannot be read as parquet ({reason}): delete it and run the stage that writes {path.parent} again."
+        ) from None
+    return table.to_pandas()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{path} is not a file: check the path, or run the stage that writes it again.") from None
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Return the version of Python and of the libraries that can change a result; None where not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in VERSIONED_DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """Return the git commit of the source tree, with `-dirty` appended where it has changes; None outside a clone."""
+    root = Path(__file__).resolve().parent.parent
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:  # an installed copy may lie inside somebody else's repository
+        return None
+    return _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+def _arguments(config: object) -> dict[str, Any]:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: _jsonable(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    assert isinstance(config, Mapping), f"a config is a dataclass instance or a mapping, not {type(config).__name__}"
+    return {str(name): _jsonable(value) for name, value in cast("Mapping[object, object]", config).items()}
+
+
+def _jsonable(value: object) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in cast("list[object]", value)]
+    if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return _arguments(value)
+    assert value is None or isinstance(value, (bool, int, float, str)), (
+        f"{value!r} of type {type(value).__name__} cannot stand in {CONFIG_NAME}"
+    )
+    return value
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str]) -> list[str]:
+    absent = object()
+
+    def show(value: object) -> str:
+        return "absent" if value is absent else json.dumps(value)
+
+    changes: list[str] = []
+    for name in [*before, *(name for name in now if name not in before)]:
+        old, new = before.get(name, absent), now.get(name, absent)
+        if name not in ignore and old != new:
+            changes.append(f"{name} = {show(old)} (now {show(new)})")
+    return changes
+
+
+def _enumerate(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _command(stage: str) -> str:
+    return f"video-sae {stage}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; some file systems do not let a folder be opened or synchronised."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Moments of the activations at a site, gathered as they are stored: mean, second moment and median norm.
+
+They are kept with every commit, so that a run that was resumed ends with the same numbers, to the last bit, as one that
+was not. The median of the norms comes from a histogram with bins of half a per cent and is exact to that.
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+BINS_PER_OCTAVE = 128
+FIRST_OCTAVE = -24
+N_OCTAVES = 64
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """Moments of the activations [token, d_in] at one site."""
+
+    n: int
+    """Number of tokens."""
+    mean: Float64[np.ndarray, " d_in"]
+    second_moment: Float64[np.ndarray, " d_in"]
+    """Mean of the squared activation per channel."""
+    median_norm: float
+    """Median Euclidean norm of a token's activation."""
+
+
+class RunningMoments:
+    """Sums from which `Moments` follow; `add` and `merge` are exact but for rounding in float64.
+
+    Args:
+        d_in: width of the activations.
+    """
+
+    def __init__(self, d_in: int) -> None:
+        self.n = 0
+        self.total: Float64[np.ndarray, " d_in"] = np.zeros(d_in)
+        self.squares: Float64[np.ndarray, " d_in"] = np.zeros(d_in)
+        self.norms: Int64[np.ndarray, " bin"] = np.zeros(N_OCTAVES * BINS_PER_OCTAVE, dtype=np.int64)
+
+    def add(self, rows: Float[Tensor, "token d_in"]) -> None:
+        """Take in more tokens."""
+        for block in rows.split(BLOCK_ROWS):
+            values = block.to(torch.float64)
+            squared = values.square()
+            self.total += values.sum(dim=0).numpy()
+            self.squares += squared.sum(dim=0).numpy()
+            self.norms += np.bincount(_bins(squared.sum(dim=1).sqrt().numpy()), minlength=len(self.norms))
+        self.n += len(rows)
+
+    def merge(self, other: "RunningMoments") -> None:
+        """Take in the sums of other tokens."""
+        self.n += other.n
+        self.total += other.total
+        self.squares += other.squares
+        self.norms += other.norms
+
+    def result(self) -> Moments:
+        """The moments of all tokens so far, of which there must be one at least."""
+        assert self.n > 0, "no token was stored"
+        return Moments(
+            n=self.n,
+            mean=self.total / self.n,
+            second_moment=self.squares / self.n,
+            median_norm=_median(self.norms),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Sums as base64 of little-endian float64, and the bins of the histogram that are not empty."""
+        (used,) = np.nonzero(self.norms)
+        return {
+            "n": self.n,
+            "sum": _pack(self.total),
+            "sum_of_squares": _pack(self.squares),
+            "norm_bins": used.tolist(),
+            "norm_counts": self.norms[used].tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunningMoments":
+        """Rebuild from `to_json`, to the last bit."""
+        total = _unpack(content["sum"])
+        running = cls(len(total))
+        running.n = int(content["n"])
+        running.total, running.squares = total, _unpack(content["sum_of_squares"])
+        running.norms[content["norm_bins"]] = content["norm_counts"]
+        return running
+
+
+def _bins(norms: Float64[np.ndarray, " token"]) -> Int64[np.ndarray, " token"]:
+    octaves = np.log2(np.maximum(norms, 2.0**FIRST_OCTAVE)) - FIRST_OCTAVE
+    return np.minimum((octaves * BINS_PER_OCTAVE).astype(np.int64), N_OCTAVES * BINS_PER_OCTAVE - 1)
+
+
+def _median(counts: Int64[np.ndarray, " bin"]) -> float:
+    """Median of a histogram, interpolated geometrically within its bin."""
+    below = np.cumsum(counts)
+    half = below[-1] / 2
+    i = int(np.searchsorted(below, half))
+    within = (half - (below[i] - counts[i])) / counts[i]
+    return math.exp2(FIRST_OCTAVE + (i + float(within)) / BINS_PER_OCTAVE)
+
+
+def _pack(values: Float64[np.ndarray, " d_in"]) -> str:
+    return base64.b64encode(values.astype("<f8").tobytes()).decode("ascii")
+
+
+def _unpack(text: str) -> Float64[np.ndarray, " d_in"]:
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)

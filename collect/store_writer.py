@@ -1,0 +1,308 @@
+"""Writing one rank of an activation store so that a crash at any moment loses nothing that was committed.
+
+Rows gather in memory; a background thread writes each full shard of every site and of the coordinates, makes it
+durable, and then commits it with one line of the log. A resumed writer tells with which video to go on; rows of that
+video which are already committed are dropped as they come in again. The last, incomplete shard is written by `finish`.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collect.commit_log import CommitLog, read_log
+from collect.config import CHUNK_ROWS
+from collect.errors import UserError
+from collect.moments import RunningMoments
+from collect.shards import PARTIAL_SUFFIX, write_shard
+from collect.store import COORDS, FORMAT, FORMAT_VERSION, STORED_DTYPES, Failure, VideoRecord
+
+DEFAULT_SHARD_ROWS = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSpec:
+    """What is stored of one site."""
+
+    d_in: int
+    dtype: torch.dtype
+
+
+class StoreWriter:
+    """Writer of one rank; nobody else can write that rank until it is closed.
+
+    Args:
+        folder: `RUN/activations`.
+        rank: number of the writing process.
+        sites: name -> width and type.
+        capacity: rows that the rank may write at most; rounded up to whole shards, costs nothing.
+        shard_rows: rows of a shard file.
+        chunk_rows: rows under one checksum; divides `shard_rows`.
+
+    Raises:
+        UserError: another process writes this rank, or it was begun with other sites or sizes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        sites: Mapping[str, SiteSpec],
+        capacity: int,
+        shard_rows: int = DEFAULT_SHARD_ROWS,
+        chunk_rows: int = CHUNK_ROWS,
+    ) -> None:
+        assert shard_rows % chunk_rows == 0, "whole chunks fill a shard"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._zarr = folder / f"rank-{rank}.zarr"
+        self._log_path = folder / f"rank-{rank}.jsonl"
+        self._sites = dict(sites)
+        self._shard_rows, self._chunk_rows = shard_rows, chunk_rows
+        self._capacity = -(-capacity // shard_rows) * shard_rows
+        self._lock = _lock(folder / f"rank-{rank}.lock")
+        try:
+            self._begin(rank)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @property
+    def next_video(self) -> int:
+        """Index of the first video that is not committed in full (nor as a failure)."""
+        return self._next_video
+
+    @property
+    def next_row(self) -> int:
+        """First row of the next video to be added."""
+        return self._next_row
+
+    @property
+    def n_committed(self) -> int:
+        """Rows that are committed."""
+        return self._n_committed
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Videos that failed, committed or not."""
+        return self._failures + [event for event in self._pending if isinstance(event, Failure)]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is committed."""
+        return self._is_finished
+
+    def add_video(self, record: VideoRecord, residuals: Mapping[str, Tensor]) -> None:
+        """Take in the tokens of one video.
+
+        Args:
+            record: of the video, with `row_start` = `next_row`; its `index` counts all videos that are to be collected
+                and grows from video to video.
+            residuals: site -> [n_tokens of the record's grid, d_in], in the type of the site.
+
+        Raises:
+            OSError: an earlier shard could not be written.
+        """
+        n = record.grid.n_tokens
+        assert record.row_start == self._next_row, "videos follow each other"
+        assert record.row_stop == record.row_start + n, "a record's rows are its tokens"
+        assert record.row_stop <= self._capacity, "more rows than the capacity"
+        video = np.full((n, 1), record.index, dtype=np.int32)
+        parts = {COORDS: torch.from_numpy(np.concatenate([video, record.grid.coords()], axis=1))}
+        for site, spec in self._sites.items():
+            assert residuals[site].shape == (n, spec.d_in), f"{site}: {tuple(residuals[site].shape)}"
+            assert residuals[site].dtype == spec.dtype, f"{site}: {residuals[site].dtype}"
+            parts[site] = residuals[site]
+        self._next_row = record.row_stop
+        self._next_video = record.index + 1
+        self._pending.append(record)
+        done = max(0, self._n_staged_in_total - record.row_start)  # rows that were committed before a resume
+        while done < n:
+            at = self._n_staged_in_total % self._shard_rows
+            take = min(n - done, self._shard_rows - at)
+            for name, part in parts.items():
+                self._staging[name][at : at + take].copy_(part[done : done + take])
+            done += take
+            self._n_staged_in_total += take
+            if self._n_staged_in_total % self._shard_rows == 0:
+                self._submit(final=False)
+
+    def add_failure(self, failure: Failure) -> None:
+        """Record a video that could not be collected; it is committed with the next shard."""
+        self._pending.append(failure)
+        self._next_video = failure.index + 1
+
+    def finish(self) -> None:
+        """Commit what is left, after which the rank is complete.
+
+        Raises:
+            OSError: a shard could not be written.
+        """
+        if not self._is_finished:
+            self._submit(final=True)
+            self._wait()
+            self._is_finished = True
+
+    def close(self) -> None:
+        """Wait for the shard in flight and release the rank; what is not committed is lost and is collected again."""
+        try:
+            self._wait()
+        finally:
+            self._executor.shutdown()
+            self._log.close()
+            os.close(self._lock)
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, rank: int) -> None:
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "rank": rank,
+            "sites": {
+                site: {"d_in": spec.d_in, "dtype": str(spec.dtype).removeprefix("torch.")}
+                for site, spec in self._sites.items()
+            },
+            "shard_rows": self._shard_rows,
+            "chunk_rows": self._chunk_rows,
+            "capacity": self._capacity,
+        }
+        lines = read_log(self._log_path) if self._log_path.exists() else []
+        if len(lines) <= 1:
+            # Nothing is committed, so whatever is there may be half made or of other arguments.
+            self._log_path.unlink(missing_ok=True)
+            shutil.rmtree(self._zarr, ignore_errors=True)
+            self._create_arrays()
+            self._log = CommitLog(self._log_path)
+            self._log.append(header)
+            lines = [header]
+        elif lines[0] != header:
+            raise UserError(
+                f"{self._log_path} was begun with other sites or sizes ({_difference(lines[0], header)}): "
+                "give the earlier ones, choose another --out, or delete the activations folder."
+            )
+        else:
+            self._log = CommitLog(self._log_path)
+            for orphan in self._zarr.rglob(f"*{PARTIAL_SUFFIX}"):
+                orphan.unlink()
+        self._restore(lines[1:])
+
+    def _restore(self, commits: list[dict[str, Any]]) -> None:
+        videos = [video for commit in commits for video in commit["videos"]]
+        failures = [failure for commit in commits for failure in commit["failures"]]
+        self._failures = [Failure(**failure) for failure in failures]
+        self.n_videos = len(videos)
+        self._next_video = max((event["index"] for event in (*videos, *failures)), default=-1) + 1
+        self._next_row = videos[-1]["row_stop"] if videos else 0
+        self._n_committed = commits[-1]["row_stop"] if commits else 0
+        self._is_finished = bool(commits) and bool(commits[-1]["final"])
+        self._n_staged_in_total = self._n_committed
+        self._pending: list[VideoRecord | Failure] = []
+        moments = commits[-1]["moments"] if commits else {}
+        self._moments = {
+            site: RunningMoments.from_json(moments[site]) if site in moments else RunningMoments(spec.d_in)
+            for site, spec in self._sites.items()
+        }
+        self._staging = self._new_staging()
+        self._spare: dict[str, Tensor] | None = None
+        self._in_flight: Future[None] | None = None
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-writer")
+
+    def _new_staging(self) -> dict[str, Tensor]:
+        staging = {COORDS: torch.empty((self._shard_rows, 4), dtype=torch.int32)}
+        for site, spec in self._sites.items():
+            staging[site] = torch.empty((self._shard_rows, spec.d_in), dtype=spec.dtype)
+        return staging
+
+    def _create_arrays(self) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec
+
+        group = zarr.open_group(self._zarr, mode="w", zarr_format=3)
+        for name, part in self._new_staging().items():
+            logical = str(part.dtype).removeprefix("torch.")
+            group.create_array(
+                name,
+                shape=(self._capacity, part.shape[1]),
+                dtype=STORED_DTYPES.get(part.dtype, logical),
+                shards=(self._shard_rows, part.shape[1]),
+                chunks=(self._chunk_rows, part.shape[1]),
+                fill_value=0,
+                dimension_names=("token", "coordinate" if name == COORDS else "d_in"),
+                compressors=[Crc32cCodec()],
+                attributes={"columns": ["video", "t", "row", "col"]} if name == COORDS else {"logical_dtype": logical},
+                config={"write_empty_chunks": True},
+            )
+
+    def _submit(self, *, final: bool) -> None:
+        """Hand the staged shard to the writing thread, once that is done with the one before."""
+        self._wait()
+        row_stop = self._n_staged_in_total
+        events = [e for e in self._pending if isinstance(e, Failure) or e.row_stop <= row_stop]
+        self._pending = [e for e in self._pending if e not in events]
+        self.n_videos += sum(isinstance(e, VideoRecord) for e in events)
+        self._failures += [e for e in events if isinstance(e, Failure)]
+        staged, self._staging = self._staging, self._spare or self._new_staging()
+        self._spare = staged  # free again when the thread is done, for which the next `_submit` waits
+        self._in_flight = self._executor.submit(self._write, staged, row_stop, events, final)
+
+    def _wait(self) -> None:
+        if self._in_flight is not None:
+            in_flight, self._in_flight = self._in_flight, None
+            in_flight.result()
+
+    def _write(
+        self, staged: dict[str, Tensor], row_stop: int, events: list[VideoRecord | Failure], final: bool
+    ) -> None:
+        k = self._n_committed // self._shard_rows
+        n = row_stop - self._n_committed
+        if n:
+            for name, part in staged.items():
+                stored = part.view(torch.uint16) if part.dtype == torch.bfloat16 else part
+                path = self._zarr / name / "c" / str(k) / "0"
+                write_shard(path, stored.numpy()[:n], shard_rows=self._shard_rows, chunk_rows=self._chunk_rows)
+            for site, moments in self._moments.items():
+                moments.add(staged[site][:n])
+        self._log.append(
+            {
+                "shard": k,
+                "row_stop": row_stop,
+                "final": final,
+                "videos": [e.to_json() for e in events if isinstance(e, VideoRecord)],
+                "failures": [asdict(e) for e in events if isinstance(e, Failure)],
+                "moments": {site: moments.to_json() for site, moments in self._moments.items()},
+            }
+        )
+        self._n_committed = row_stop
+
+
+def _lock(path: Path) -> int:
+    """Take the rank's lock, which the operating system releases when the process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"Another process is writing {path.parent}: wait until it ends, or choose another --out."
+        ) from None
+    return descriptor
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} = {before.get(name)} (now {now.get(name)})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )

@@ -1,0 +1,108 @@
+"""Files of a VLM checkpoint: finding them, fingerprinting them and loading model and processor from them.
+
+Only safetensors, JSON, text and chat templates are fetched or read: never pickles, and never code from a checkpoint.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from collect.config import AttnImplementation, Dtype
+from collect.errors import UserError
+
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+SAMPLED_BLOCKS = 64
+BLOCK_BYTES = 1 << 18
+
+
+def resolve_model(model: str) -> tuple[Path, str]:
+    """Find the folder of a checkpoint, fetching it from the hub where `model` is not a folder, and its family.
+
+    Returns:
+        The folder, and the `model_type` of its configuration.
+
+    Raises:
+        UserError: there is no such folder or hub model, or it has no readable configuration.
+    """
+    folder = Path(model) if Path(model).is_dir() else _hub_folder(model)
+    path = folder / "config.json"
+    try:
+        config: object = json.loads(path.read_text(encoding="utf-8"))
+        family = str(cast("dict[str, Any]", config)["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is missing or is no model configuration: give a folder that `save_pretrained` wrote, or a hub id."
+        ) from None
+    return folder, family
+
+
+def _hub_folder(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if Path(model).is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise UserError(f"There is no model folder {model}: check the path, or give a hub id such as owner/name.")
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"There is no model {model}: neither a folder here nor available on the hub ({reason}); check the name, "
+            "the network, and that you may read it."
+        ) from None
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash what decides a model's activations: configuration, processor, tokenizer and weights.
+
+    Weight files count with their size and evenly spread blocks of their content, which is every byte of a file of up
+    to 16 MiB, so that a checkpoint of any size takes less than a second.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}
+    ):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        n_blocks = -(-size // BLOCK_BYTES)
+        step = max(1, -(-n_blocks // SAMPLED_BLOCKS)) if path.suffix == ".safetensors" else 1
+        with path.open("rb") as file:
+            for block in range(0, n_blocks, step):
+                file.seek(block * BLOCK_BYTES)
+                digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def load_weights(
+    folder: Path, model: str, *, dtype: Dtype, attn_implementation: AttnImplementation
+) -> tuple[nn.Module, Any]:
+    """Load model and processor from a folder.
+
+    Raises:
+        UserError: the folder lacks a file, or a file is damaged.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        network = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{model} cannot be loaded ({reason}): check that its folder is complete, or fetch it again."
+        ) from None
+    return cast("nn.Module", network), processor

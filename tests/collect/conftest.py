@@ -1,0 +1,36 @@
+"""A tiny random PerceptionLM, loaded once, and a folder of short videos for it."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from collect.vlm import VideoVlm, load_vlm
+from tests.collect.video_files import EXACT, noise, write_video
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from demo.architecture import save_untrained
+
+    return save_untrained(tmp_path_factory.mktemp("vlm"), size="tiny")
+
+
+@pytest.fixture(scope="session")
+def vlm(tiny_vlm: Path) -> VideoVlm:
+    return load_vlm(str(tiny_vlm), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven videos of different pictures; `v03` is not a video."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(11):
+        frames = [noise(48, 64, seed=100 * i + t) for t in range(12)]
+        write_video(folder / "videos" / f"v{i:02d}.mp4", frames, options=EXACT)
+    (folder / "videos" / "v03.mp4").write_bytes(b"not a video")
+    return folder

@@ -1,0 +1,91 @@
+"""Small activation stores for tests: known rows, written through `StoreWriter`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, Failure, VideoRecord
+from collect.store_writer import SiteSpec, StoreWriter
+from collect.token_grid import TokenGrid, frame_spans
+
+SITES = {"projector": SiteSpec(d_in=6, dtype=torch.float32), "resid/2": SiteSpec(d_in=6, dtype=torch.bfloat16)}
+SHARD_ROWS, CHUNK_ROWS = 16, 4
+MODEL = {"name": "model", "fingerprint": "f00d"}
+
+
+def grid_of(n_t: int) -> TokenGrid:
+    """Grid of `n_t` time steps with one row and three columns."""
+    ids = np.arange(n_t, dtype=np.int64)
+    return TokenGrid.uniform(n_rows=1, n_cols=3, spans_s=frame_spans(ids / 30.0, 30.0), frame_ids=ids)
+
+
+def record_of(index: int, n_t: int, row_start: int) -> VideoRecord:
+    return VideoRecord(
+        index=index,
+        video_id=f"v{index}",
+        path=f"videos/v{index}.mp4",
+        split="valid",
+        row_start=row_start,
+        row_stop=row_start + 3 * n_t,
+        grid=grid_of(n_t),
+        frame_rate=30.0,
+        n_frames=90,
+        width=64,
+        height=48,
+    )
+
+
+def residuals_of(index: int, n_tokens: int) -> dict[str, Tensor]:
+    """Rows that depend on nothing but the video's index."""
+    generator = torch.Generator().manual_seed(index)
+    return {site: torch.randn(n_tokens, spec.d_in, generator=generator).to(spec.dtype) for site, spec in SITES.items()}
+
+
+def open_writer(folder: Path, capacity: int = 200) -> StoreWriter:
+    return StoreWriter(folder, 0, SITES, capacity, SHARD_ROWS, CHUNK_ROWS)
+
+
+def fill(writer: StoreWriter, lengths: Sequence[int]) -> None:
+    """Add the videos that are not committed yet; a length of 0 is a video that fails."""
+    for index in range(writer.next_video, len(lengths)):
+        if lengths[index] == 0:
+            writer.add_failure(Failure(index=index, video_id=f"v{index}", reason="it is no video"))
+            continue
+        record = record_of(index, lengths[index], writer.next_row)
+        writer.add_video(record, residuals_of(index, record.grid.n_tokens))
+
+
+def write_manifest(folder: Path, writer: StoreWriter) -> None:
+    names = {site: {"d_in": s.d_in, "dtype": str(s.dtype).removeprefix("torch.")} for site, s in SITES.items()}
+    rank = {"zarr": "rank-0.zarr", "log": "rank-0.jsonl", "n_tokens": writer.n_committed, "n_videos": writer.n_videos}
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "sites": names,
+        "shard_rows": SHARD_ROWS,
+        "chunk_rows": CHUNK_ROWS,
+        "n_tokens": writer.n_committed,
+        "n_videos": writer.n_videos,
+        "ranks": [rank],
+        "model": MODEL,
+        "failures": [vars(failure) for failure in writer.failures],
+    }
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+def write_store(folder: Path, lengths: Sequence[int]) -> Path:
+    with open_writer(folder) as writer:
+        fill(writer, lengths)
+        writer.finish()
+        write_manifest(folder, writer)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every byte that counts: shards, array metadata and log; not the lock, and not what a crash may leave behind."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix not in {".lock", ".partial"}]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
