@@ -1,0 +1,176 @@
+"""Arguments of the steer stage: the site profile, the effects of latents, and the report made from them.
+
+Only arguments and what can be checked about them alone; nothing here reads a file or imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from collect.errors import UserError
+
+COUNTING_TAGS = ("object counting", "action counting", "event counting")
+MAX_ADD_STRENGTH = 0.5
+"""Largest norm an `add` may have, in multiples of the median residual norm at the site."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One way to change a latent's activations: its kind and, where it takes one, its strength.
+
+    Written `ablate`, `scale:2`, `clamp:p95` or `add:0.25` on the command line.
+    """
+
+    kind: str
+    """`ablate`, `scale`, `clamp` or `add`."""
+    strength: float
+    """Factor of `scale`; quantile (0-1) of the active values of `clamp`; norm of `add` in median residual norms."""
+
+    @classmethod
+    def parse(cls, text: str) -> Operation:
+        """Read the form used on the command line.
+
+        Raises:
+            UserError: the text is none of the forms, or its strength is out of range.
+        """
+        kind, _, argument = text.partition(":")
+        remedy = "write ablate, scale:FACTOR, clamp:pQUANTILE (such as clamp:p95) or add:NORM"
+        if kind == "ablate" and not argument:
+            return cls(kind="ablate", strength=0.0)
+        try:
+            number = float(argument.removeprefix("p") if kind == "clamp" else argument)
+        except ValueError:
+            raise UserError(f"--operations {text!r} is not an operation: {remedy}.") from None
+        if kind == "scale" and number >= 0 and number != 1:
+            return cls(kind="scale", strength=number)
+        if kind == "clamp" and argument.startswith("p") and 0 <= number <= 100:
+            return cls(kind="clamp", strength=number / 100)
+        if kind == "add" and 0 < abs(number) <= MAX_ADD_STRENGTH:
+            return cls(kind="add", strength=number)
+        raise UserError(
+            f"--operations {text!r} is not an operation: {remedy}; a scale is not negative and not 1, a quantile lies "
+            f"between p0 and p100, and the norm of add is at most {MAX_ADD_STRENGTH} median residual norms."
+        )
+
+    def __str__(self) -> str:
+        """Return the form used on the command line, which is also the name in every table."""
+        if self.kind == "ablate":
+            return self.kind
+        return f"clamp:p{100 * self.strength:g}" if self.kind == "clamp" else f"{self.kind}:{self.strength:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Where does the answer read the video? The fall of the answer margin per site."""
+
+    data: Path
+    """Folder of the videos and annotations, in Perception Test's layout."""
+    model: str
+    """Folder or hub name of the video VLM."""
+    out: Path
+    """Run folder; the profile goes to its `profile/`."""
+    frames: int | None = None
+    """Frames per clip; the model family's default if not given."""
+    sites: tuple[str, ...] = ()
+    """Sites to compare; the projector and every resid/i if not given."""
+    items: int = 60
+    """Most questions to ask, drawn evenly from the kinds of question."""
+    tasks: tuple[str, ...] = COUNTING_TAGS
+    """Tags of the counting questions."""
+    batch_size: int = 8
+    """Sequences per forward."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; auto takes the checkpoint's own."""
+    device: str = "auto"
+    """Device of the model: auto, cpu, cuda, cuda:1 …."""
+    seed: int = 0
+    """Seed of the draw of questions and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: a number is out of its range.
+        """
+        _at_least("--items", self.items, 1)
+        _at_least("--batch-size", self.batch_size, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerConfig:
+    """How does each latent change the answers to counting questions?"""
+
+    run: Path
+    """Run folder with activations and an SAE."""
+    sae: str | None = None
+    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    data: Path | None = None
+    """Folder of the videos and annotations; where the activations came from if not given."""
+    tasks: tuple[str, ...] = COUNTING_TAGS
+    """Tags of the counting questions; every other question is a control question."""
+    latents: tuple[int, ...] = ()
+    """Latents to run exactly, beside the screened and the associated ones."""
+    top: int = 8
+    """Latents to take from the screen, by the size of their standardised attribution on the train videos."""
+    associated: int = 4
+    """Latents to take from the features stage, by their AUROC on the train videos."""
+    set_size: int = 6
+    """Latents of the set that is ablated together (those whose ablation the screen says costs most); 0 for none."""
+    operations: tuple[str, ...] = ("ablate", "scale:2")
+    """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms)."""
+    controls: int = 20
+    """Controls per latent and family (random, covariance-matched and other decoder directions)."""
+    items: int = 300
+    """Most counting questions to evaluate in each of the train and held-out videos."""
+    control_items: int = 300
+    """Most control questions to evaluate in each of the train and held-out videos."""
+    batch_size: int = 8
+    """Edited copies of a video per forward."""
+    device: str = "auto"
+    """Device of the model: auto, cpu, cuda, cuda:1 …."""
+    seed: int = 0
+    """Seed of every draw: questions, controls, bootstrap, sign flips."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and the names of the operations.
+
+        Raises:
+            UserError: a number is out of its range or an operation is unknown.
+        """
+        for flag, value, least in (
+            ("--top", self.top, 0),
+            ("--associated", self.associated, 0),
+            ("--set-size", self.set_size, 0),
+            ("--controls", self.controls, 0),
+            ("--items", self.items, 1),
+            ("--control-items", self.control_items, 0),
+            ("--batch-size", self.batch_size, 1),
+        ):
+            _at_least(flag, value, least)
+        if not self.operations:
+            raise UserError("--operations is empty: name at least one, such as ablate.")
+        parsed = [Operation.parse(text) for text in self.operations]
+        if len({str(operation) for operation in parsed}) < len(parsed):
+            raise UserError("--operations names one operation twice: leave one of them out.")
+        if any(latent < 0 for latent in self.latents):
+            raise UserError(f"--latents {min(self.latents)} is negative: latents are numbered from 0.")
+
+    @property
+    def parsed_operations(self) -> tuple[Operation, ...]:
+        """The operations, parsed."""
+        return tuple(Operation.parse(text) for text in self.operations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """A page that shows what the run found."""
+
+    run: Path
+    """Run folder with the finished stages."""
+
+
+def _at_least(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{flag} {value} is too small: give at least {least}.")

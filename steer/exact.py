@@ -1,0 +1,245 @@
+"""Exact effects: run the edited model for one target, and for its controls, on the held-out videos.
+
+Only videos in which the target fires are run; everywhere else its ablation and scaling change nothing, exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from collect.vlm import VideoVlm
+from steer.answers import changes
+from steer.cases import Case, Codes, edited_logits
+from steer.config import Operation
+from steer.controls import (
+    FAMILIES,
+    covariance_directions,
+    matched_change,
+    matched_latents,
+    random_directions,
+    random_signs,
+    unit,
+)
+from steer.interventions import edited, magnitude, residual_change
+from steer.reference import Reference
+from train_sae.sae import Sae
+
+CHANGE_COLUMNS = (
+    "delta_margin",
+    "delta_accuracy",
+    "right_to_wrong",
+    "wrong_to_right",
+    "delta_expected_count",
+    "delta_option_mass",
+    "kl",
+)
+CONTROL_COLUMNS = ("delta_margin", "delta_accuracy", "delta_expected_count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Latents that are edited together."""
+
+    name: str
+    """Number of the latent, or `set`."""
+    latents: tuple[int, ...]
+    selected_by: str
+    """`given`, `screen`, `associated` or `set`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edit:
+    """What one operation on a target does to the visual residuals of one video."""
+
+    change: Float[Tensor, "visual d_in"]
+    norms: Float[Tensor, "visual latent"]
+    """Norm of each latent's own share in the change."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """Everything that exact runs need beside the target and the video."""
+
+    vlm: VideoVlm
+    site: str
+    letters: Int[Tensor, " letter"]
+    sae: Sae
+    reference: Reference
+    batch_size: int
+
+
+def edit(bench: Bench, codes: Codes, target: Target, operation: Operation) -> Edit:
+    """Change the target's latents in one video by an operation."""
+    decoder = bench.sae.W_dec[list(target.latents)].float()
+    norms = decoder.norm(dim=1)
+    before = codes.columns(target.latents)
+    after = torch.stack(
+        [
+            edited(
+                before[:, place],
+                operation,
+                clamp_value=bench.reference.quantile(latent, operation.strength) if operation.kind == "clamp" else 0.0,
+                median_norm=bench.reference.median_norm,
+                decoder_norm=float(norms[place]),
+            )
+            for place, latent in enumerate(target.latents)
+        ],
+        dim=1,
+    )
+    return Edit(change=residual_change(before, after, decoder), norms=(after - before).abs() * norms)
+
+
+def touches(codes: Codes, target: Target, operation: Operation) -> bool:
+    """Whether an operation changes anything in a video: adding always does, the others where the target fires."""
+    return operation.kind == "add" or codes.fires(target.latents)
+
+
+def effects(
+    bench: Bench, case: Case, codes: Codes, target: Target, operations: Sequence[Operation]
+) -> list[dict[str, Any]]:
+    """Rows of effects.parquet for one target and video."""
+    touching = [operation for operation in operations if touches(codes, target, operation)]
+    edits = [edit(bench, codes, target, operation) for operation in touching]
+    if not edits:
+        return []
+    logits, mass = edited_logits(
+        bench.vlm, bench.site, case, (edit.change for edit in edits), bench.letters, bench.batch_size
+    )
+    found = changes(case.logits, case.mass, logits, mass, case.correct, case.values)
+    columns = {name: getattr(found, name).double().cpu().numpy() for name in CHANGE_COLUMNS}
+    rows: list[dict[str, Any]] = []
+    for number, (operation, made) in enumerate(zip(touching, edits, strict=True)):
+        sizes = made.change.norm(dim=1)
+        n_edited = int((sizes > 0).sum())
+        for place, item in enumerate(case.items):
+            rows.append(
+                {
+                    "target": target.name,
+                    "operation": str(operation),
+                    "item": item.item_id,
+                    "video_id": item.video_id,
+                    "kind": item.kind,
+                    "counting": item.counting,
+                    "n_tokens_edited": n_edited,
+                    "mean_norm": float(sizes.sum()) / max(n_edited, 1),
+                    **{name: float(values[number, place]) for name, values in columns.items()},
+                }
+            )
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Control:
+    """Directions that stand in for a target's decoder directions."""
+
+    family: str
+    index: int
+    directions: Float[Tensor, "latent d_in"]
+    """Signed unit directions, one per latent of the target."""
+    source: tuple[int, ...] = ()
+    """Latents they were taken from (family `decoder`)."""
+
+
+def draw_controls(bench: Bench, target: Target, n: int, seed: int) -> list[Control]:
+    """Draw `n` controls of each family for a target; fewer decoder directions where fewer latents are alive.
+
+    The draw depends on the seed and the target's name only, so that a resumed run draws the same.
+    """
+    generator = torch.Generator().manual_seed(_seed(seed, target.name))
+    members, d_in = len(target.latents), bench.sae.d_in
+    device = bench.sae.W_dec.device
+    strength = bench.reference.mean_active * bench.sae.decoder_norm
+    found: list[Control] = []
+    for family in FAMILIES:
+        sources: list[tuple[int, ...]] = [()] * n
+        if family == "random":
+            directions = random_directions(n * members, d_in, generator)
+        elif family == "covariance":
+            directions = covariance_directions(n * members, bench.reference.sample.cpu(), generator)
+        else:
+            exclude = torch.tensor(target.latents, device=device)
+            matches = [
+                matched_latents(n, latent, bench.reference.firing_rate, strength, exclude) for latent in target.latents
+            ]
+            sources = [tuple(int(latent) for latent in row) for row in zip(*matches, strict=True)]
+            chosen = torch.tensor(sources, dtype=torch.int64).reshape(-1)
+            directions = unit(bench.sae.W_dec[chosen.to(device)].float().cpu())
+        directions = (directions * random_signs(len(directions), generator)[:, None]).unflatten(0, (-1, members))
+        found += [
+            Control(family=family, index=index, directions=directions[index].to(device), source=sources[index])
+            for index in range(len(sources))
+        ]
+    return found
+
+
+@dataclass
+class ControlSums:
+    """Effects of the controls of one target, summed over videos."""
+
+    target: Target
+    operations: dict[str, Operation]
+    """The operation whose norms stand for each magnitude."""
+    controls: list[Control]
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    """Per magnitude: [control, column] sums over videos of the video's mean over its counting items."""
+
+    @classmethod
+    def start(cls, target: Target, operations: Sequence[Operation], controls: list[Control]) -> ControlSums:
+        """Group the operations by the norms of their changes; the first of each group stands for it."""
+        groups: dict[str, Operation] = {}
+        for operation in operations:
+            groups.setdefault(magnitude(operation), operation)
+        zeros = {name: np.zeros((len(controls), len(CONTROL_COLUMNS))) for name in groups}
+        return cls(target=target, operations=groups, controls=controls, sums=zeros)
+
+    def add(self, bench: Bench, case: Case, codes: Codes) -> int:
+        """Run the controls on one video's counting items; returns the number of edited answers."""
+        counting = case.counting
+        if not counting or not self.controls:
+            return 0
+        only = case if len(counting) == len(case.items) else case.of_items(counting)
+        n_answers = 0
+        for name, operation in self.operations.items():
+            if not touches(codes, self.target, operation):
+                continue
+            made = edit(bench, codes, self.target, operation)
+            logits, mass = edited_logits(
+                bench.vlm, bench.site, only, self._changes(made), bench.letters, bench.batch_size
+            )
+            found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
+            for column, values in enumerate(CONTROL_COLUMNS):
+                self.sums[name][:, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
+            n_answers += len(self.controls) * len(counting)
+        return n_answers
+
+    def rows(self, n_items: int, n_videos: int) -> list[dict[str, Any]]:
+        """Rows of controls.parquet; videos in which nothing was edited count as zeros."""
+        return [
+            {
+                "target": self.target.name,
+                "magnitude": name,
+                "family": control.family,
+                "index": control.index,
+                "source": list(control.source),
+                "n_items": n_items,
+                "n_videos": n_videos,
+                **dict(zip(CONTROL_COLUMNS, (sums[place] / n_videos).tolist(), strict=True)),
+            }
+            for name, sums in self.sums.items()
+            for place, control in enumerate(self.controls)
+        ]
+
+    def _changes(self, made: Edit) -> Iterator[Tensor]:
+        return (matched_change(made.change, made.norms, control.directions) for control in self.controls)
+
+
+def _seed(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])

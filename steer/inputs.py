@@ -1,0 +1,192 @@
+"""What the steer stage reads (activations, SAE, model, questions), checked to belong together, and its cases."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from collect.artefact import file_hash, read_config
+from collect.errors import UserError
+from collect.perception_test import Dataset, load_dataset
+from collect.split import held_out_ids
+from collect.store import ActivationStore
+from collect.vlm import Prefix, VideoVlm, load_vlm
+from steer.cases import Case, Codes, build_case, clip_prefix, lay_out, packing_works, residuals_at
+from steer.config import SteerConfig
+from steer.questions import LETTERS, Item, items_of, manifest_hash, sample_items
+from steer.selection import ASSOCIATIONS_NAME
+from steer.shelf import Shelf
+from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+
+logger = logging.getLogger(__name__)
+
+MAX_RESIDUAL_DIFFERENCE = 0.05
+"""Relative difference between a stored and a recomputed residual beyond which the video is not the stored one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Everything that the stage reads."""
+
+    store: ActivationStore
+    sae: Sae
+    sae_folder: Path
+    vlm: VideoVlm
+    dataset: Dataset
+    items: tuple[Item, ...]
+    n_frames: int
+    train_videos: frozenset[str]
+    features_folder: Path
+    """Of the features stage for this SAE; need not be there."""
+
+    def hashes(self) -> dict[str, str]:
+        """What a resumed run must find unchanged; without associations none can select a latent."""
+        associations = self.features_folder / ASSOCIATIONS_NAME
+        return {
+            "associations": file_hash(associations) if associations.is_file() else "none",
+            "activations": self.store.fingerprint,
+            "model": self.vlm.fingerprint,
+            "sae": file_hash(self.sae_folder / WEIGHTS_NAME),
+            "items": manifest_hash(self.items),
+        }
+
+
+def load_inputs(config: SteerConfig) -> Inputs:
+    """Open the run's activations and SAE, the model and the questions, and check that they belong together.
+
+    Raises:
+        UserError: they do not, or one of them is missing.
+    """
+    store_folder = config.run / "activations"
+    collected = read_config(store_folder, "collect")["arguments"]
+    store = ActivationStore.open(store_folder)
+    sae_folder = find_sae(config.run, config.sae)
+    sae = load_sae(sae_folder)
+    if sae.site not in store.sites:
+        raise UserError(
+            f"{sae_folder} was trained on the site {sae.site!r}, but {store_folder} holds {', '.join(store.sites)}: "
+            "name another --sae, or collect that site."
+        )
+    if sae.fingerprint != store.fingerprint:
+        raise UserError(
+            f"{sae_folder} was trained on other activations than those in {store_folder}: train an SAE on these, "
+            "or name another --sae."
+        )
+    vlm = load_vlm(
+        collected["model"],
+        dtype=collected.get("dtype", "auto"),
+        device=config.device,
+        attn_implementation=collected.get("attn_implementation", "sdpa"),
+    )
+    if vlm.fingerprint != store.model["fingerprint"]:
+        raise UserError(
+            f"{store_folder} holds activations of another model than the one in {collected['model']} now: "
+            "put the old model back, or collect again into another run folder."
+        )
+    dataset = load_dataset(config.data or Path(collected["data"]))
+    held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
+    stored = {video.video_id for video in store.videos}
+    known = {video.video_id for video in dataset.videos_with_files}
+    items = evaluated(items_of(dataset, config.tasks, held_out, stored & known), config)
+    if not any(item.held_out and item.counting for item in items):
+        raise UserError(
+            f"{dataset.folder} has no counting question about a held-out video of {store_folder}, so that no effect "
+            "could be confirmed: collect more videos."
+        )
+    return Inputs(
+        store=store,
+        sae=sae.to(vlm.device),
+        sae_folder=sae_folder,
+        vlm=vlm,
+        dataset=dataset,
+        items=items,
+        n_frames=collected.get("frames") or vlm.default_frames,
+        train_videos=frozenset(stored - held_out),
+        features_folder=config.run / "features" / sae_folder.name,
+    )
+
+
+def evaluated(items: Sequence[Item], config: SteerConfig) -> tuple[Item, ...]:
+    """Draw the items to evaluate, in each of the train and held-out videos.
+
+    Control questions are drawn about the videos that have a counting question first: these are run anyway.
+    """
+    kept: set[str] = set()
+    for held_out in (False, True):
+        own = [item for item in items if item.held_out == held_out]
+        counting = sample_items([item for item in own if item.counting], config.items, config.seed)
+        videos = {item.video_id for item in counting}
+        other = [item for item in own if not item.counting]
+        near = [item for item in other if item.video_id in videos]
+        control = sample_items(near, config.control_items, config.seed)
+        far = [item for item in other if item.video_id not in videos]
+        control += sample_items(far, config.control_items - len(control), config.seed)
+        kept |= {item.item_id for item in (*counting, *control)}
+    return tuple(item for item in items if item.item_id in kept)
+
+
+class Cases:
+    """The cases of a run and the codes of their visual tokens, made when needed and kept while memory allows."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        """Group the items by video."""
+        self._inputs = inputs
+        self._by_video: dict[str, list[Item]] = {}
+        for item in inputs.items:
+            self._by_video.setdefault(item.video_id, []).append(item)
+        self._records = {record.video_id: record for record in inputs.store.videos}
+        self._packed: bool | None = None
+        self._shelf = Shelf(self._build, lambda made: made[0].laid.n_bytes + 20 * len(made[1].value))
+        self.letters: Int[Tensor, " letter"] = inputs.vlm.answer_ids(LETTERS)
+
+    @property
+    def videos(self) -> list[str]:
+        """Ids of all videos with items, in order."""
+        return list(self._by_video)
+
+    def items(self, video_id: str) -> list[Item]:
+        """Items about one video."""
+        return self._by_video[video_id]
+
+    def __getitem__(self, video_id: str) -> tuple[Case, Codes]:
+        """Return a video's case and codes.
+
+        Raises:
+            UserError: the video cannot be decoded, or is not what the activations were collected from.
+        """
+        return self._shelf[video_id]
+
+    def _build(self, video_id: str) -> tuple[Case, Codes]:
+        vlm, site, items = self._inputs.vlm, self._inputs.sae.site, self._by_video[video_id]
+        prefix = clip_prefix(vlm, self._inputs.dataset.video(video_id), self._inputs.n_frames)
+        self._check_frames(video_id, prefix)
+        if self._packed is None:
+            self._packed = packing_works(vlm, prefix, items, site)
+            logger.info("questions of one video are run %s", "packed behind one prefix" if self._packed else "singly")
+        laid = residuals_at(vlm, lay_out(vlm, prefix, items, packed=self._packed), site)
+        self._check_residuals(video_id, laid.visual)
+        return build_case(vlm, site, laid, items, self.letters), Codes.of(self._inputs.sae, laid.visual)
+
+    def _check_frames(self, video_id: str, prefix: Prefix) -> None:
+        if not np.array_equal(prefix.grid.frame_ids, self._records[video_id].grid.frame_ids):
+            raise UserError(
+                f"{self._inputs.dataset.video(video_id).path} no longer gives the frames that its activations were "
+                "collected from: put the old video and cut-frame mapping back, or collect again."
+            )
+
+    def _check_residuals(self, video_id: str, residuals: Tensor) -> None:
+        """Compare the first row with the store's, which also finds a changed preprocessing or precision."""
+        record = self._records[video_id]
+        stored = self._inputs.store.read(self._inputs.sae.site, record.row_start, record.row_start + 1)[0].float()
+        difference = (stored - residuals[0].float().cpu()).norm() / stored.norm()
+        if difference > MAX_RESIDUAL_DIFFERENCE:
+            raise UserError(
+                f"{self._inputs.dataset.video(video_id).path} gives other residuals than those stored for it "
+                f"({difference:.0%} off): collect again into another run folder."
+            )

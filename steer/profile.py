@@ -1,0 +1,243 @@
+"""The site profile: where the answer reads the video.
+
+The residual of all visual tokens at a site is replaced by one vector, their mean over the evaluated videos. How far the
+answer margin falls is how much of the video had not been read before that site. A latent of a site that the answer has
+already passed by cannot matter, whatever it fires on; so the profile comes before any SAE, and picks its site.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from collect.artefact import check_resume, write_atomic, write_config, write_table
+from collect.errors import UserError
+from collect.perception_test import Dataset, load_dataset
+from collect.sites import parse_site
+from collect.split import held_out_ids
+from collect.vlm import Prefix, VideoVlm, load_vlm
+from steer.answers import answers
+from steer.cases import Case, build_case, clip_prefix, lay_out, packing_works
+from steer.config import ProfileConfig
+from steer.inference import FloatArray, bootstrap_interval, video_means
+from steer.packing import Sequences, letter_logits, run_to
+from steer.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
+from steer.shelf import Shelf
+from steer.summary import kinds_of
+from steer.tables import PROFILE
+
+logger = logging.getLogger(__name__)
+
+KEPT_SHARE = 0.5
+"""Share of the projector's fall that the picked site must keep."""
+FIRST_SITE = "projector"
+
+
+def run_profile(config: ProfileConfig) -> Path:
+    """Profile the sites of a model on a dataset's questions and pick the site for the SAE.
+
+    The questions come from the train videos, so that the held-out videos stay unseen by this choice too.
+
+    Returns:
+        `OUT/profile/`, with profile.parquet, summary.json (`site`, the pick) and config.json.
+
+    Raises:
+        UserError: the data or the model cannot be used, or the folder was begun with other arguments.
+    """
+    folder = config.out / "profile"
+    dataset = load_dataset(config.data)
+    vlm = load_vlm(config.model, dtype=config.dtype, device=config.device)
+    items = _items(dataset, config)
+    sites = profiled_sites(vlm, config.sites)
+    inputs = {"items": manifest_hash(items), "model": vlm.fingerprint}
+    begun = check_resume(folder, "profile", config, inputs, ignore=("device", "batch_size", "out", "data", "model"))
+    if begun and (folder / "summary.json").exists():
+        logger.info("%s is finished; delete the folder to run it again", folder)
+        return folder
+    write_config(folder, "profile", config, inputs)
+    table = profile(vlm, dataset, items, sites, config.frames or vlm.default_frames, config.seed)
+    write_table(folder / "profile.parquet", table, PROFILE)
+    site = pick_site(table)
+    write_atomic(folder / "summary.json", json.dumps({"site": site, "n_items": len(items)}, indent=2) + "\n")
+    logger.info("%s\npicked site: %s", describe(table), site)
+    return folder
+
+
+def _items(dataset: Dataset, config: ProfileConfig) -> tuple[Item, ...]:
+    videos = [video for video in dataset.videos if video.path is not None]
+    held_out = held_out_ids((video.video_id, video.split) for video in videos)
+    items = items_of(dataset, config.tasks, held_out, {video.video_id for video in videos})
+    return sample_items([item for item in items if not item.held_out] or items, config.items, config.seed)
+
+
+def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
+    """Return the sites to profile in the order of depth: the projector always, and every resid/i if none is named.
+
+    Raises:
+        UserError: the model has no such site.
+    """
+    wanted = set(sites) or {f"resid/{layer}" for layer in range(vlm.n_layers)}
+    for site in wanted:
+        parse_site(site, vlm.n_layers)
+    return (FIRST_SITE, *(site for site in vlm.sites() if site in wanted and site != FIRST_SITE))
+
+
+def profile(
+    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], n_frames: int, seed: int
+) -> pd.DataFrame:
+    """Return profile.parquet.
+
+    Args:
+        vlm: the model.
+        dataset: the videos.
+        items: the questions to ask.
+        sites: sites in the order of depth, the projector first.
+        n_frames: frames per clip.
+        seed: seed of the bootstrap.
+    """
+    by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
+    first, own = next(iter(by_video.items()))
+    # Both passes want every clip; as many stay in memory as fit.
+    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), n_frames), _n_bytes)
+    packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
+    letters = vlm.answer_ids(LETTERS)
+    mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0
+    for video_id in tqdm(by_video, desc="mean residuals", unit="video"):
+        residuals = vlm.visual_residuals([prefixes[video_id]], sites)
+        for site in sites:
+            mean[site] += residuals[site][0].double().sum(dim=0).cpu()
+        n_tokens += residuals[sites[0]].shape[1]
+    found: dict[str, list[dict[str, float]]] = {site: [] for site in ("", *sites)}
+    with tqdm(by_video.items(), desc="site profile", unit="video") as progress:
+        for video_id, own in progress:
+            at = run_to(vlm, lay_out(vlm, prefixes[video_id], own, packed=packed), sites)
+            case = build_case(vlm, sites[0], at[sites[0]], own, letters)
+            found[""] += _scores(case, case.logits, case.mass)
+            for site in sites:
+                hidden = replaced(at[site], (mean[site] / n_tokens).to(case.laid.hidden))
+                with torch.no_grad():
+                    logits, mass = letter_logits(vlm, site, at[site], hidden, letters)
+                found[site] += _scores(case, *(x[0].unflatten(0, (-1, N_OPTIONS)) for x in (logits, mass)))
+    asked = [item for own in by_video.values() for item in own]
+    return _table(asked, sites, vlm.n_layers, found, seed)
+
+
+def replaced(laid: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
+    """Put one vector in the place of every visual token's residual."""
+    return laid.hidden.index_copy(
+        1, laid.visual_positions, mean.expand(len(laid.hidden), len(laid.visual_positions), -1)
+    )
+
+
+def _scores(
+    case: Case, logits: Float[Tensor, "item order letter"], mass: Float[Tensor, "item order"]
+) -> list[dict[str, float]]:
+    found = answers(logits, mass, case.correct, case.values)
+    return [
+        {"margin": float(margin), "accuracy": float(accuracy)}
+        for margin, accuracy in zip(found.margin, found.accuracy, strict=True)
+    ]
+
+
+def _table(
+    items: Sequence[Item],
+    sites: Sequence[str],
+    n_layers: int,
+    found: dict[str, list[dict[str, float]]],
+    seed: int,
+) -> pd.DataFrame:
+    place = {item.item_id: number for number, item in enumerate(items)}
+    columns = {site: pd.DataFrame(scores) for site, scores in found.items()}
+    rows: list[dict[str, Any]] = []
+    for kind, counting, group in kinds_of(items):
+        own = [place[item.item_id] for item in group]
+        videos = [item.video_id for item in group]
+        before = columns[""].iloc[own]
+        first_fall = 0.0
+        for site in sites:
+            after = columns[site].iloc[own]
+            falls: FloatArray = (before["margin"] - after["margin"]).to_numpy(dtype=np.float64)
+            fall = float(falls.mean())
+            first_fall = fall if site == sites[0] else first_fall
+            low, high = bootstrap_interval(video_means(falls, videos), np.random.default_rng(seed))
+            rows.append(
+                {
+                    "site": site,
+                    "depth": parse_site(site, n_layers).layers_before,
+                    "kind": kind,
+                    "counting": counting,
+                    "n_items": len(group),
+                    "n_videos": len(set(videos)),
+                    "accuracy": float(before["accuracy"].mean()),
+                    "accuracy_replaced": float(after["accuracy"].mean()),
+                    "margin": float(before["margin"].mean()),
+                    "margin_replaced": float(after["margin"].mean()),
+                    "fall": fall,
+                    "fall_low": low,
+                    "fall_high": high,
+                    "fall_share": fall / first_fall if first_fall > 0 else None,
+                }
+            )
+    return pd.DataFrame(rows, columns=PROFILE.names)
+
+
+def pick_site(table: pd.DataFrame) -> str:
+    """Return the latest site that keeps half of the projector's fall in the margin of all counting questions.
+
+    Where replacing the video costs nothing even at the projector, the model does not use it: the projector is returned
+    and a warning logged.
+    """
+    rows = table[table["kind"] == "all counting"].sort_values("depth", kind="stable")
+    if rows["fall_share"].isna().all():
+        logger.warning("replacing the visual tokens costs no margin at any site: the counts are not read off the video")
+        return FIRST_SITE
+    return str(rows[rows["fall_share"] >= KEPT_SHARE]["site"].iloc[-1])
+
+
+def describe(table: pd.DataFrame) -> str:
+    """Lay the profile out as text: a row per site, the margin with the visual tokens replaced, and the share kept."""
+    rows = table[table["kind"] == "all counting"]
+    share = rows["fall_share"].astype(float)
+    text = pd.DataFrame(
+        {
+            "site": rows["site"],
+            "margin": rows["margin"].map("{:+.2f}".format),
+            "replaced": rows["margin_replaced"].map("{:+.2f}".format),
+            "fall": rows["fall"].map("{:+.2f}".format),
+            "of projector's": share.map(lambda value: "-" if np.isnan(value) else f"{value:.0%}"),
+        }
+    )
+    return text.to_string(index=False)
+
+
+def picked_site(run: Path) -> str:
+    """Read the site that a run's profile picked.
+
+    Raises:
+        UserError: the run has no finished profile.
+    """
+    path = run / "profile" / "summary.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["site"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist: run `video-sae profile --out {run}` first.") from None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{path} is not what a profile writes: delete {path.parent} and run it again.") from None
+
+
+def _n_bytes(prefix: Prefix) -> int:
+    return 0 if prefix.features is None else prefix.features.nbytes
+
+
+def _ordered(items: Sequence[Item]) -> list[str]:
+    return list(dict.fromkeys(item.video_id for item in items))

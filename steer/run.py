@@ -1,0 +1,173 @@
+"""The steer stage: from a run's SAE and questions to the effect of latents on the answers.
+
+Order of work: freeze the items; one pass over all videos that answers every item, screens all latents and writes
+items.parquet, baselines.parquet and screen.parquet; exact runs, one target after the other, each leaving its rows in
+`parts/` when it is done; the tables over all targets; summary.json last. A killed run goes on with the first target
+that has no part.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
+from steer.config import SteerConfig
+from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
+from steer.inputs import Cases, load_inputs
+from steer.questions import Item
+from steer.reference import reference
+from steer.selection import by_association, targets
+from steer.summary import summarise
+from steer.survey import survey
+from steer.tables import CONTROLS, EFFECTS, SUMMARY
+
+logger = logging.getLogger(__name__)
+
+STAGE = "steer"
+SUMMARY_NAME = "summary.json"
+
+
+def steer(config: SteerConfig) -> Path:
+    """Measure how latents change the answers to counting questions.
+
+    Returns:
+        `RUN/steer/SAE/`, with the tables of `steer.tables`, config.json and summary.json.
+
+    Raises:
+        UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, or the folder
+            was begun with other arguments.
+    """
+    inputs = load_inputs(config)
+    folder = config.run / "steer" / inputs.sae_folder.name
+    hashes = inputs.hashes()
+    begun = check_resume(folder, STAGE, config, hashes, ignore=("device", "batch_size", "run", "data"))
+    if begun and (folder / SUMMARY_NAME).exists():
+        logger.info("%s is finished; delete the folder to run it again", folder)
+        return folder
+    write_config(folder, STAGE, config, hashes)
+
+    cases = Cases(inputs)
+    usual = reference(inputs.store, inputs.sae.site, inputs.sae, inputs.train_videos)
+
+    def choose(screen: pd.DataFrame) -> list[Target]:
+        return targets(
+            screen,
+            d_sae=inputs.sae.d_sae,
+            given=config.latents,
+            top=config.top,
+            associated=by_association(inputs.features_folder, config.associated),
+            set_size=config.set_size,
+        )
+
+    screen = survey(folder, inputs, cases, usual, choose)
+    bench = Bench(
+        vlm=inputs.vlm,
+        site=inputs.sae.site,
+        letters=cases.letters,
+        sae=inputs.sae,
+        reference=usual,
+        batch_size=config.batch_size,
+    )
+    chosen = choose(screen)
+    run_targets(folder, bench, cases, inputs.items, chosen, config)
+    finish(folder, inputs.items, screen, chosen, config)
+    return folder
+
+
+def run_targets(
+    folder: Path, bench: Bench, cases: Cases, items: Sequence[Item], chosen: Sequence[Target], config: SteerConfig
+) -> None:
+    """Run the targets that have no part yet on the held-out videos, and leave a part for each."""
+    parts = folder / "parts"
+    counting = [item for item in items if item.held_out and item.counting]
+    n_videos = len({item.video_id for item in counting})
+    videos = [video_id for video_id in cases.videos if cases.items(video_id)[0].held_out]
+    operations = config.parsed_operations
+    left = [target for target in chosen if not (parts / f"{target.name}-effects.parquet").exists()]
+    if len(left) < len(chosen):
+        logger.info("%d of %d targets are already run", len(chosen) - len(left), len(chosen))
+    with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
+        n_effects, started = 0, progress.format_dict["elapsed"]
+        for target in left:
+            sums = ControlSums.start(target, operations, draw_controls(bench, target, config.controls, config.seed))
+            rows: list[dict[str, Any]] = []
+            for video_id in videos:
+                case, codes = cases[video_id]
+                if any(touches(codes, target, operation) for operation in operations):
+                    new = effects(bench, case, codes, target, operations)
+                    n_effects += len(new) + sums.add(bench, case, codes)
+                    rows += new
+                progress.update()
+                elapsed = progress.format_dict["elapsed"] - started
+                progress.set_postfix_str(
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {target.name}", refresh=False
+                )
+            control_rows = sums.rows(len(counting), n_videos)
+            write_table(
+                parts / f"{target.name}-controls.parquet", pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS
+            )
+            # Last, because it is what marks the target as done.
+            write_table(parts / f"{target.name}-effects.parquet", pd.DataFrame(rows, columns=EFFECTS.names), EFFECTS)
+
+
+def finish(
+    folder: Path, items: Sequence[Item], screen: pd.DataFrame, chosen: Sequence[Target], config: SteerConfig
+) -> None:
+    """Join the parts, summarise them, and mark the stage as finished."""
+    parts = folder / "parts"
+    joined = {
+        name: _concatenate([read_table(parts / f"{target.name}-{name}.parquet") for target in chosen], schema.names)
+        for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
+    }
+    summary = summarise(
+        joined["effects"], joined["controls"], screen, items, chosen, config.parsed_operations, config.seed
+    )
+    write_table(folder / "effects.parquet", joined["effects"], EFFECTS)
+    write_table(folder / "controls.parquet", joined["controls"], CONTROLS)
+    write_table(folder / "summary.parquet", summary, SUMMARY)
+    beats = summary["beats_controls"].fillna(value=False).astype(bool)
+    content = {
+        "n_items": len(items),
+        "n_counting_held_out": sum(item.held_out and item.counting for item in items),
+        "n_control_held_out": sum(item.held_out and not item.counting for item in items),
+        "n_targets": len(chosen),
+        "n_beating_controls": int(beats.sum()),
+        "n_significant": int((summary["q_value"] < 0.05).sum()),
+        "set": next((list(target.latents) for target in chosen if target.name == "set"), []),
+    }
+    write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
+    shutil.rmtree(parts, ignore_errors=True)
+    logger.info("%s", describe(summary))
+
+
+def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
+
+
+def describe(summary: pd.DataFrame) -> str:
+    """Lay the summary out as text: a row per target and operation."""
+    text = pd.DataFrame(
+        {
+            "target": summary["target"],
+            "operation": summary["operation"],
+            "Δmargin": summary["delta_margin"].map("{:+.3f}".format),
+            "95 % interval": [
+                f"[{low:+.3f}, {high:+.3f}]"
+                for low, high in zip(summary["delta_margin_low"], summary["delta_margin_high"], strict=True)
+            ],
+            "controls' 95th": summary["control_p95"].map("{:.3f}".format),
+            "control questions": summary["delta_margin_control"].map("{:+.3f}".format),
+            "Δaccuracy": summary["delta_accuracy"].map("{:+.3f}".format),
+            "q": summary["q_value"].map("{:.3f}".format),
+        }
+    )
+    return text.to_string(index=False)

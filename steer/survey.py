@@ -1,0 +1,118 @@
+"""One pass over all videos: the unedited model's answers, the baselines beside them, and the screen of all latents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from collect.artefact import read_table, write_table
+from steer.answers import answers
+from steer.cases import Case
+from steer.exact import Target
+from steer.inputs import Cases, Inputs
+from steer.questions import question_only_answers, question_only_score
+from steer.reference import Reference
+from steer.screen import RunningMoments, attribution, margin_gradients, standardise
+from steer.summary import baselines
+from steer.tables import BASELINES, ITEMS, SCREEN
+
+logger = logging.getLogger(__name__)
+
+
+def survey(
+    folder: Path,
+    inputs: Inputs,
+    cases: Cases,
+    usual: Reference,
+    choose: Callable[[pd.DataFrame], Sequence[Target]],
+) -> pd.DataFrame:
+    """Answer every item and screen every latent; write items, baselines and screen.parquet, or read them if there.
+
+    Args:
+        folder: of the steer stage.
+        inputs: what the stage reads.
+        cases: the videos with their questions.
+        usual: firing rates at the site.
+        choose: selects targets from the screen; the choice is noted in its column `selected_by`.
+
+    Returns:
+        screen.parquet.
+    """
+    done = [folder / name for name in ("items.parquet", "baselines.parquet", "screen.parquet")]
+    if all(path.exists() for path in done):
+        logger.info("%s holds the screen already", folder)
+        return read_table(done[-1])
+    d_sae = inputs.sae.d_sae
+    moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
+    n_active = np.zeros(d_sae, dtype=np.int64)
+    learned = question_only_answers(inputs.items)
+    rows: list[dict[str, Any]] = []
+    for video_id in tqdm(cases.videos, desc="screen", unit="video"):
+        case, codes = cases[video_id]
+        rows += _item_rows(case, learned)
+        split = "held_out" if case.items[0].held_out else "train"
+        other = [place for place, item in enumerate(case.items) if not item.counting]
+        gradients = margin_gradients(inputs.vlm, inputs.sae.site, case, cases.letters, [case.counting, other])
+        for name, gradient in zip((split, "control"), gradients, strict=True):
+            if gradient is not None:
+                moments[name].add(attribution(codes, inputs.sae.W_dec, gradient))
+        n_active[codes.latent.unique().cpu().numpy()] += 1
+    answered = pd.DataFrame(rows)
+    screen = _screen_table(moments, n_active, usual)
+    reasons = {target.latents[0]: target.selected_by for target in choose(screen) if len(target.latents) == 1}
+    screen["selected_by"] = screen["latent"].map(reasons)
+    write_table(done[0], answered, ITEMS)
+    write_table(done[1], baselines(inputs.items, answered), BASELINES)
+    write_table(done[2], screen, SCREEN)
+    return screen
+
+
+def _item_rows(case: Case, learned: dict[tuple[str, frozenset[str]], str]) -> list[dict[str, Any]]:
+    found = answers(case.logits, case.mass, case.correct, case.values)
+    return [
+        {
+            "item": item.item_id,
+            "video_id": item.video_id,
+            "question_id": item.question_id,
+            "kind": item.kind,
+            "counting": item.counting,
+            "held_out": item.held_out,
+            "question": item.question,
+            "options": list(item.options),
+            "values": None if item.values is None else list(item.values),
+            "answer_id": item.answer_id,
+            "hash": item.hash,
+            "question_only": question_only_score(item, learned),
+            "margin": float(found.margin[place]),
+            "accuracy": float(found.accuracy[place]),
+            "expected_count": float(found.expected_count[place]),
+            "option_mass": float(found.option_mass[place]),
+        }
+        for place, item in enumerate(case.items)
+    ]
+
+
+def _screen_table(moments: dict[str, RunningMoments], n_active: np.ndarray, usual: Reference) -> pd.DataFrame:
+    alive = n_active > 0
+    columns: dict[str, Any] = {
+        "latent": np.arange(len(n_active)),
+        "status": np.where(alive, "screened", "never active"),
+        "n_videos_active": n_active,
+        "firing_rate": usual.firing_rate.double().cpu().numpy(),
+        "mean_active": usual.mean_active.double().where(usual.firing_rate > 0, torch.nan).cpu().numpy(),
+        "attribution_control": np.where(alive, moments["control"].mean, np.nan),
+        "selected_by": None,
+    }
+    for split in ("train", "held_out"):
+        mean = moments[split].mean
+        z = standardise(mean, moments[split].standard_error, alive)
+        columns[f"attribution_{split}"] = np.where(alive, mean, np.nan)
+        columns[f"z_{split}"] = np.where(alive & ~np.isnan(mean), z, np.nan)
+    return pd.DataFrame(columns)

@@ -1,0 +1,211 @@
+"""The whole stage on a tiny random model: resumable, deterministic, complete, and clear about bad input."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from collect.artefact import read_table
+from collect.errors import UserError
+from collect.store import ActivationStore
+from demo.architecture import save_untrained
+from steer import inputs as inputs_module
+from steer import run as module
+from steer.config import ProfileConfig, SteerConfig
+from steer.profile import picked_site, run_profile
+from steer.run import steer
+from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
+from tests.steer.conftest import D_SAE, SAE_NAME, SITE, save_random_sae
+
+TABLES = {
+    "items": ITEMS,
+    "baselines": BASELINES,
+    "screen": SCREEN,
+    "effects": EFFECTS,
+    "controls": CONTROLS,
+    "summary": SUMMARY,
+}
+
+
+def config(run: Path, **changes: Any) -> SteerConfig:
+    arguments: dict[str, Any] = {"top": 2, "set_size": 3, "controls": 2, "device": "cpu"}
+    return SteerConfig(run=run, **(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, collected: Path) -> Path:
+    run = shutil.copytree(collected, tmp_path_factory.mktemp("finished") / "run")
+    return steer(config(Path(run)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
+
+
+def test_all_tables_are_there_with_their_columns(finished: Path) -> None:
+    assert finished.name == SAE_NAME
+    for name, schema in TABLES.items():
+        table = read_table(finished / f"{name}.parquet")
+        assert list(table.columns) == schema.names, name
+        assert len(table) > 0, name
+    assert not (finished / "parts").exists()
+
+
+def test_the_tables_hang_together(finished: Path) -> None:
+    tables = {name: read_table(finished / f"{name}.parquet") for name in TABLES}
+    items, effects, summary, screen = (tables[name] for name in ("items", "effects", "summary", "screen"))
+    assert len(items) == 8 * 3
+    assert items["hash"].nunique() == len(items)
+    held_out = items[items["held_out"]]
+    assert set(effects["item"]) <= set(held_out["item"])  # train videos are for selection only
+    assert len(summary) == 3 * 2  # two latents and the set, two operations
+    assert summary["target"].tolist()[-1] == "set"
+    assert len(screen) == D_SAE
+    chosen = screen.dropna(subset="selected_by")
+    assert sorted(chosen["latent"]) == sorted(int(name) for name in summary["target"].unique() if name != "set")
+    # The mean over held-out videos, from the rows of the effects, untouched items as zeros.
+    counting = held_out[held_out["counting"]].set_index("item")
+    for _, row in summary.iterrows():
+        own = effects[(effects["target"] == row["target"]) & (effects["operation"] == row["operation"])]
+        deltas = own.set_index("item")["delta_margin"].reindex(counting.index).fillna(0.0)
+        assert row["delta_margin"] == pytest.approx(deltas.groupby(counting["video_id"]).mean().mean(), abs=1e-9)
+    assert np.allclose(effects["delta_accuracy"], effects["wrong_to_right"] - effects["right_to_wrong"])
+    # One magnitude (ablation and doubling), three families of two.
+    assert (tables["controls"].groupby("target").size() == 6).all()
+
+
+def test_screening_and_exact_runs_agree_on_small_effects(finished: Path) -> None:
+    summary = read_table(finished / "summary.parquet")
+    single = summary[(summary["operation"] == "ablate") & (summary["target"] != "set")]
+    doubled = summary[(summary["operation"] == "scale:2") & (summary["target"] != "set")]
+    # Averaging an ablation and the opposite of a doubling removes the second-order part.
+    central = (single["delta_margin"].to_numpy() - doubled["delta_margin"].to_numpy()) / 2
+    np.testing.assert_allclose(central, single["screened"], rtol=0.15, atol=2e-4)
+
+
+def test_a_finished_stage_does_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a finished stage worked again")
+
+    monkeypatch.setattr(module, "survey", fail)
+    monkeypatch.setattr(module, "run_targets", fail)
+    assert steer(config(finished.parents[1])) == finished
+
+
+def test_the_same_seed_gives_the_same_tables(finished: Path, run_folder: Path) -> None:
+    assert contents(steer(config(run_folder))) == contents(finished)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [3, 7])
+def test_a_killed_run_goes_on_and_ends_with_the_same_tables(
+    finished: Path, run_folder: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = module.write_table
+
+    def write_some(path: Path, frame: pd.DataFrame, schema: Any) -> None:
+        if len(written) == after:
+            raise Killed
+        written.append(path.name)
+        write(path, frame, schema)
+
+    monkeypatch.setattr(module, "write_table", write_some)
+    with pytest.raises(Killed):
+        steer(config(run_folder))
+    monkeypatch.setattr(module, "write_table", write)
+    folder = steer(config(run_folder))
+    assert contents(folder) == contents(finished)
+    assert not (folder / "parts").exists()
+
+
+def test_other_arguments_on_resume_are_refused(finished: Path) -> None:
+    with pytest.raises(UserError, match="controls = 2 \\(now 3\\)"):
+        steer(config(finished.parents[1], controls=3))
+
+
+def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
+    steer(config(run_folder, controls=0))
+    folder = run_folder / "features" / SAE_NAME
+    folder.mkdir(parents=True)
+    rows = [{"kind": "object", "label": "cup", "latent": 9, "split": "train", "auroc": 0.9}]
+    pd.DataFrame(rows).to_parquet(folder / "associations.parquet")
+    with pytest.raises(UserError, match="input associations"):
+        steer(config(run_folder, controls=0))
+    shutil.rmtree(run_folder / "steer")
+    summary = read_table(steer(config(run_folder, controls=0)) / "summary.parquet").set_index("target")
+    assert summary.loc["9", "selected_by"].tolist() == ["associated"] * 2
+
+
+def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None:
+    folder = steer(config(run_folder, latents=(5,), top=0, set_size=0, controls=0, operations=("ablate",)))
+    summary = read_table(folder / "summary.parquet")
+    assert summary["target"].tolist() == ["5"]
+    assert summary["selected_by"].tolist() == ["given"]
+    assert summary["beats_controls"].isna().all()
+
+
+def test_an_sae_of_another_site_is_refused(run_folder: Path) -> None:
+    store = ActivationStore.open(run_folder / "activations")
+    save_random_sae(run_folder / "sae" / "other", store, "resid/1")
+    with pytest.raises(UserError, match=f"trained on the site 'resid/1', but .* holds {SITE}"):
+        steer(config(run_folder, sae="other"))
+
+
+def test_an_sae_of_another_store_is_refused(run_folder: Path) -> None:
+    store = ActivationStore.open(run_folder / "activations")
+    save_random_sae(run_folder / "sae" / "other", store, SITE, store_fingerprint="another")
+    with pytest.raises(UserError, match="trained on other activations"):
+        steer(config(run_folder, sae="other"))
+
+
+def test_a_store_of_another_model_is_refused(
+    run_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save_untrained(tmp_path / "other", seed=1)
+    load = inputs_module.load_vlm
+    monkeypatch.setattr(inputs_module, "load_vlm", lambda _name, **kwargs: load(str(other), **kwargs))
+    with pytest.raises(UserError, match=f"holds activations of another model than the one in {model_folder}"):
+        steer(config(run_folder))
+
+
+def test_no_counting_questions_is_the_users_problem(run_folder: Path) -> None:
+    with pytest.raises(UserError, match="no counting question"):
+        steer(config(run_folder, tasks=("event counting",)))
+
+
+def test_a_run_without_activations_or_sae_is_refused(tmp_path: Path, run_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"activations.config\.json does not exist"):
+        steer(config(tmp_path / "nothing"))
+    shutil.rmtree(run_folder / "sae")
+    with pytest.raises(UserError, match="holds no SAE"):
+        steer(config(run_folder))
+
+
+def test_a_changed_video_is_refused(run_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(data_folder, tmp_path / "data"))
+    (data / "videos" / "video_6.mp4").write_bytes((data / "videos" / "video_7.mp4").read_bytes())
+    with pytest.raises(UserError, match=r"video_6\.mp4 gives other residuals than those stored"):
+        steer(config(run_folder, data=data))
+
+
+def test_the_profile_of_a_real_model(model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"data": data_folder, "model": str(model_folder), "out": tmp_path, "device": "cpu"}
+    folder = run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    table = read_table(folder / "profile.parquet")
+    assert list(table.columns) == PROFILE.names
+    total = table[table["kind"] == "all counting"].set_index("site")
+    assert total.index.tolist() == ["projector", "resid/0", "resid/1", "resid/2"]
+    assert total.loc["resid/2", "fall"] == pytest.approx(0.0, abs=1e-5)  # after the last layer nothing is read
+    assert picked_site(tmp_path) in total.index
+    before = (folder / "profile.parquet").stat().st_mtime_ns
+    run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    assert (folder / "profile.parquet").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="items = 6"):
+        run_profile(ProfileConfig(frames=2, items=3, **arguments))
