@@ -1,24 +1,11 @@
-"""A tiny random PerceptionLM, loaded once, and a folder of short videos for it."""
+"""The tiny PerceptionLM, loaded once, and a folder of short videos for it."""
 
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 from collect.vlm import VideoVlm, load_vlm
 from tests.collect.video_files import EXACT, noise, write_video
-
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
-
-
-@pytest.fixture(scope="session")
-def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from demo.architecture import save_untrained
-
-    return save_untrained(tmp_path_factory.mktemp("vlm"), size="tiny")
-
 
 @pytest.fixture(scope="session")
 def vlm(tiny_vlm: Path) -> VideoVlm:

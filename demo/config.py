@@ -1,0 +1,39 @@
+"""Arguments of `video-sae demo`; nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from collect.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole path on the embedded world and model: videos, profile, activations, SAE, features, effects, report."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; the videos go to its `data/`."""
+    videos: int = 150
+    """Videos to make; a third of them is held out."""
+    d_sae: int = 1024
+    """Number of latents."""
+    k: int = 16
+    """Active latents a token."""
+    epochs: float = 40.0
+    """Passes over the train videos' tokens."""
+    workers: int = 2
+    """Processes that make videos, and threads that decode them."""
+    seed: int = 0
+    """Seed of the world and of every stage."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: too few videos to hold some out.
+        """
+        if self.videos < 12:
+            raise UserError(f"--videos {self.videos} is too few: give at least 12, a third of which is held out.")
+        if self.workers < 1:
+            raise UserError(f"--workers {self.workers} is too few: give at least 1.")

@@ -1,0 +1,118 @@
+"""`video-sae demo`: every stage on the embedded default, each through the same function as its own subcommand.
+
+Stages are resumable by themselves, so the demo is: run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from collect.artefact import read_table
+from collect.config import CollectConfig
+from collect.errors import UserError
+from demo.config import DemoConfig
+from demo.generate import WorldConfig, generate
+from features.config import FeaturesConfig
+from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from train_sae.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parent / "weights"
+MIN_VIDEOS = 5  # labels of a small world are rare; the report states the number
+
+
+def demo(config: DemoConfig) -> Path:
+    """Run everything and return the path of the report.
+
+    Raises:
+        UserError: the embedded model is missing, or the run folder holds a demo with other arguments.
+    """
+    from collect.run import collect
+    from features.run import features
+    from steer.profile import picked_site, run_profile
+    from steer.report import report
+    from steer.run import steer
+    from train_sae.run import train
+
+    if not (WEIGHTS / "model.safetensors").is_file():
+        raise UserError(f"{WEIGHTS} has no model.safetensors: install video-sae again, or clone it with its weights.")
+    run, model, seed = config.out, str(WEIGHTS), config.seed
+    data = run / "data"
+    world = WorldConfig(seed=seed, n_videos=config.videos)
+    _timed("1/7 generate", lambda: generate(data, world, config.workers))
+    _timed("2/7 profile", lambda: run_profile(ProfileConfig(data=data, model=model, out=run, items=90, seed=seed)))
+    site = picked_site(run)
+    gather = CollectConfig(data=data, model=model, out=run, sites=(site,), workers=config.workers, seed=seed)
+    _timed("3/7 collect", lambda: collect(gather))
+    learn = TrainConfig(
+        run=run,
+        site=site,
+        d_sae=config.d_sae,
+        k=config.k,
+        epochs=config.epochs,
+        batch_size=2048,
+        lr=1e-3,
+        seed=seed,
+        checkpoint_every=200,
+    )
+    _timed("4/7 train", lambda: train(learn))
+    name = learn.sae_name
+    describe = FeaturesConfig(run=run, sae=name, min_videos=MIN_VIDEOS, media=16, seed=seed)
+    _timed("5/7 features", lambda: features(describe))
+    act = SteerConfig(
+        run=run,
+        sae=name,
+        top=5,
+        associated=3,
+        set_size=6,
+        controls=10,
+        items=120,
+        control_items=60,
+        batch_size=16,
+        seed=seed,
+    )
+    _timed("6/7 steer", lambda: steer(act))
+    page: Path = _timed("7/7 report", lambda: report(ReportConfig(run=run)))
+    log.info("%s", closing_table(run, name, site))
+    return page
+
+
+def _timed(title: str, stage: Callable[[], Path]) -> Path:
+    log.info("%s", title)
+    started = time.monotonic()
+    result = stage()
+    log.info("%s: %.0f s", title, time.monotonic() - started)
+    return result
+
+
+def closing_table(run: Path, sae: str, site: str) -> str:
+    """The few figures that say what the run found, one a line."""
+    sae_summary = json.loads((run / "sae" / sae / "summary.json").read_text())
+    catalogue = read_table(run / "features" / sae / "catalogue.parquet")
+    effects = read_table(run / "steer" / sae / "summary.parquet")
+    labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
+    best = labelled.iloc[0] if len(labelled) else None
+    ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")
+    strong = ablated[ablated["beats_controls"]]
+    rows = [
+        ("site", site),
+        ("held-out FVU", f"{sae_summary['fvu']:.3f}"),
+        ("held-out L0", f"{sae_summary['l0']:.1f}"),
+        ("labelled latents", f"{len(labelled)} of {len(catalogue)}"),
+        (
+            "best labelled latent",
+            "none" if best is None else f"{best['latent']} = {best['top_label']} (AUROC {best['top_auroc']:.3f})",
+        ),
+        ("ablations beyond all controls", f"{len(strong)} of {len(ablated)}"),
+        (
+            "strongest ablation",
+            f"{ablated.iloc[0]['target']}: counting margin {ablated.iloc[0]['delta_margin']:+.3f}" if len(ablated) else "none",
+        ),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

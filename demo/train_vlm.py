@@ -1,0 +1,379 @@
+"""Trains the demo's PerceptionLM from scratch: `python -m demo.train_vlm --pool POOL.npy --out FOLDER`.
+
+Three stages, each on drawn frames of scenes that the held-out evaluation never uses:
+
+1. *see*: vision tower and projector learn from single frames what is in every cell (a linear head, later dropped).
+2. *watch*: decoder layers 0-1 learn from the visual tokens of all frames what happens where (a second linear head).
+3. *answer*: the model answers several questions a video, each block of text attending to the video and itself only,
+   with its own positions, so that every block is exactly the single-question prompt of the shipped model. At first
+   everything up to layer 1 is frozen and text may not attend to visual tokens there, so that the answer is read from
+   visual tokens that have already worked together; in the last part all weights train and nothing is masked.
+
+At first half of the blocks are asked without options and answered with a word, which is easier and shares the reading.
+The auxiliary heads stay outside the model's folder: what is saved is a plain PerceptionLM.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from demo.architecture import SIZES, VIDEO_TOKEN_ID, build_model, build_processor
+from demo.questions import Item, items
+from demo.token_labels import HAPPENED, SEEN, token_labels
+from demo.world import SAMPLES, draw_scene
+
+log = logging.getLogger("demo.train_vlm")
+LETTERS = ("A", "B", "C")
+EARLY_LAYERS = 2  # text cannot look at the video in these layers while the mask is on
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVlmConfig:
+    """Everything that decides the weights, besides the code."""
+
+    pool: Path
+    out: Path
+    pool_seed: int = 1000
+    seed: int = 0
+    see_steps: int = 1500
+    watch_steps: int = 1100
+    answer_steps: int = 2400
+    unmasked_share: float = 0.12
+    batch: int = 8
+    blocks: int = 8
+    lr: float = 7e-4
+    threads: int = 2
+
+
+def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.Generator) -> tuple[list[int], int]:
+    """Ids of one user text with the generation prompt, and the id of its right answer."""
+    from steer.questions import prompt
+
+    if with_options:
+        answer_id = int(rng.integers(3))
+        text = prompt(item.question, item.options(answer_id, bool(rng.integers(2))))
+        answer = LETTERS[answer_id]
+    else:
+        text, answer = f"{item.question} Answer with one word.", item.answer
+    ids: list[int] = tokenizer(f"{text} assistant", add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids, text
+    return ids, int(tokenizer.convert_tokens_to_ids(answer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One training batch. V visual tokens, K question blocks packed into T text positions a video."""
+
+    pixels: Tensor  # [B, F, 3, px, px]
+    seen: Tensor  # [B, V, n_seen]
+    happened: Tensor  # [B, V, n_happened]
+    ids: Tensor  # [B, T]
+    block: Tensor  # [B, T] block number, -1 = padding
+    place: Tensor  # [B, T] position inside its block
+    last: Tensor  # [B, K] text position of each block's last token, -1 = no block
+    answer: Tensor  # [B, K]
+
+
+class Batches:
+    """Draws seeded batches from the pool on a background thread."""
+
+    def __init__(self, config: TrainVlmConfig, tokenizer: Any, text_length: int = 208) -> None:
+        self.config, self.tokenizer, self.text_length = config, tokenizer, text_length
+        self.pool = np.load(config.pool, mmap_mode="r")
+        self.image_px, self.grid = SIZES["demo"].image_px, SIZES["demo"].grid
+        self._scripts: dict[int, tuple[np.ndarray, np.ndarray, list[Item]]] = {}
+
+    def available(self) -> int:
+        """Videos of the pool that are drawn."""
+        return int(self.config.pool.with_suffix(".done").read_text())
+
+    def script(self, index: int) -> tuple[np.ndarray, np.ndarray, list[Item]]:
+        """SEEN and HAPPENED labels [V, n] and the questions of one video, kept once computed."""
+        if index not in self._scripts:
+            scene = draw_scene(self.config.pool_seed, index)
+            seen, happened = token_labels(scene, self.grid)
+            self._scripts[index] = seen.reshape(-1, len(SEEN)), happened.reshape(-1, len(HAPPENED)), items(scene)
+        return self._scripts[index]
+
+    def frames(self, rng: np.random.Generator, index: int) -> np.ndarray:
+        """Augmented frames of one video, normalised to [-1, 1], float32 [F, 3, px, px]."""
+        gain = rng.uniform(0.9, 1.1) * rng.uniform(0.97, 1.03, 3)
+        out = self.pool[index].transpose(0, 3, 1, 2) * (gain / 127.5).astype(np.float32)[:, None, None]
+        grain = rng.integers(-128, 128, out.shape[2:], dtype=np.int8) * np.float32(rng.uniform(0, 4) / 74 / 127.5)
+        out += np.roll(grain, int(rng.integers(out.shape[3])), axis=1) - 1
+        return np.clip(out, -1, 1, out=out)
+
+    def draw(self, rng: np.random.Generator, open_share: float, with_text: bool) -> Batch:
+        """One batch; `open_share` of the blocks are asked without options."""
+        size = self.config.batch
+        indices = rng.integers(0, self.available(), size)
+        scripts = [self.script(int(i)) for i in indices]
+        pixels = np.stack([self.frames(rng, int(i)) for i in indices])
+        k = self.config.blocks
+        ids = np.zeros((size, self.text_length), np.int64)
+        block = np.full((size, self.text_length), -1, np.int64)
+        place = np.zeros((size, self.text_length), np.int64)
+        last, answer = np.full((size, k), -1, np.int64), np.zeros((size, k), np.int64)
+        for b, (_, _, asked) in enumerate(scripts if with_text else []):
+            order = [asked[i] for i in rng.permutation(len(asked))]
+            order = (order * (k // len(order) + 1))[:k]
+            at = 0
+            for j, item in enumerate(order):
+                tokens, right = encode_block(self.tokenizer, item, rng.random() >= open_share, rng)
+                if at + len(tokens) > self.text_length:
+                    break
+                span = slice(at, at + len(tokens))
+                ids[b, span], block[b, span], place[b, span] = tokens, j, np.arange(len(tokens))
+                at += len(tokens)
+                last[b, j], answer[b, j] = at - 1, right
+        seen, happened = np.stack([s[0] for s in scripts]), np.stack([s[1] for s in scripts])
+        arrays = (pixels, seen, happened, ids, block, place, last, answer)
+        names = ("pixels", "seen", "happened", "ids", "block", "place", "last", "answer")
+        return Batch(**{n: torch.from_numpy(a) for n, a in zip(names, arrays, strict=True)})
+
+    def stream(self, seed: int, first: int, steps: int, open_share: Callable[[int], float], text: bool) -> Iterator[Batch]:
+        """Batches number first..steps, each from its own seed, so that a resumed run sees the same ones."""
+        ready: queue.Queue[Batch] = queue.Queue(maxsize=3)
+
+        def work() -> None:
+            for step in range(first, steps):
+                ready.put(self.draw(np.random.default_rng([seed, step]), open_share(step), text))
+
+        threading.Thread(target=work, daemon=True).start()
+        for _ in range(first, steps):
+            yield ready.get()
+
+
+def attention_masks(block: Tensor, n_prefix: int, n_visual: int) -> tuple[Tensor, Tensor]:
+    """Bool [B, 1, L, L]: every block sees the prefix and itself causally; the second also hides the visual tokens.
+
+    The prefix is `n_prefix - n_visual` words followed by the visual tokens.
+    """
+    n_batch, n_text = block.shape
+    length = n_prefix + n_text
+    mask = torch.ones(length, length, dtype=torch.bool).tril().expand(n_batch, length, length).clone()
+    mask[:, n_prefix:, n_prefix:] &= block[:, :, None] == block[:, None, :]
+    blind = mask.clone()
+    blind[:, n_prefix:, n_prefix - n_visual : n_prefix] = False
+    return mask[:, None], blind[:, None]
+
+
+def auxiliary_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy summed over all labels, per positive label."""
+    target = target.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / target.sum().clamp_min(1)
+
+
+class Trainer:
+    """Holds the model, its auxiliary heads and one optimiser a stage."""
+
+    def __init__(self, config: TrainVlmConfig) -> None:
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.config, self.size = config, SIZES["demo"]
+        self.processor = build_processor(self.size)
+        self.model = build_model(self.size, config.seed)
+        width = self.size.width
+        self.heads = nn.ModuleDict(
+            {
+                "seen": nn.Linear(width, len(SEEN)),
+                "happened_1": nn.Linear(width, len(HAPPENED)),
+                "happened_3": nn.Linear(width, len(HAPPENED)),
+            }
+        )
+        self.batches = Batches(config, self.processor.tokenizer)
+        self.n_visual = SAMPLES * self.size.grid**2
+        prefix = self.processor.tokenizer("<bos> user", add_special_tokens=False)["input_ids"]
+        self.prefix = torch.tensor(prefix)
+        self.n_prefix = len(prefix) + self.n_visual
+        self.done: dict[str, int] = {}
+        self.history: list[dict[str, float | int | str]] = []
+
+    def embed_visual(self, pixels: Tensor) -> Tensor:
+        """Projector output [B, V, d] of frames [B, F, 3, px, px]."""
+        features = self.model.model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
+        return features.reshape(pixels.shape[0], -1, self.size.width)
+
+    def see(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Loss of stage 1 on two random frames a video."""
+        pick = torch.randint(SAMPLES, (batch.pixels.shape[0], 4))
+        rows = torch.arange(batch.pixels.shape[0])[:, None]
+        cells = self.size.grid**2
+        visual = self.embed_visual(batch.pixels[rows, pick])
+        target = batch.seen.reshape(-1, SAMPLES, cells, len(SEEN))[rows, pick].flatten(1, 2)
+        loss = auxiliary_loss(self.heads["seen"](visual), target)
+        return loss, {"seen": loss.item()}
+
+    def _decode(self, embeds: Tensor, mask: Tensor, blind: Tensor | None, position: Tensor, stop: int | None):
+        """Hidden states after layers 1 and 3 and the last one; `stop` ends after that layer."""
+        decoder = self.model.model.language_model
+        rotary = decoder.rotary_emb(embeds, position)
+        kept: dict[int, Tensor] = {}
+        hidden = embeds
+        for i, layer in enumerate(decoder.layers):
+            layer.requires_grad_(blind is None or i >= EARLY_LAYERS)
+            early = blind if blind is not None and i < EARLY_LAYERS else mask
+            hidden = layer(hidden, attention_mask=early, position_ids=position, position_embeddings=rotary)
+            kept[i] = hidden
+            if i == stop:
+                return kept, hidden
+        return kept, decoder.norm(hidden)
+
+    def _prefix_embeds(self, batch: Batch) -> Tensor:
+        words = self.model.get_input_embeddings()(self.prefix).expand(batch.pixels.shape[0], -1, -1)
+        return torch.cat([words, self.embed_visual(batch.pixels)], 1)
+
+    def _auxiliary(self, prefix: Tensor, kept: dict[int, Tensor], batch: Batch) -> dict[str, Tensor]:
+        visual = slice(self.n_prefix - self.n_visual, self.n_prefix)
+        out = {"seen": auxiliary_loss(self.heads["seen"](prefix[:, visual]), batch.seen)}
+        for layer in (1, 3):
+            if layer in kept:
+                logits = self.heads[f"happened_{layer}"](kept[layer][:, visual])
+                out[f"happened_{layer}"] = auxiliary_loss(logits, batch.happened)
+        return out
+
+    def watch(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Loss of stage 2."""
+        prefix = self._prefix_embeds(batch)
+        position = torch.arange(self.n_prefix)[None].expand(prefix.shape[0], -1)
+        mask = torch.ones(self.n_prefix, self.n_prefix, dtype=torch.bool).tril()[None, None]
+        kept, _ = self._decode(prefix, mask, None, position, stop=EARLY_LAYERS - 1)
+        parts = self._auxiliary(prefix, kept, batch)
+        loss = 0.3 * parts["seen"] + parts["happened_1"]
+        return loss, {k: v.item() for k, v in parts.items()}
+
+    def answer(self, batch: Batch, blind: bool) -> tuple[Tensor, dict[str, float]]:
+        """Loss of stage 3: cross-entropy of the answers plus small auxiliary losses."""
+        with torch.set_grad_enabled(not blind):
+            prefix = self._prefix_embeds(batch)
+        embeds = torch.cat([prefix, self.model.get_input_embeddings()(batch.ids)], 1)
+        position = torch.cat(
+            [torch.arange(self.n_prefix)[None].expand(len(prefix), -1), self.n_prefix + batch.place], 1
+        )
+        full, masked = attention_masks(batch.block, self.n_prefix, self.n_visual)
+        kept, hidden = self._decode(embeds, full, masked if blind else None, position, stop=None)
+        parts = self._auxiliary(prefix, kept, batch)
+        rows, cols = (batch.last >= 0).nonzero(as_tuple=True)
+        logits = self.model.lm_head(hidden[rows, self.n_prefix + batch.last[rows, cols]])
+        target = batch.answer[rows, cols]
+        answer = F.cross_entropy(logits, target)
+        letters = torch.tensor(self.processor.tokenizer.convert_tokens_to_ids(list(LETTERS)))
+        choice = torch.isin(target, letters)
+        right = logits.argmax(-1) == target
+        loss = answer + 0.15 * parts["happened_3"]
+        if not blind:
+            loss = loss + 0.05 * parts["seen"] + 0.15 * parts["happened_1"]
+        return loss, {
+            "answer": answer.item(),
+            "choice_accuracy": right[choice].float().mean().item() if choice.any() else math.nan,
+            "word_accuracy": right[~choice].float().mean().item() if (~choice).any() else math.nan,
+            **{k: v.item() for k, v in parts.items()},
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All trained parameters, heads included."""
+        return [*self.model.parameters(), *self.heads.parameters()]
+
+    def run_stage(self, name: str, steps: int, lr: float, loss_of: Callable[[Batch, int], tuple[Tensor, dict[str, float]]]) -> None:
+        """AdamW with warm-up and cosine decay; logs every 20 steps, saves a checkpoint every 100."""
+        optimiser = torch.optim.AdamW(self.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+        state = self.load(name, optimiser)
+        first = state + 1 if state is not None else 0
+        seed = self.config.seed * 10 + {"see": 1, "watch": 2, "answer": 3}[name]
+        started, sums, n = time.monotonic(), dict[str, float](), 0
+        stream = self.batches.stream(seed, first, steps, lambda s: max(0.6 - 0.6 * s / steps, 0.1), name == "answer")
+        for step, batch in enumerate(stream, first):
+            torch.manual_seed(seed * 1_000_003 + step)
+            warm = min(1.0, (step + 1) / 60)
+            for group in optimiser.param_groups:
+                group["lr"] = lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            loss, parts = loss_of(batch, step)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # pyright: ignore[reportUnknownMemberType]
+            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+            optimiser.step()
+            for key, value in parts.items():
+                sums[key] = sums.get(key, 0.0) + value
+            n += 1
+            if n == 20 or step == steps - 1:
+                rate = (step - first + 1) / (time.monotonic() - started)
+                row = {"stage": name, "step": step, **{k: round(v / n, 4) for k, v in sums.items()}}
+                self.history.append(row)
+                log.info("%s | %.2f steps/s, %.1f min left", json.dumps(row), rate, (steps - step - 1) / rate / 60)
+                sums, n = {}, 0
+            if step % 100 == 99 or step == steps - 1:
+                self.save(name, step, optimiser)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.config.out / "checkpoint.pt"
+
+    def save(self, stage: str, step: int, optimiser: torch.optim.Optimizer) -> None:
+        """Write model, heads, optimiser and history atomically."""
+        self.done[stage] = step
+        state = {
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "stage": stage,
+            "done": self.done,
+            "history": self.history,
+        }
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self._checkpoint)
+
+    def load(self, stage: str, optimiser: torch.optim.Optimizer) -> int | None:
+        """Restore the checkpoint if there is one; the last finished step of `stage`, or None."""
+        if not self._checkpoint.is_file():
+            return None
+        state = torch.load(self._checkpoint, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        self.done, self.history = state["done"], state["history"]
+        if state["stage"] == stage:
+            optimiser.load_state_dict(state["optimiser"])
+        return self.done.get(stage)
+
+    def train(self) -> None:
+        """All three stages, then the model folder and its training log."""
+        config = self.config
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        masked_until = round(config.answer_steps * (1 - config.unmasked_share))
+        self.model.train()
+        self.run_stage("see", config.see_steps, 1e-3, lambda b, _: self.see(b))
+        self.run_stage("watch", config.watch_steps, 1e-3, lambda b, _: self.watch(b))
+        self.run_stage("answer", config.answer_steps, config.lr, lambda b, s: self.answer(b, s < masked_until))
+        self.model.eval()
+        self.model.save_pretrained(config.out)
+        self.processor.save_pretrained(config.out)
+        arguments = {k: v for k, v in asdict(config).items() if not isinstance(v, Path)}
+        lines = [json.dumps({"config": arguments}), *(json.dumps(row) for row in self.history)]
+        (config.out / "training_log.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    import tyro
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    Trainer(tyro.cli(TrainVlmConfig)).train()
+
+
+if __name__ == "__main__":
+    main()

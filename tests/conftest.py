@@ -1,0 +1,29 @@
+"""What several rooms' tests share: the tiny random model, a small generated world, and Hypothesis without a clock."""
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from demo.architecture import save_untrained
+from demo.generate import WorldConfig, generate
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_untrained(tmp_path_factory.mktemp("vlm"), size="tiny")
+
+
+@pytest.fixture(scope="session")
+def world_config() -> WorldConfig:
+    return WorldConfig(seed=5, n_videos=9)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory, world_config: WorldConfig) -> Path:
+    """Nine real videos with annotations and truth; every third is held out."""
+    return generate(tmp_path_factory.mktemp("world"), world_config)
