@@ -1,0 +1,170 @@
+"""The tables of the features stage: their columns, and the catalogue made from what was measured.
+
+A missing value is null. `docs/formats.md` says what every column means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Float64
+
+from features.activity import Activity
+from features.associate import Associations
+from features.corpus import Corpus
+
+CATALOGUE = pa.schema(
+    {
+        "latent": pa.int32(),
+        "is_dead": pa.bool_(),
+        "firing_rate": pa.float64(),
+        "n_tokens_active": pa.int64(),
+        "n_videos_active": pa.int64(),
+        "max_activation": pa.float64(),
+        "mean_active": pa.float64(),
+        "decoder_norm": pa.float64(),
+        "temporal_autocorrelation": pa.float64(),
+        "spatial_autocorrelation": pa.float64(),
+        "mean_run_length": pa.float64(),
+        "labelled": pa.bool_(),
+        "top_label": pa.string(),
+        "top_label_kind": pa.string(),
+        "top_label_level": pa.string(),
+        "top_auroc": pa.float64(),
+        "top_within_video_auroc": pa.float64(),
+        "top_within_low": pa.float64(),
+        "top_q_value": pa.float64(),
+        "top_control_auroc_p95": pa.float64(),
+        "runner_up_label": pa.string(),
+        "runner_up_kind": pa.string(),
+        "runner_up_level": pa.string(),
+        "runner_up_auroc": pa.float64(),
+        "gap": pa.float64(),
+    }
+)
+ASSOCIATIONS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "label": pa.string(),
+        "kind": pa.string(),
+        "level": pa.string(),
+        "split": pa.string(),
+        "auroc": pa.float64(),
+        "auroc_low": pa.float64(),
+        "auroc_high": pa.float64(),
+        "auroc_background": pa.float64(),
+        "within_video_auroc": pa.float64(),
+        "within_low": pa.float64(),
+        "within_high": pa.float64(),
+        "ap": pa.float64(),
+        "base_rate": pa.float64(),
+        "f1": pa.float64(),
+        "threshold": pa.float64(),
+        "n_positive": pa.int64(),
+        "n_negative": pa.int64(),
+        "n_videos": pa.int64(),
+        "n_videos_positive": pa.int64(),
+        "hidden_share": pa.float64(),
+        "p_value": pa.float64(),
+        "q_value": pa.float64(),
+        "control_auroc_p95": pa.float64(),
+        "control_auroc_best": pa.float64(),
+        "holds": pa.bool_(),
+    }
+)
+EXEMPLARS = pa.schema(
+    {
+        "latent": pa.int32(),
+        "rank": pa.int32(),
+        "video_id": pa.string(),
+        "split": pa.string(),
+        "t": pa.int32(),
+        "row": pa.int32(),
+        "col": pa.int32(),
+        "frame_id": pa.int64(),
+        "time_s": pa.float64(),
+        "activation": pa.float32(),
+        "x1": pa.float64(),
+        "y1": pa.float64(),
+        "x2": pa.float64(),
+        "y2": pa.float64(),
+        "media": pa.string(),
+        "media_frame": pa.string(),
+    }
+)
+
+
+def empty_table(schema: pa.Schema) -> pd.DataFrame:
+    """A table without rows."""
+    return schema.empty_table().to_pandas()
+
+
+def build_catalogue(
+    activity: Activity, decoder_norm: Float64[np.ndarray, " latent"], found: Associations, corpus: Corpus
+) -> pd.DataFrame:
+    """One row per latent: what it does, and the label it goes along with most.
+
+    `top_label` is the best label on train, also where it does not hold; `labelled` says whether it does. Scores are
+    those on held-out videos.
+    """
+    n_latents = len(decoder_norm)
+    table = pd.DataFrame(
+        {
+            "latent": np.arange(n_latents),
+            "is_dead": activity.n_tokens_active == 0,
+            "firing_rate": activity.firing_rate,
+            "n_tokens_active": activity.n_tokens_active,
+            "n_videos_active": activity.n_videos_active,
+            "max_activation": activity.max_activation,
+            "mean_active": activity.mean_active,
+            "decoder_norm": decoder_norm,
+            "temporal_autocorrelation": activity.temporal_autocorrelation,
+            "spatial_autocorrelation": activity.spatial_autocorrelation,
+            "mean_run_length": activity.mean_run_length,
+        }
+    )
+    rows = {
+        (row["latent"], row["kind"], row["level"], row["label"]): row
+        for row in found.table.to_dict("records")
+        if row["split"] == "held_out"
+    }
+    described = [_describe(latent, found, corpus, rows) for latent in range(n_latents)]
+    columns = [name for name in CATALOGUE.names if name not in table]
+    return pd.concat([table, pd.DataFrame(described, columns=columns)], axis=1)[CATALOGUE.names]
+
+
+def _describe(
+    latent: int, found: Associations, corpus: Corpus, rows: Mapping[tuple[int, str, str, str], Mapping[str, object]]
+) -> dict[str, object]:
+    labels = corpus.all_labels()
+    described: dict[str, object] = {**dict.fromkeys(CATALOGUE.names), "labelled": False}
+    top, runner_up = int(found.selection.top[latent]), int(found.selection.runner_up[latent])
+    if top < 0:
+        return described
+    space, name = labels[top].space, corpus.name(labels[top])
+    row = rows[latent, space.kind, space.level, name]
+    described |= {
+        "labelled": bool(row["holds"]),
+        "top_label": name,
+        "top_label_kind": space.kind,
+        "top_label_level": space.level,
+        "top_auroc": row["auroc"],
+        "top_within_video_auroc": row["within_video_auroc"],
+        "top_within_low": row["within_low"],
+        "top_q_value": row["q_value"],
+        "top_control_auroc_p95": row["control_auroc_p95"],
+    }
+    if runner_up >= 0:
+        other = labels[runner_up]
+        score = float(found.held_out_auroc[latent, runner_up])
+        described |= {
+            "runner_up_label": corpus.name(other),
+            "runner_up_kind": other.space.kind,
+            "runner_up_level": other.space.level,
+            "runner_up_auroc": score,
+            "gap": float(found.held_out_auroc[latent, top]) - score,
+        }
+    return described

@@ -1,0 +1,212 @@
+"""The features stage: SAE + store + annotations -> catalogue.
+
+    RUN/features/SAE/
+      codes.zarr             sparse latent activations of every stored token
+      catalogue.parquet      one row per latent
+      associations.parquet   one row per tested (latent, label) and split
+      exemplars.parquet      top activating tokens of each latent
+      media/                 pictures of the exemplars of some latents
+      config.json summary.json
+
+`summary.json` is written last: a folder that has it is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+
+from collect.artefact import check_resume, file_hash, read_config, write_atomic, write_config, write_table
+from collect.errors import UserError
+from collect.perception_test import Video, load_dataset
+from collect.store import MANIFEST_NAME, ActivationStore
+from features.activity import Activity, measure_activity
+from features.associate import Associations, associate
+from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
+from features.config import FeaturesConfig
+from features.controls import encode_controls
+from features.corpus import Corpus, build_corpus
+from features.encode import encode_store
+from features.exemplars import describe_exemplars, top_tokens
+from features.media import choose_latents, draw_exemplars
+from features.selection import Selection
+from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+
+log = logging.getLogger(__name__)
+
+STAGE = "features"
+SUMMARY_NAME = "summary.json"
+
+
+def features(config: FeaturesConfig) -> Path:
+    """Run the stage, or go on with it, and return its folder.
+
+    Raises:
+        UserError: there is no store or SAE, they do not belong together, the annotations are missing or malformed, or
+            the folder was begun with other settings.
+    """
+    store = ActivationStore.open(config.run / "activations")
+    sae_folder = find_sae(config.run, config.sae)
+    sae = load_sae(sae_folder)
+    _check_match(store, sae, sae_folder)
+    data = _data_folder(config)
+    folder = config.run / "features" / sae_folder.name
+    inputs = {
+        "store": file_hash(store.folder / MANIFEST_NAME),
+        "sae": file_hash(sae_folder / WEIGHTS_NAME),
+        "annotations": _hash_annotations(data),
+    }
+    resumed = check_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"))
+    if resumed and (folder / SUMMARY_NAME).exists():
+        log.info("%s is finished; nothing to do.", folder)
+        return folder
+    annotations = {video.video_id: video for video in load_dataset(data).videos}
+    if not resumed:
+        write_config(folder, STAGE, config, inputs)
+    _run(config, store, sae, annotations, folder)
+    return folder
+
+
+def _run(
+    config: FeaturesConfig, store: ActivationStore, sae: Sae, annotations: Mapping[str, Video], folder: Path
+) -> None:
+    device = _device(config.device)
+    codes = encode_store(store, sae, folder / "codes.zarr", batch_size=config.batch_size, device=device)
+    corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
+    activity = measure_activity(codes, store.videos)
+    if corpus.labels:
+        controls = encode_controls(
+            store,
+            sae.site,
+            activity.firing_rate,
+            n=config.controls,
+            rng=np.random.default_rng([config.seed, 0]),
+            batch_size=config.batch_size,
+        )
+        found = associate(codes, controls, corpus, activity.firing_rate, config)
+    else:
+        log.warning("No label is shown by enough videos, so latents are not associated with anything.")
+        found = _nothing_found(codes.d_sae)
+    decoder_norm = sae.decoder_norm.double().cpu().numpy()
+    catalogue = build_catalogue(activity, decoder_norm, found, corpus)
+    held_out = {corpus.records[index].video_id for index in corpus.split(held_out=True)}
+    tops = top_tokens(codes, store.videos, n=config.exemplars, per_video=config.exemplars_per_video)
+    exemplars = describe_exemplars(tops, store.videos, held_out)
+    exemplars = draw_exemplars(exemplars, catalogue, choose_latents(catalogue, config.media), codes, corpus, folder)
+    associations = found.table if len(found.table) else empty_table(ASSOCIATIONS)
+    write_table(folder / "associations.parquet", associations, ASSOCIATIONS)
+    write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
+    write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
+    summary = summarise(config, activity, corpus, catalogue, associations)
+    write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    log.info(
+        "%s: %d of %d latents labelled (%d pairs tested).",
+        folder,
+        summary["n_labelled"],
+        summary["n_latents"] - summary["n_dead"],
+        summary["n_tested"],
+    )
+
+
+def summarise(
+    config: FeaturesConfig, activity: Activity, corpus: Corpus, catalogue: pd.DataFrame, associations: pd.DataFrame
+) -> dict[str, Any]:
+    """Counts over the whole stage, and one entry per label."""
+    held = associations[associations["split"] == "held_out"]
+    labels: list[dict[str, Any]] = []
+    for label in corpus.all_labels():
+        space, name = label.space, corpus.name(label)
+        rows = held[(held["label"] == name) & (held["kind"] == space.kind) & (held["level"] == space.level)]
+        holding = rows[rows["holds"].astype(bool)].sort_values(["auroc", "latent"], ascending=[False, True])
+        labels.append(
+            {
+                "label": name,
+                "kind": space.kind,
+                "level": space.level,
+                "n_tested": len(rows),
+                "n_holding": len(holding),
+                "best_latent": int(holding["latent"].iloc[0]) if len(holding) else None,
+                "best_auroc": float(holding["auroc"].iloc[0]) if len(holding) else None,
+            }
+        )
+    return {
+        "n_tokens": activity.n_tokens,
+        "n_videos_train": len(corpus.split(held_out=False)),
+        "n_videos_held_out": len(corpus.split(held_out=True)),
+        "n_latents": len(catalogue),
+        "n_dead": int(catalogue["is_dead"].sum()),
+        "l0": float(activity.firing_rate.sum()),
+        "n_labels": len(labels),
+        "n_tested": len(held),
+        "n_discoveries": int((held["q_value"] < config.fdr).sum()),
+        "n_labelled": int(catalogue["labelled"].sum()),
+        "labels": labels,
+    }
+
+
+def _check_match(store: ActivationStore, sae: Sae, sae_folder: Path) -> None:
+    if sae.site not in store.sites:
+        raise UserError(
+            f"{sae_folder} was trained on site {sae.site!r}, which {store.folder} does not hold "
+            f"({', '.join(store.sites)}): collect that site, or name another SAE with --sae."
+        )
+    if sae.model_fingerprint and sae.model_fingerprint != store.fingerprint:
+        raise UserError(
+            f"{sae_folder} was trained on another model than {store.folder} was collected from: "
+            "name another SAE with --sae, or train one on this run."
+        )
+    if sae.d_in != store.d_in(sae.site):
+        raise UserError(
+            f"{sae_folder} reads {sae.d_in} dimensions where {store.folder} has {store.d_in(sae.site)} at {sae.site}: "
+            "name another SAE with --sae, or train one on this run."
+        )
+
+
+def _data_folder(config: FeaturesConfig) -> Path:
+    if config.data is not None:
+        return config.data
+    collected_from = read_config(config.run / "activations", "collect")["arguments"].get("data")
+    if collected_from is None or not Path(collected_from).is_dir():
+        raise UserError(
+            f"{config.run / 'activations'} was collected from {collected_from}, which is not there any more: "
+            "give the folder of the annotations with --data."
+        )
+    return Path(collected_from)
+
+
+def _hash_annotations(data: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*data.glob("*.json"), *(data / "annotations").glob("*.json")]):
+        digest.update(f"{path.relative_to(data)} {file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used ({reason}): give auto or cpu.") from None
+    return device
+
+
+def _nothing_found(n_latents: int) -> Associations:
+    none: Float64[np.ndarray, "latent label"] = np.empty((n_latents, 0))
+    empty, unset = np.empty(0, dtype=np.int64), np.full(n_latents, -1, dtype=np.int64)
+    return Associations(
+        table=pd.DataFrame({"split": [], "latent": []}),
+        selection=Selection(latent=empty, label=empty, top=unset, runner_up=unset),
+        held_out_auroc=none,
+    )

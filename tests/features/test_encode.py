@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from collect.errors import UserError
+from collect.store import ActivationStore
+from features.encode import Codes, encode_store, encode_tokens
+from tests.features.conftest import PlantedVideo, planted_sae
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def codes(store: ActivationStore, tmp_path_factory: pytest.TempPathFactory) -> Codes:
+    return encode_store(
+        store, planted_sae(), tmp_path_factory.mktemp("codes") / "codes.zarr", batch_size=300, device=CPU
+    )
+
+
+def test_codes_are_the_planted_activations(codes: Codes, planted: list[PlantedVideo]) -> None:
+    truth = np.concatenate([item.activations for item in planted]).astype(np.float32)
+    np.testing.assert_array_equal(codes.rows(0, codes.n_tokens).toarray(), truth)
+    assert codes.n_nonzeros == (truth != 0).sum()
+    assert codes.rows(0, 0).shape == (0, codes.d_sae)
+
+
+def test_every_way_of_reading_gives_the_same(codes: Codes) -> None:
+    dense = codes.rows(0, codes.n_tokens).toarray()
+    np.testing.assert_array_equal(codes.rows(100, 777).toarray(), dense[100:777])
+    blocks = [block.toarray() for _, block in codes.blocks(n_tokens=700)]
+    np.testing.assert_array_equal(np.concatenate(blocks), dense)
+    np.testing.assert_array_equal(codes.columns(np.array([3, 1])).toarray(), dense[:, [3, 1]])
+    tokens, values = codes.column(2)
+    np.testing.assert_array_equal(tokens, np.flatnonzero(dense[:, 2]))
+    np.testing.assert_array_equal(values, dense[tokens, 2])
+
+
+def test_latents_of_a_token_ascend() -> None:
+    x = torch.zeros(2, 16)
+    x[0, [5, 1, 3]] = 1.0
+    codes = encode_tokens(planted_sae(), x)
+    assert codes.indices.tolist() == [1, 3, 5]
+    assert codes.indptr.tolist() == [0, 3, 3]
+
+
+def test_an_interrupted_encoding_goes_on_and_equals_an_uninterrupted_one(
+    store: ActivationStore, codes: Codes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "codes.zarr"
+    reads: list[int] = []
+    read = ActivationStore.read
+
+    def read_some(self: ActivationStore, site: str, start: int, stop: int) -> torch.Tensor:
+        reads.append(start)
+        if len(reads) == 4:
+            raise KeyboardInterrupt
+        return read(self, site, start, stop)
+
+    monkeypatch.setattr(ActivationStore, "read", read_some)
+    with pytest.raises(KeyboardInterrupt):
+        encode_store(store, planted_sae(), folder, batch_size=300, device=CPU)
+    with pytest.raises(UserError, match="incomplete"):
+        Codes.open(folder)
+    resumed = encode_store(store, planted_sae(), folder, batch_size=300, device=CPU)
+    assert reads[4] == 900  # three blocks of 300 were kept
+    assert (resumed.rows(0, store.n_tokens) != codes.rows(0, store.n_tokens)).nnz == 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_finished_codes_are_left_alone(store: ActivationStore, tmp_path: Path) -> None:
+    folder = tmp_path / "codes.zarr"
+    encode_store(store, planted_sae(), folder, batch_size=4096, device=CPU)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    encode_store(store, planted_sae(), folder, batch_size=4096, device=CPU)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    shutil.rmtree(folder)
+
+
+def test_plain_zarr_reads_the_codes(codes: Codes, store: ActivationStore, tmp_path: Path) -> None:
+    import zarr
+
+    folder = tmp_path / "codes.zarr"
+    encode_store(store, planted_sae(), folder, batch_size=4096, device=CPU)
+    group = zarr.open_group(folder, mode="r")
+    indptr, indices, values = (np.asarray(group[name]) for name in ("indptr", "indices", "values"))
+    row = 5 * 16 + 3
+    dense = np.zeros(codes.d_sae, dtype=np.float32)
+    dense[indices[indptr[row] : indptr[row + 1]]] = values[indptr[row] : indptr[row + 1]]
+    np.testing.assert_array_equal(dense, codes.rows(row, row + 1).toarray()[0])
+    assert (indptr.dtype, indices.dtype, values.dtype) == (np.int64, np.int32, np.float32)
+
+
+def test_missing_codes_are_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `video-sae features` first"):
+        Codes.open(tmp_path / "codes.zarr")

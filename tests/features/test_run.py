@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from collect.artefact import read_table
+from collect.errors import UserError
+from features.config import FeaturesConfig
+from features.run import features
+from tests.features.conftest import BALL, CLAP, CUBE, D_SAE, PlantedVideo, planted_sae, write_data, write_run
+from train_sae.export import save_sae
+
+TABLES = ("catalogue", "associations", "exemplars")
+WITH_VIDEOS = 30
+
+
+@pytest.fixture(scope="module")
+def run(planted: list[PlantedVideo], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    data = write_data(folder / "data", planted, with_videos=WITH_VIDEOS)
+    return write_run(folder / "run", planted, data)
+
+
+def config_of(run: Path) -> FeaturesConfig:
+    return FeaturesConfig(run=run, min_videos=5, permutations=199, bootstraps=100, controls=16, media=2, exemplars=3)
+
+
+@pytest.fixture(scope="module")
+def finished(run: Path) -> Path:
+    return features(config_of(run))
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    """The same run, before the stage."""
+    for name in ("activations", "sae"):
+        shutil.copytree(run / name, folder / name)
+    return folder
+
+
+def test_the_planted_latents_are_labelled(finished: Path) -> None:
+    catalogue = read_table(finished / "catalogue.parquet")
+    labelled = catalogue[catalogue["labelled"]]
+    assert dict(zip(labelled["latent"], labelled["top_label"], strict=True)) == {
+        BALL: "red ball",
+        CUBE: "blue cube",
+        CLAP: "clapping",
+    }
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (summary["n_latents"], summary["n_labelled"], summary["n_dead"]) == (D_SAE, 3, 4)
+    best = {label["label"]: label["best_latent"] for label in summary["labels"]}
+    assert best == {"red ball": BALL, "blue cube": CUBE, "clapping": CLAP, "waving": None}
+
+
+def test_pictures_are_drawn_of_the_best_latents_where_the_video_is_there(finished: Path) -> None:
+    exemplars = read_table(finished / "exemplars.parquet")
+    drawn = exemplars[exemplars["media"] != ""]
+    assert set(drawn["latent"]) <= {BALL, CUBE, CLAP}
+    assert drawn["latent"].nunique() == 2
+    assert (drawn["video_id"] < f"video_{WITH_VIDEOS:03d}").all()
+    for row in drawn.itertuples():
+        with Image.open(finished / str(row.media)) as strip, Image.open(finished / str(row.media_frame)) as frame:
+            assert strip.width > 3 * strip.height
+            assert frame.size == (640, 640)
+    assert len(list((finished / "media").rglob("*.jpg"))) == 2 * len(drawn)
+
+
+def test_the_exemplars_frame_shows_what_the_latent_fires_on(finished: Path) -> None:
+    exemplars = read_table(finished / "exemplars.parquet")
+    row = exemplars[(exemplars["media"] != "") & (exemplars["latent"] == BALL)].iloc[0]
+    with Image.open(finished / row["media_frame"]) as image:
+        pixels = np.asarray(image).astype(int)
+    inside = pixels[int(640 * row["y1"]) + 60 : int(640 * row["y2"]) - 60, int(640 * row["x1"]) + 60 :][:, :40]
+    # The ball is red, and so is the heat on it; all else is dimmed.
+    assert inside[..., 0].mean() > 180
+    assert inside[..., 2].mean() < 80
+
+
+def test_a_finished_stage_says_so_and_does_nothing(finished: Path, run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with caplog.at_level(logging.INFO):
+        assert features(config_of(run)) == finished
+    assert "is finished; nothing to do" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_another_run_with_the_same_seed_writes_the_same_bytes(finished: Path, run: Path, tmp_path: Path) -> None:
+    again = features(config_of(copy_of(run, tmp_path / "run")))
+    for name in TABLES:
+        assert (again / f"{name}.parquet").read_bytes() == (finished / f"{name}.parquet").read_bytes()
+    assert (again / "summary.json").read_bytes() == (finished / "summary.json").read_bytes()
+
+
+def test_an_interrupted_stage_is_completed_to_the_same_tables(
+    finished: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(run, tmp_path / "run")
+
+    def interrupt(*_: object, **__: object) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("features.run.draw_exemplars", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            features(config_of(copy))
+    resumed = features(config_of(copy))
+    for name in TABLES:
+        assert (resumed / f"{name}.parquet").read_bytes() == (finished / f"{name}.parquet").read_bytes()
+
+
+def test_other_settings_in_the_same_folder_are_refused(finished: Path, run: Path) -> None:
+    with pytest.raises(UserError, match=r"permutations = 199 \(now 50\)"):
+        features(replace(config_of(run), permutations=50))
+    assert (finished / "summary.json").exists()
+
+
+def test_an_sae_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    save_sae(copy / "sae" / "other", planted_sae(fingerprint="another"), torch.full((D_SAE,), 0.1))
+    with pytest.raises(UserError, match="trained on another model"):
+        features(replace(config_of(copy), sae="other"))
+    assert not (copy / "features").exists()
+
+
+def test_an_sae_of_a_site_that_was_not_collected_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    sae = planted_sae()
+    save_sae(copy / "sae" / "other", replace(sae, metadata={"hook_name": "resid/7", "k": 1}), torch.full((D_SAE,), 0.1))
+    with pytest.raises(UserError, match=r"'resid/7', which .* does not hold"):
+        features(replace(config_of(copy), sae="other"))
+
+
+def test_annotations_that_are_gone_are_asked_for(planted: list[PlantedVideo], tmp_path: Path) -> None:
+    write_run(tmp_path / "run", planted[:4], tmp_path / "gone")
+    with pytest.raises(UserError, match="give the folder of the annotations with --data"):
+        features(config_of(tmp_path / "run"))
+
+
+def test_a_run_without_store_or_sae_is_a_user_error(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(UserError, match="run `video-sae collect`"):
+        features(FeaturesConfig(run=tmp_path))
+    shutil.copytree(run / "activations", tmp_path / "activations")
+    with pytest.raises(UserError, match="holds no SAE"):
+        features(FeaturesConfig(run=tmp_path))
+
+
+def test_an_unusable_device_is_a_user_error(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--device nonsense cannot be used"):
+        features(replace(config_of(copy_of(run, tmp_path / "run")), device="nonsense"))
+
+
+def test_videos_without_annotations_give_a_catalogue_without_labels(
+    planted: list[PlantedVideo], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_data(tmp_path / "data", planted[:4], with_videos=2)
+    (data / "annotations" / "all.json").unlink()
+    write_run(tmp_path / "run", planted[:4], data)
+    folder = features(config_of(tmp_path / "run"))
+    catalogue = read_table(folder / "catalogue.parquet")
+    assert not catalogue["labelled"].any()
+    assert catalogue["n_tokens_active"].sum() > 0
+    assert len(read_table(folder / "associations.parquet")) == 0
+    assert (read_table(folder / "exemplars.parquet")["media"] != "").any()
+    assert "latents are not associated with anything" in caplog.text
