@@ -1,0 +1,70 @@
+"""Checkpoint files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from collect.errors import UserError
+from train_sae import tensor_file
+from train_sae.architectures import initial_weights
+from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from train_sae.normalize import Normalisation
+from train_sae.state import TrainState
+from train_sae.step import StepSettings, sparse_step
+
+NORMALISATION = Normalisation(scale=1 / 3, mean=torch.tensor([0.1, 0.2], dtype=torch.float64))
+
+
+def trained(n_steps: int) -> TrainState:
+    state = TrainState(initial_weights(torch.zeros(2), 6, seed=0))
+    settings = StepSettings(arch="topk", k=2, dead_tokens=10, aux_k=1)
+    for _ in range(n_steps):
+        sparse_step(state, torch.ones(4, 2), settings, 1e-3)
+    return state
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    state = trained(3)
+    back, normalisation = load_checkpoint(save_checkpoint(tmp_path, state, NORMALISATION))
+    assert back.step == 3
+    assert normalisation.scale == NORMALISATION.scale
+    assert torch.equal(normalisation.mean, NORMALISATION.mean)
+    for name, tensor in state.tensors().items():
+        assert torch.equal(back.tensors()[name], tensor), name
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    state = trained(1)
+    for step in (5, 50, 500):
+        state.step = step
+        save_checkpoint(tmp_path, state, NORMALISATION)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000050.safetensors", "step-00000500.safetensors"]
+
+
+def test_a_failed_write_leaves_the_checkpoints_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = trained(1)
+    first = save_checkpoint(tmp_path, state, NORMALISATION)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tensor_file.os, "fsync", fail)
+    state.step = 2
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tmp_path, state, NORMALISATION)
+    assert list((tmp_path / "checkpoints").iterdir()) == [first]
+
+
+def test_a_damaged_checkpoint_is_a_user_error(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, trained(1), NORMALISATION)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"is damaged .*: delete it to go on from the checkpoint before it"):
+        load_checkpoint(path)
+
+
+def test_another_file_is_a_user_error(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "step-1.safetensors")
+    with pytest.raises(UserError, match="is not a checkpoint of this program"):
+        load_checkpoint(tmp_path / "step-1.safetensors")

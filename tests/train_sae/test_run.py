@@ -1,0 +1,268 @@
+"""The train stage from a store on disk to an SAE folder."""
+
+import dataclasses
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import train_sae.run
+from collect.errors import UserError
+from collect.split import held_out_ids
+from collect.store import ActivationStore
+from tests.train_sae.stores import SITE, VIDEO_TOKENS, planted_directions, write_run
+from train_sae.checkpoint import checkpoints
+from train_sae.config import Architecture, TrainConfig
+from train_sae.run import train
+from train_sae.sae import load_sae
+
+SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with activations that no test changes, except by adding SAEs under names of its own."""
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def config(run: Path, **changes: Any) -> TrainConfig:
+    """A short training: about 1,800 train tokens, 28 steps."""
+    plain = TrainConfig(
+        run=run, site=SITE, d_sae=64, k=2, epochs=2.0, batch_size=128, lr=3e-3, device="cpu", checkpoint_every=10
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_planted_dictionary_is_recovered(run_folder: Path, arch: Architecture) -> None:
+    folder = train(config(run_folder, arch=arch, d_sae=40, epochs=30.0, lr=1e-2, name=f"planted-{arch}"))
+    sae = load_sae(folder)
+    cosines = (planted_directions() @ (sae.W_dec / sae.decoder_norm[:, None]).T).amax(dim=1)
+    assert float((cosines > 0.9).float().mean()) >= 0.9
+    summary = read_summary(folder)
+    # TopK cannot follow that tokens have more or fewer than two directions.
+    assert summary["held_out"]["fvu"] < (0.3 if arch == "topk" else 0.1)
+    assert summary["held_out"]["l0"] == pytest.approx(2, rel=0.25)
+
+
+def test_tiny_training_gives_the_golden_numbers(run_folder: Path) -> None:
+    # Recorded on an x86-64 CPU; other numbers mean that training changed, which belongs in the changelog.
+    held_out = read_summary(train(config(run_folder, name="golden")))["held_out"]
+    assert held_out["fvu"] == pytest.approx(0.56315, rel=0.01)
+    assert held_out["l0"] == pytest.approx(2.1262, rel=0.01)
+    assert held_out["cosine"] == pytest.approx(0.98880, rel=0.01)
+
+
+def test_writes_the_files_of_an_sae_and_how_it_came_about(run_folder: Path) -> None:
+    folder = train(config(run_folder, name="files"))
+    assert folder == run_folder / "sae" / "files"
+    assert {path.name for path in folder.iterdir()} == {*SAE_FILES, "config.json", "metrics.jsonl", "checkpoints"}
+    sae = load_sae(folder)
+    assert (sae.site, sae.fingerprint, sae.model_fingerprint, sae.k, sae.d_sae) == (SITE, "f00d", "f00d", 2, 64)
+    summary = read_summary(folder)
+    assert summary["n_train_tokens"] + summary["held_out"]["n_tokens"] == 40 * VIDEO_TOKENS
+    assert summary["n_training_tokens"] == summary["n_steps"] * 128
+    lines = read_metrics(folder)
+    assert lines[-1]["step"] == summary["n_steps"]
+    assert {"tokens", "fvu", "l0", "dead", "lr", "mse", "aux", "threshold", "tokens_per_s"} <= set(lines[0])
+
+
+def test_two_runs_with_one_seed_are_identical(run_folder: Path) -> None:
+    first, second = (train(config(run_folder, name=f"twin-{i}")) for i in range(2))
+    for name in ("sae_weights.safetensors", "sparsity.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert read_summary(first) | {"name": ""} == read_summary(second) | {"name": ""}
+
+
+def test_another_seed_gives_other_weights(run_folder: Path) -> None:
+    first, second = (train(config(run_folder, name=f"seed-{seed}", seed=seed)) for seed in range(2))
+    assert (first / SAE_FILES[1]).read_bytes() != (second / SAE_FILES[1]).read_bytes()
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(run_folder: Path) -> None:
+    # Latents that are dead after 200 tokens bring AuxK into play.
+    straight = train(config(run_folder, dead_tokens=200, name="straight"))
+    settings = config(run_folder, dead_tokens=200, name="killed")
+    # The process is killed in its 25th step, five steps after a checkpoint and while steps are being logged.
+    code = f"""
+import os, signal
+from pathlib import PosixPath
+import train_sae.run
+from train_sae.config import TrainConfig
+step = train_sae.run.sparse_step
+def fatal(state, *rest):
+    if state.step == 24:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(state, *rest)
+train_sae.run.sparse_step = fatal
+train_sae.run.train({settings!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert [path.stem for path in checkpoints(settings.folder)] == ["step-00000010", "step-00000020"]
+    assert not (settings.folder / "cfg.json").exists()
+    resumed = train(settings)
+    for name in SAE_FILES[1:3]:
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+    for old, new in zip(read_metrics(straight), read_metrics(resumed), strict=True):
+        assert old | {"tokens_per_s": 0} == new | {"tokens_per_s": 0}
+
+
+def test_metrics_written_after_the_last_checkpoint_are_replaced(run_folder: Path) -> None:
+    settings = config(run_folder, name="torn")
+    train(settings)
+    expected = [line["step"] for line in read_metrics(settings.folder)]
+    (settings.folder / "summary.json").unlink()
+    checkpoints(settings.folder)[-1].unlink()  # the one before is of step 20
+    with (settings.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 29, "fv')
+    train(settings)
+    assert [line["step"] for line in read_metrics(settings.folder)] == expected
+
+
+def test_a_finished_training_is_left_alone(run_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = train(config(run_folder, name="finished"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with caplog.at_level(logging.INFO):
+        assert train(config(run_folder, name="finished", device="auto")) == folder
+    assert "already trained" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_held_out_videos_are_never_trained_on(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ActivationStore.open(run_folder / "activations")
+    apart = held_out_ids((video.video_id, video.split) for video in store.videos)
+    assert 0 < len(apart) < len(store.videos)
+    seen: list[Tensor] = []
+    step = train_sae.run.sparse_step
+
+    def watch(state: Any, x: Tensor, *rest: Any) -> Any:
+        seen.append(x)
+        return step(state, x, *rest)
+
+    monkeypatch.setattr(train_sae.run, "sparse_step", watch)
+    folder = train(config(run_folder, name="watched"))
+    scale = read_summary(folder)["scale"]
+    trained_on = {tuple(row) for row in torch.cat(seen).tolist()}
+    for video in store.videos:
+        rows = store.read(SITE, video.row_start, video.row_stop) * scale
+        hits = sum(tuple(row) in trained_on for row in rows.tolist())
+        assert hits == 0 if video.video_id in apart else hits == VIDEO_TOKENS
+
+
+def test_official_splits_decide_what_is_held_out(tmp_path: Path) -> None:
+    write_run(tmp_path, n_videos=8, splits=("train", "train", "train", "valid"))
+    summary = read_summary(train(config(tmp_path)))
+    assert summary["n_train_tokens"] == 6 * VIDEO_TOKENS
+    assert summary["held_out"]["n_tokens"] == 2 * VIDEO_TOKENS
+
+
+def test_without_held_out_videos_the_summary_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_run(tmp_path, n_videos=1)
+    monkeypatch.setattr(train_sae.run, "held_out_ids", lambda _: frozenset())
+    folder = train(config(tmp_path, batch_size=100, epochs=3.0))  # a batch is more than an epoch
+    assert read_summary(folder)["held_out"] is None
+    assert "No video is held out" in caplog.text
+
+
+def test_bfloat16_stores_and_encoders_train(tmp_path: Path) -> None:
+    write_run(tmp_path, n_videos=10, dtype=torch.bfloat16)
+    folder = train(config(tmp_path, dtype="bfloat16", epochs=20.0))
+    assert read_summary(folder)["held_out"]["fvu"] < 0.6
+    assert load_sae(folder).W_enc.dtype == torch.float32
+
+
+def test_a_broken_activation_stops_the_training_and_says_where(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = train_sae.run.sparse_step
+
+    def poison(state: Any, x: Tensor, *rest: Any) -> Any:
+        return step(state, x * (torch.nan if state.step == 17 else 1), *rest)
+
+    monkeypatch.setattr(train_sae.run, "sparse_step", poison)
+    settings = config(run_folder, name="poisoned")
+    with pytest.raises(UserError) as caught:
+        train(settings)
+    assert "stopped at step 17: the loss is nan though its activations are finite" in str(caught.value)
+    good = settings.folder / "checkpoints" / "step-00000010.safetensors"
+    assert f"the last good checkpoint is {good}" in str(caught.value)
+    assert checkpoints(settings.folder) == [good]
+    assert not (settings.folder / "cfg.json").exists()
+
+
+def test_weights_and_biases_gets_what_the_file_gets(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    fake = SimpleNamespace(
+        log=lambda data, step: calls.append((step, data)),
+        finish=lambda: calls.append("finished"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **arguments: calls.append(arguments) or fake))
+    folder = train(config(run_folder, name="logged", wandb=True))
+    assert calls[0]["name"] == "logged"
+    assert calls[0]["config"]["d_sae"] == 64
+    assert calls[1:-1] == [(line["step"], line) for line in read_metrics(folder)]
+    assert calls[-1] == "finished"
+
+
+def test_other_settings_in_a_folder_are_a_user_error(run_folder: Path) -> None:
+    train(config(run_folder, name="settings"))
+    with pytest.raises(UserError, match=re.escape("k = 2 (now 3)")):
+        train(config(run_folder, name="settings", k=3))
+
+
+def test_other_activations_under_an_sae_are_a_user_error(tmp_path: Path) -> None:
+    write_run(tmp_path, n_videos=8)
+    train(config(tmp_path, name="a"))
+    shutil.rmtree(tmp_path / "activations")
+    write_run(tmp_path, n_videos=9)
+    with pytest.raises(UserError, match="input activations"):
+        train(config(tmp_path, name="a"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"site": "resid/9"}, "holds no site 'resid/9': choose one of resid/2, or collect that site"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not available here"),
+        ({"device": "nonsense"}, "--device nonsense is not available here"),
+    ],
+)
+def test_what_cannot_be_done_is_a_user_error_that_writes_nothing(
+    run_folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        train(config(run_folder, name="refused", **changes))
+    assert not (run_folder / "sae" / "refused").exists()
+
+
+def test_a_store_of_held_out_videos_only_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, n_videos=1)
+    monkeypatch.setattr(train_sae.run, "held_out_ids", lambda _: frozenset({"video_0"}))
+    with pytest.raises(UserError, match="holds no tokens of train videos: collect more videos"):
+        train(config(tmp_path))
+    assert not (tmp_path / "sae").exists()
+
+
+def test_a_run_without_activations_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `video-sae collect`"):
+        train(config(tmp_path))
+    assert list(tmp_path.iterdir()) == []
