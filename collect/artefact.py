@@ -66,16 +66,14 @@ def read_config(folder: Path, stage: str) -> dict[str, Any]:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `{_command(stage)}` first, or name another folder.") from None
+        raise UserError(f"{path} does not exist: run `video-sae {stage}` first, or name another folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}): delete {folder} and run `{_command(stage)}` again."
-        ) from None
+        raise UserError(f"{path} is not valid JSON ({error}): delete {folder} and run again what made it.") from None
     content = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     if not isinstance(content.get("arguments"), dict) or not isinstance(content.get("inputs"), dict):
         raise UserError(
             f"{path} lacks `arguments` or `inputs`, so it is not a config.json of this program: "
-            f"name another folder, or delete {folder} and run `{_command(stage)}` again."
+            f"name another folder, or delete {folder} and run again what made it."
         )
     if content.get("stage") != stage:
         raise UserError(
@@ -266,10 +264,6 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Collecti
 
 def _enumerate(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _command(stage: str) -> str:
-    return f"video-sae {stage}"
 
 
 def _sync_folder(folder: Path) -> None:

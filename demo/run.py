@@ -55,10 +55,10 @@ def demo(config: DemoConfig) -> Path:
         d_sae=config.d_sae,
         k=config.k,
         epochs=config.epochs,
-        batch_size=2048,
-        lr=1e-3,
+        batch_size=1024,
+        lr=2e-3,
         seed=seed,
-        checkpoint_every=200,
+        checkpoint_every=500,
     )
     _timed("4/7 train", lambda: train(learn))
     name = learn.sae_name
@@ -67,12 +67,12 @@ def demo(config: DemoConfig) -> Path:
     act = SteerConfig(
         run=run,
         sae=name,
-        top=5,
-        associated=3,
+        top=3,
+        associated=2,
         set_size=6,
-        controls=10,
-        items=120,
-        control_items=60,
+        controls=8,
+        items=90,
+        control_items=45,
         batch_size=16,
         seed=seed,
     )
@@ -92,7 +92,7 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 def closing_table(run: Path, sae: str, site: str) -> str:
     """The few figures that say what the run found, one a line."""
-    sae_summary = json.loads((run / "sae" / sae / "summary.json").read_text())
+    quality = json.loads((run / "sae" / sae / "summary.json").read_text())["held_out"]
     catalogue = read_table(run / "features" / sae / "catalogue.parquet")
     effects = read_table(run / "steer" / sae / "summary.parquet")
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
@@ -101,8 +101,8 @@ def closing_table(run: Path, sae: str, site: str) -> str:
     strong = ablated[ablated["beats_controls"]]
     rows = [
         ("site", site),
-        ("held-out FVU", f"{sae_summary['fvu']:.3f}"),
-        ("held-out L0", f"{sae_summary['l0']:.1f}"),
+        ("held-out FVU", f"{quality['fvu']:.3f}"),
+        ("held-out L0", f"{quality['l0']:.1f}"),
         ("labelled latents", f"{len(labelled)} of {len(catalogue)}"),
         (
             "best labelled latent",

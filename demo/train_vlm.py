@@ -210,13 +210,8 @@ class Trainer:
         return features.reshape(pixels.shape[0], -1, self.size.width)
 
     def see(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Loss of stage 1 on two random frames a video."""
-        pick = torch.randint(SAMPLES, (batch.pixels.shape[0], 4))
-        rows = torch.arange(batch.pixels.shape[0])[:, None]
-        cells = self.size.grid**2
-        visual = self.embed_visual(batch.pixels[rows, pick])
-        target = batch.seen.reshape(-1, SAMPLES, cells, len(SEEN))[rows, pick].flatten(1, 2)
-        loss = auxiliary_loss(self.heads["seen"](visual), target)
+        """Loss of stage 1, frame by frame."""
+        loss = auxiliary_loss(self.heads["seen"](self.embed_visual(batch.pixels)), batch.seen)
         return loss, {"seen": loss.item()}
 
     def _decode(self, embeds: Tensor, mask: Tensor, blind: Tensor | None, position: Tensor, stop: int | None):

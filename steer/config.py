@@ -169,6 +169,8 @@ class ReportConfig:
 
     run: Path
     """Run folder with the finished stages."""
+    sae: str | None = None
+    """Name of the SAE under `sae/`; may be left out when there is only one."""
 
 
 def _at_least(flag: str, value: int, least: int) -> None:

@@ -1,0 +1,407 @@
+"""What the tables of a run say, in plain sentences: the verdicts at the top of the report, and its selections of rows.
+
+A verdict is worded from the numbers alone, and a negative one as plainly as a positive one. Pure functions of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from steer.config import Operation
+from steer.inference import bootstrap_interval, video_means
+
+OBJECT_AUROC = 0.9
+"""Held-out AUROC from which a latent is said to follow an object."""
+SIGNIFICANT_Q = 0.05
+ALL_COUNTING = "all counting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer to one question about the run."""
+
+    question: str
+    answer: Literal["yes", "partly", "no", "unknown"]
+    headline: str
+    """Half a sentence, without a capital letter or a full stop."""
+    text: str
+
+
+def is_known(value: Any) -> bool:
+    """Whether a cell holds a value: neither None nor NaN."""
+    return value is not None and value == value  # NaN is unlike itself
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with a true minus sign; a dash where it is missing."""
+    return f"{float(value):.{digits}f}".replace("-", "−") if is_known(value) else "–"
+
+
+def signed(value: Any, digits: int = 3) -> str:
+    """A number with its sign."""
+    return f"{float(value):+.{digits}f}".replace("-", "−") if is_known(value) else "–"
+
+
+def percent(value: Any) -> str:
+    """A share in whole percent."""
+    return f"{100 * float(value):.0f} %" if is_known(value) else "–"
+
+
+def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:
+    """An interval in brackets; empty where it is missing."""
+    if not (is_known(low) and is_known(high)):
+        return ""
+    show = signed if sign else number
+    return f"[{show(low, digits)}, {show(high, digits)}]"
+
+
+def probability(value: Any) -> str:
+    """A p- or q-value."""
+    if not is_known(value):
+        return "–"
+    return "< 0.001" if float(value) < 0.001 else f"{float(value):.3f}"
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 latent`, `3 latents`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def target_name(target: str, latents: Sequence[int]) -> str:
+    """What a target is called in a sentence."""
+    return f"the set of {len(latents)} latents" if target == "set" else f"latent {target}"
+
+
+def action(operation: str) -> str:
+    """What is done to a latent, as the first word of a sentence."""
+    parsed = Operation.parse(operation)
+    if parsed.kind == "ablate":
+        return "Ablating"
+    if parsed.kind == "scale":
+        return "Doubling" if parsed.strength == 2 else f"Scaling by {parsed.strength:g}"
+    if parsed.kind == "clamp":
+        return f"Clamping to its p{100 * parsed.strength:g}"
+    return f"Adding {signed(parsed.strength, 2)} median norms of"
+
+
+# --- The model's answers ---------------------------------------------------------------------------------------------
+
+
+def accuracies(items: pd.DataFrame, baselines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of baselines.parquet for the held-out videos, with a 95 % bootstrap interval of the accuracy over videos.
+
+    Without held-out rows, those of the train videos.
+    """
+    split = "held_out" if (baselines["split"] == "held_out").any() else "train"
+    own = items[items["held_out"] == (split == "held_out")]
+    rows: list[dict[str, Any]] = []
+    for row in baselines[baselines["split"] == split].to_dict("records"):
+        of_kind = own[own["counting"] == row["counting"]]
+        if not row["kind"].startswith("all "):
+            of_kind = of_kind[of_kind["kind"] == row["kind"]]
+        means = video_means(of_kind["accuracy"].to_numpy(dtype=np.float64), list(of_kind["video_id"]))
+        low, high = bootstrap_interval(means, np.random.default_rng(0))
+        best = max(float(row[name]) for name in ("chance", "answer_frequency", "question_only"))
+        rows.append({**row, "accuracy_low": low, "accuracy_high": high, "best_baseline": best})
+    return rows
+
+
+def answer_verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
+    """Does the model answer counting questions better than a guess without the video?"""
+    question = "Does the model count?"
+    total = next((row for row in rows if row["kind"] == ALL_COUNTING), None)
+    if total is None:
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="the model's answers were not measured",
+            text="The steer stage is not finished, so no question was asked.",
+        )
+    better = total["accuracy_low"] > total["best_baseline"]
+    worst = min((row for row in rows if row["counting"] and row is not total), key=lambda row: row["accuracy"])
+    text = (
+        f"It answers {percent(total['accuracy'])} of {counted(total['n_items'], 'counting question')} about "
+        f"{counted(total['n_videos'], 'video')} of the {split_name(total['split'])} split (95 % interval "
+        f"{percent(total['accuracy_low'])} to {percent(total['accuracy_high'])}); the best answer without the video "
+        f"scores {percent(total['best_baseline'])}. Its weakest kind is {worst['kind']}, with "
+        f"{percent(worst['accuracy'])}."
+    )
+    headline = "the model counts better" if better else "the model does not reliably count better"
+    return Verdict(
+        question=question,
+        answer="yes" if better else "no",
+        headline=f"{headline} than a guess without the video",
+        text=text,
+    )
+
+
+def split_name(split: str) -> str:
+    """How a split is written on the page."""
+    return split.replace("_", "-")
+
+
+# --- What latents go along with --------------------------------------------------------------------------------------
+
+
+def held_out_row(associations: pd.DataFrame, latent: int, label: str, kind: str, level: str) -> dict[str, Any] | None:
+    """The held-out row of one pair."""
+    found = associations[
+        (associations["split"] == "held_out")
+        & (associations["latent"] == latent)
+        & (associations["label"] == label)
+        & (associations["kind"] == kind)
+        & (associations["level"] == level)
+    ]
+    return found.to_dict("records")[0] if len(found) else None
+
+
+def object_latents(catalogue: pd.DataFrame) -> pd.DataFrame:
+    """Latents whose object label holds, the highest held-out AUROC first."""
+    rows = catalogue[catalogue["labelled"].astype(bool) & (catalogue["top_label_kind"] == "object")]
+    return rows.sort_values(["top_auroc", "latent"], ascending=[False, True], kind="stable")
+
+
+def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | None) -> Verdict:
+    """Does a latent follow one object on held-out videos?"""
+    question = "Does a latent follow one object?"
+    if catalogue is None or associations is None:
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="latents were not compared with annotations",
+            text="The features stage is not finished.",
+        )
+    held = object_latents(catalogue)
+    clear = held[held["top_auroc"] >= OBJECT_AUROC]
+    if len(held) == 0:
+        tested = associations[(associations["split"] == "held_out") & (associations["kind"] == "object")]
+        tested = tested.sort_values(["auroc", "latent"], ascending=[False, True], kind="stable")
+        text = f"None of {counted(len(tested), 'tested pair')} of a latent and an object holds on held-out videos."
+        if len(tested):
+            row = tested.to_dict("records")[0]
+            text += (
+                f" The highest AUROC, {number(row['auroc'])} for latent {row['latent']} and “{row['label']}”, does not "
+                f"count: {why_not(row)}."
+            )
+        return Verdict(question=question, answer="no", headline="no latent follows one object", text=text)
+    row = held.to_dict("records")[0]
+    pair = held_out_row(associations, row["latent"], row["top_label"], row["top_label_kind"], row["top_label_level"])
+    best = (
+        f"latent {row['latent']}, which fires on “{row['top_label']}”: held-out AUROC {number(row['top_auroc'])} "
+        f"{interval(pair['auroc_low'], pair['auroc_high']) if pair else ''}, "
+        f"{number(row['top_within_video_auroc'])} within a video, where 95 % of its controls stay below "
+        f"{number(row['top_control_auroc_p95'])}."
+    )
+    if len(clear) == 0:
+        return Verdict(
+            question=question,
+            answer="partly",
+            headline=f"no latent follows one object with a held-out AUROC of {OBJECT_AUROC} or more",
+            text=f"{counted(len(held), 'object label')} hold{'s' if len(held) == 1 else ''}, but none reaches "
+            f"{OBJECT_AUROC}. The best is {best}",
+        )
+    verb = "follows" if len(clear) == 1 else "follow"
+    names = clear["top_label"].nunique()
+    return Verdict(
+        question=question,
+        answer="yes",
+        headline=f"{counted(len(clear), 'latent')} {verb} one object with a held-out AUROC of {OBJECT_AUROC} or more",
+        text=f"{counted(len(clear), 'latent')} for {counted(names, 'object name')}. The clearest is {best}",
+    )
+
+
+def why_not(row: dict[str, Any]) -> str:
+    """Which of the three conditions of an association fails."""
+    reasons: list[str] = []
+    if not (is_known(row["q_value"]) and row["q_value"] < SIGNIFICANT_Q):
+        reasons.append(f"its q-value is {probability(row['q_value'])}")
+    if not (is_known(row["within_low"]) and row["within_low"] > 0.5):
+        reasons.append(f"within a video its interval reaches down to {number(row['within_low'])}")
+    if not (is_known(row["control_auroc_p95"]) and row["auroc"] > row["control_auroc_p95"]):
+        reasons.append(f"5 % of its controls reach {number(row['control_auroc_p95'])}")
+    return " and ".join(reasons) or "the false discovery rate of this run was stricter"
+
+
+def gallery_latents(catalogue: pd.DataFrame, n: int) -> list[int]:
+    """The labelled latents to show: the best latent of every label by held-out AUROC, then the second best ones."""
+    rows = catalogue[catalogue["labelled"].astype(bool)]
+    rows = rows.sort_values(["top_auroc", "latent"], ascending=[False, True], kind="stable")
+    turn = rows.groupby(["top_label_kind", "top_label"]).cumcount()
+    rows = rows.assign(turn=turn).sort_values("turn", kind="stable").head(n)
+    return [int(latent) for latent in rows["latent"]]
+
+
+def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Held-out pairs to list: those that hold, by AUROC; if none does, the highest AUROCs that were tested."""
+    held = associations[associations["split"] == "held_out"]
+    holding = held[held["holds"].astype(bool)]
+    rows = holding if len(holding) else held
+    return rows.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable").head(n)
+
+
+# --- What latents do to the answers ----------------------------------------------------------------------------------
+
+
+def beating(summary: pd.DataFrame) -> pd.Series:
+    """Which edits move the counting margin more than their controls."""
+    return summary["beats_controls"].map(lambda value: is_known(value) and bool(value)).astype(bool)
+
+
+def confirmed(summary: pd.DataFrame) -> pd.Series:
+    """Which of these are significant over videos too."""
+    return beating(summary) & (summary["q_value"] < SIGNIFICANT_Q)
+
+
+def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
+    """Does a latent, or a set of them, move the counting margin more than its matched controls?"""
+    question = "Does a latent decide counts?"
+    if summary is None or not (summary["n_controls"] > 0).any():
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="effects on the answers were not compared with controls",
+            text="The steer stage is not finished." if summary is None else "It was run without controls.",
+        )
+    beats, sure = beating(summary), confirmed(summary)
+    n_edits = counted(len(summary), "edit")
+    n_targets = counted(summary["target"].nunique(), "target")
+    size = summary.assign(size=summary["delta_margin"].abs()).sort_values(
+        ["size", "target"], ascending=[False, True], kind="stable"
+    )
+    if not beats.any():
+        row = size.to_dict("records")[0]
+        return Verdict(
+            question=question,
+            answer="no",
+            headline="no edited latent or set moves the counting answers more than matched controls do",
+            text=f"None of {n_edits} ({n_targets}) moves the counting margin by more than the 95th percentile of all "
+            f"its controls. The largest change is {effect_sentence(row)}",
+        )
+    shown = size[sure.loc[size.index]] if sure.any() else size[beats.loc[size.index]]
+    text = (
+        f"{int(beats.sum())} of {n_edits} ({n_targets}) move the counting margin by more than the 95th percentile of "
+        f"each family of controls, {int(sure.sum())} of them significantly over videos (q < {SIGNIFICANT_Q}). The "
+        f"largest: {effect_sentence(shown.to_dict('records')[0])}"
+    )
+    singles = shown[shown["target"] != "set"]
+    if len(singles) and shown["target"].iloc[0] == "set":
+        text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0])}"
+    single, together = singles["target"].nunique(), len(singles) < len(shown)
+    n_single = summary.loc[summary["target"] != "set", "target"].nunique()
+    who = [f"{single} of {counted(n_single, 'edited latent')}"] if single else []
+    who += ["the edited set"] if together else []
+    verb = "move" if single > 1 or len(who) > 1 else "moves"
+    what = f"{' and '.join(who)} {verb} the counting answers more than matched controls do"
+    return Verdict(
+        question=question,
+        answer="yes" if sure.any() else "partly",
+        headline=what if sure.any() else f"{what}, but not reliably over videos",
+        text=text,
+    )
+
+
+def effect_sentence(row: dict[str, Any]) -> str:
+    """One edit in a sentence."""
+    text = (
+        f"{action(row['operation']).lower()} {target_name(row['target'], row['latents'])} changes the margin by "
+        f"{signed(row['delta_margin'])} nats "
+        f"{interval(row['delta_margin_low'], row['delta_margin_high'], sign=True)}, and 95 % of the "
+        f"strongest family of its controls by less than {number(row['control_p95'])}"
+    )
+    if is_known(row["delta_margin_control"]):
+        text += f"; the margin of control questions changes by {signed(row['delta_margin_control'])}"
+    return text + "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRow:
+    """One edited target with its association and its effects."""
+
+    target: str
+    latents: tuple[int, ...]
+    selected_by: str
+    association: dict[str, Any] | None
+    """Row of catalogue.parquet; None for the set or without the features stage."""
+    effects: tuple[dict[str, Any], ...]
+    """Rows of summary.parquet, one per operation."""
+
+    @property
+    def title(self) -> str:
+        """Name in tables and charts."""
+        return f"set of {len(self.latents)}" if self.target == "set" else f"latent {self.target}"
+
+    @property
+    def label(self) -> str:
+        """Its label, or that it has none that holds."""
+        if self.association is None:
+            return ""
+        return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
+
+
+def target_rows(summary: pd.DataFrame, catalogue: pd.DataFrame | None) -> list[TargetRow]:
+    """Targets by the size of their first operation's effect, the set last."""
+    known = {} if catalogue is None else {int(row["latent"]): row for row in catalogue.to_dict("records")}
+    rows = [
+        TargetRow(
+            target=str(target),
+            latents=tuple(int(latent) for latent in group["latents"].iloc[0]),
+            selected_by=str(group["selected_by"].iloc[0]),
+            association=known.get(int(str(target))) if target != "set" else None,
+            effects=tuple(group.to_dict("records")),
+        )
+        for target, group in summary.groupby("target", sort=False)
+    ]
+    return sorted(rows, key=lambda row: (row.target == "set", -abs(row.effects[0]["delta_margin"])))
+
+
+def coincidence(rows: Sequence[TargetRow]) -> str:
+    """Do the latents that have a label also have an effect? A sentence over the single latents that were edited."""
+    singles = [row for row in rows if row.association is not None]
+    if not singles:
+        return ""
+    table = {(label, effect): 0 for label in (True, False) for effect in (True, False)}
+    for row in singles:
+        has_label = bool(row.association is not None and row.association["labelled"])
+        table[has_label, any(is_known(e["beats_controls"]) and bool(e["beats_controls"]) for e in row.effects)] += 1
+    labelled, unlabelled = (table[label, True] + table[label, False] for label in (True, False))
+    return (
+        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} beat their controls; of "
+        f"{unlabelled} without one, {table[False, True]} do."
+    )
+
+
+def opposite_signs(summary: pd.DataFrame) -> str:
+    """Whether ablation and amplification of the targets that beat their controls point opposite ways."""
+    by_operation = {name: group.set_index("target") for name, group in summary.groupby("operation", sort=False)}
+    up = next((name for name in by_operation if name.startswith("scale:") and float(name[6:]) > 1), None)
+    if up is None or "ablate" not in by_operation or not beating(summary).any():
+        return ""
+    chosen = summary.loc[beating(summary), "target"].unique()
+    products = [
+        by_operation["ablate"].loc[target, "delta_margin"] * by_operation[up].loc[target, "delta_margin"]
+        for target in chosen
+    ]
+    opposite = sum(product < 0 for product in products)
+    return (
+        f"Of {counted(len(chosen), 'target')} that beat{'s' if len(chosen) == 1 else ''} the controls, {opposite} "
+        f"change the margin in opposite directions under ablation and amplification, as a direction that the answer "
+        f"reads would."
+    )
+
+
+def screen_agreement(summary: pd.DataFrame) -> str:
+    """How well the first-order screen predicts the exact ablations; empty for fewer than four latents."""
+    rows = summary[(summary["operation"] == "ablate") & (summary["target"] != "set")].dropna(subset="screened")
+    if len(rows) < 4:
+        return ""
+    rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
+    same = int((np.sign(rows["screened"]) == np.sign(rows["delta_margin"])).sum())
+    return (
+        f"Over these {len(rows)} latents the screen's estimate of an ablation agrees with the exact effect with a rank "
+        f"correlation of {number(rank, 2)} and has the same sign for {same}."
+    )

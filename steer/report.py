@@ -1,0 +1,301 @@
+"""The report: one self-contained page that shows what a run found, and says plainly what it did not find.
+
+    RUN/report/index.html     inline styles, charts as SVG, pictures embedded; no script, no request to anywhere
+
+The page is made again from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
+sentences come from `steer.findings`, the charts from `steer.charts`, the layout from `report_page.html.j2`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from collect.artefact import write_atomic
+from collect.config import CollectConfig
+from features.config import FeaturesConfig
+from steer import charts, findings
+from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from steer.pictures import pictures
+from steer.profile import KEPT_SHARE
+from steer.record import Features, Record, Stage, read_record
+from train_sae.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+CONFIGS = {
+    "profile": ProfileConfig,
+    "collect": CollectConfig,
+    "train": TrainConfig,
+    "features": FeaturesConfig,
+    "steer": SteerConfig,
+}
+GALLERY = 8
+"""Labelled latents that are shown with pictures."""
+EFFECT_GALLERY = 5
+"""Further latents that are shown because their edit beats its controls."""
+STRIPS = 2
+"""Pictures per latent."""
+LISTED_PAIRS = 20
+"""Rows of the association table."""
+
+
+def report(config: ReportConfig) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        UserError: the run has no finished stage, it has several SAEs and none is named, or an artefact is damaged.
+    """
+    record = read_record(config.run, config.sae)
+    path = config.run / "report" / "index.html"
+    write_atomic(path, render(record))
+    for stage in record.stages:
+        if not stage.finished:
+            log.warning("%s: the stage %s is %s, so the page lacks its part.", path, stage.name, stage.state)
+    return path
+
+
+def render(record: Record) -> str:
+    """The page of a run."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    cast("dict[str, Any]", environment.filters).update(
+        {name: getattr(findings, name) for name in ("number", "signed", "percent", "probability")}
+    )
+    source = importlib.resources.files("steer").joinpath("report_page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        page_content(record), interval=findings.interval, is_known=findings.is_known, charts=charts
+    )
+
+
+def page_content(record: Record) -> dict[str, Any]:
+    """Everything that the template shows."""
+    features, effects = record.features, record.effects
+    catalogue = None if features is None else features.catalogue
+    summary = None if effects is None else effects.summary
+    answers = [] if effects is None else findings.accuracies(effects.items, effects.baselines)
+    verdicts = (
+        findings.answer_verdict(answers),
+        findings.object_verdict(catalogue, None if features is None else features.associations),
+        findings.effect_verdict(summary),
+    )
+    targets = [] if summary is None else findings.target_rows(summary, catalogue)
+    return {
+        "run_name": record.run.resolve().name,
+        "verdicts": verdicts,
+        "headline": headline(verdicts),
+        "missing": [stage for stage in record.stages if not stage.finished],
+        "commands": {stage.name: f"video-sae {stage.name} …" for stage in record.stages},
+        "data": data_facts(record),
+        "training": record.training,
+        "training_chart": training_chart(record),
+        "profile": record.profile,
+        "profile_chart": None
+        if record.profile is None
+        else charts.profile_chart(record.profile.table, record.profile.site, KEPT_SHARE),
+        "kept_share": KEPT_SHARE,
+        "answers": answers,
+        "features": features,
+        "gallery": gallery(record),
+        "associations": [] if features is None else association_table(features),
+        "any_holds": features is not None
+        and bool(features.associations.loc[features.associations["split"] == "held_out", "holds"].astype(bool).any()),
+        "n_pairs": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
+        "effects": effects,
+        "targets": targets,
+        "operations": [] if summary is None else list(dict.fromkeys(summary["operation"])),
+        "controls": None if effects is None else effects.controls,
+        "effect_notes": []
+        if summary is None
+        else [
+            note
+            for note in (
+                findings.coincidence(targets),
+                findings.opposite_signs(summary),
+                findings.screen_agreement(summary),
+            )
+            if note
+        ],
+        "limits": limits(record),
+        "reproduce": [(stage.name, command(stage)) for stage in record.stages if stage.config],
+        "provenance": provenance(record.stages),
+    }
+
+
+def headline(verdicts: Sequence[findings.Verdict]) -> str:
+    """One sentence from the verdicts on objects and on counts."""
+    text = "; ".join(verdict.headline for verdict in verdicts[1:])
+    return text[0].upper() + text[1:] + "."
+
+
+def data_facts(record: Record) -> dict[str, Any] | None:
+    """What was collected from which model; None without activations."""
+    store = record.store
+    if store is None:
+        return None
+    grids = sorted({(v.grid.n_t, v.grid.n_rows, v.grid.n_cols) for v in store.videos})
+    return {
+        "model": store.model,
+        "n_videos": len(store.videos),
+        "n_held_out": len(record.held_out),
+        "n_tokens": store.n_tokens,
+        "sites": ", ".join(store.sites),
+        "grids": ", ".join(f"{t} frames of {rows} × {cols}" for t, rows, cols in grids[:3])
+        + (" …" if len(grids) > 3 else ""),
+        "duration_s": sum(v.n_frames / v.frame_rate for v in store.videos if v.frame_rate) / max(1, len(store.videos)),
+        "n_failures": len(store.failures),
+    }
+
+
+def training_chart(record: Record) -> Any:
+    """The training curve; None without its lines."""
+    training = record.training
+    if training is None or len(training.curve) == 0:
+        return None
+    held_out = training.summary.get("held_out") or {}
+    return charts.training_chart(training.curve, held_out.get("fvu"))
+
+
+def gallery(record: Record) -> list[dict[str, Any]]:
+    """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls."""
+    if record.features is None:
+        return []
+    catalogue = record.features.catalogue.set_index("latent", drop=False)
+    labelled = findings.gallery_latents(record.features.catalogue, GALLERY)
+    effective = _effective(record)
+    chosen = labelled + [latent for latent in effective if latent not in labelled][:EFFECT_GALLERY]
+    drawn = pictures(record, chosen, STRIPS)
+    return [
+        {
+            "latent": latent,
+            "row": catalogue.loc[latent].to_dict(),
+            "pair": _pair(record.features, catalogue.loc[latent]),
+            "pictures": drawn.get(latent, []),
+            "beats_controls": latent in effective,
+        }
+        for latent in chosen
+    ]
+
+
+def _effective(record: Record) -> list[int]:
+    """Single latents whose edits beat their controls, the largest effect first."""
+    if record.effects is None or record.features is None:
+        return []
+    summary = record.effects.summary
+    rows = summary[findings.beating(summary) & (summary["target"] != "set")]
+    order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
+    found = [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
+    return [latent for latent in found if latent < len(record.features.catalogue)]
+
+
+def _pair(features: Features, row: pd.Series) -> dict[str, Any] | None:
+    if not isinstance(row["top_label"], str):
+        return None
+    return findings.held_out_row(
+        features.associations, row["latent"], row["top_label"], row["top_label_kind"], row["top_label_level"]
+    )
+
+
+def association_table(features: Features) -> list[dict[str, Any]]:
+    """Rows of the association table: the pair, and the runner-up where the pair's label is the latent's own."""
+    catalogue = features.catalogue.set_index("latent", drop=False)
+    rows: list[dict[str, Any]] = []
+    for pair in findings.association_rows(features.associations, LISTED_PAIRS).to_dict("records"):
+        own = catalogue.loc[pair["latent"]]
+        is_top = (own["top_label"], own["top_label_kind"], own["top_label_level"]) == (
+            pair["label"],
+            pair["kind"],
+            pair["level"],
+        )
+        runner_up = own["runner_up_label"] if is_top else own["top_label"]
+        score = own["runner_up_auroc"] if is_top else own["top_auroc"]
+        rows.append({**pair, "is_top": is_top, "other_label": runner_up, "other_auroc": score})
+    return rows
+
+
+def limits(record: Record) -> list[str]:
+    """What the numbers do not say, in the words and figures of this run."""
+    notes: list[str] = []
+    if record.store is not None:
+        n_held_out = len(record.held_out)
+        notes.append(
+            f"Everything is chosen on {findings.counted(len(record.store.videos) - n_held_out, 'train video')} and "
+            f"reported on {findings.counted(n_held_out, 'held-out video')}, from one seed of every stage; how much "
+            "another SAE of the same size would differ was not measured."
+        )
+        if record.store.failures:
+            notes.append(f"{findings.counted(len(record.store.failures), 'video')} could not be read and are left out.")
+    if record.features is not None:
+        arguments = record.stage("features").config.get("arguments", {})
+        notes.append(
+            f"Only labels shown by at least {arguments.get('min_videos', '?')} videos of each split were tested, "
+            f"{record.features.summary.get('n_labels', '?')} in all. An association says that a latent goes along with "
+            "a label, not that the model uses it. A token also carries what lies outside its patch."
+        )
+    if record.effects is not None:
+        screen, summary = record.effects.screen, record.effects.summary
+        n_screened = int((screen["status"] == "screened").sum())
+        n_exact = summary.loc[summary["target"] != "set", "target"].nunique()
+        detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
+        notes.append(
+            f"{findings.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "
+            "the others have a first-order estimate only, and one of them may matter more. A change of the margin "
+            f"smaller than about {findings.number(detectable)} nats (median over the edited targets) would have been "
+            "missed."
+        )
+        notes.append(
+            "With many edits, some pass the 95th percentile of one family of controls by chance; an edit counts here "
+            "only if it passes all families, and as reliable only with q < 0.05 over videos."
+        )
+        notes.append(
+            "Whether a latent stands for the count itself was not tested: that would also need a monotone "
+            "dose-response and an exchange of its activations with a video of another count."
+        )
+    if record.profile is not None:
+        notes.append(
+            "The profile replaces all visual tokens at once. It says where the answer still reads the video, not which "
+            "tokens it reads."
+        )
+    return notes
+
+
+def command(stage: Stage) -> str:
+    """The command line that a stage was run with; arguments at their defaults are left out."""
+    defaults = {field.name: field.default for field in dataclasses.fields(CONFIGS[stage.name])}
+    words = ["video-sae", stage.name]
+    for name, value in stage.config["arguments"].items():
+        default = defaults.get(name)
+        if value is None or value == (list(default) if isinstance(default, tuple) else default):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [flag, *(str(single) for single in values)]
+    return shlex.join(words)
+
+
+def provenance(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """Versions, commit and seeds, each with the stages where they differ."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for stage in stages:
+        facts: Mapping[str, Any] = {
+            **stage.config.get("versions", {}),
+            "commit": stage.config.get("commit"),
+            "seed": stage.config.get("arguments", {}).get("seed"),
+        }
+        for name, value in facts.items():
+            if value is not None:
+                found.setdefault(name, {}).setdefault(str(value), []).append(stage.name)
+    return [
+        (name, ", ".join(v if len(by_value) == 1 else f"{v} ({', '.join(names)})" for v, names in by_value.items()))
+        for name, by_value in found.items()
+    ]
