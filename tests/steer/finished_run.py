@@ -80,7 +80,9 @@ def association_row(latent: int, label: str, auroc: float, *, holds: bool = True
     return row(ASSOCIATIONS, latent=latent, label=label, auroc=auroc, holds=holds, **(defaults | values))
 
 
-def effect_row(target: str, operation: str, delta: float, *, limit: float | None = 0.2, **values: Any) -> dict[str, Any]:
+def effect_row(
+    target: str, operation: str, delta: float, *, limit: float | None = 0.2, **values: Any
+) -> dict[str, Any]:
     """A row of summary.parquet; `limit` is the 95th percentile of the controls, None without controls."""
     defaults = {
         "latents": [1, 2, 3] if target == "set" else [int(target)],

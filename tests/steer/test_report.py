@@ -102,8 +102,8 @@ def test_the_headline_says_what_was_found(page: str) -> None:
     headline = re.search(r"<h1>(.*?)</h1>", page)
     assert headline is not None
     assert headline[1] == (
-        "2 latents follow one object with a held-out AUROC of 0.9 or more; 1 of 2 edited latents and the edited set move "
-        "the counting answers more than matched controls do."
+        "2 latents follow one object with a held-out AUROC of 0.9 or more; "
+        "1 of 2 edited latents and the edited set move the counting answers more than matched controls do."
     )
 
 
@@ -147,7 +147,8 @@ def test_a_run_without_findings_says_so(copy: Path) -> None:
     write_tables(copy, changed)
     text = Page(render(read_record(copy))).text
     assert (
-        "No latent follows one object; no edited latent or set moves the counting answers more than matched controls do."
+        "No latent follows one object; "
+        "no edited latent or set moves the counting answers more than matched controls do."
     ) in text
     assert "None of these associations holds" in text
     assert "No latent has a label that holds" in text
@@ -194,7 +195,7 @@ def test_an_empty_run_is_refused(tmp_path: Path) -> None:
 
 def test_one_of_several_saes_must_be_named(copy: Path) -> None:
     shutil.copytree(copy / "sae" / SAE_NAME, copy / "sae" / "second")
-    with pytest.raises(UserError, match="several SAEs .* name one with --sae"):
+    with pytest.raises(UserError, match=r"several SAEs .* name one with --sae"):
         report(ReportConfig(run=copy))
     assert report(ReportConfig(run=copy, sae=SAE_NAME)).is_file()
 
