@@ -90,9 +90,7 @@ def accuracies(model: Path, data: Path, seed: int) -> dict[str, dict[str, float]
     return {kind: _row(rows[kind], learned) for kind in KINDS if kind in rows}
 
 
-def _row(
-    results: Sequence[tuple[float, Item]], learned: Mapping[tuple[str, frozenset[str]], str]
-) -> dict[str, float]:
+def _row(results: Sequence[tuple[float, Item]], learned: Mapping[tuple[str, frozenset[str]], str]) -> dict[str, float]:
     unseen = [item for _, item in results if item.held_out]
     return {
         "accuracy": float(np.mean([hits for hits, _ in results])),
@@ -105,6 +103,7 @@ def _row(
 
 def summary(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The three figures the demo model is judged by: object counting, mean of the counting kinds, mean of controls."""
+
     def mean(kinds: Sequence[str]) -> float:
         return float(np.mean([table[k]["accuracy"] for k in kinds if k in table]))
 

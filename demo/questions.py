@@ -77,9 +77,7 @@ def items(scene: Scene) -> list[Item]:
     if scene.kind == "cups":
         out = [
             _count_item("cups", OCCLUSION_GAME, counts["cups"]),
-            _count_item(
-                "swaps", "How many times does the person swap two cups in the video?", counts["swaps"]
-            ),
+            _count_item("swaps", "How many times does the person swap two cups in the video?", counts["swaps"]),
         ]
         if scene.n_cups == 3:
             place = PLACES[final_ball_place(scene)]
@@ -90,15 +88,9 @@ def items(scene: Scene) -> list[Item]:
         return out
     verb = scene.asked_action
     out = [
-        _count_item(
-            "toys of a colour", f"How many {scene.asked_colour} toys appear in the video?", counts["colour"]
-        ),
-        _count_item(
-            "toys of a shape", f"How many {PLURALS[scene.asked_shape]} appear in the video?", counts["shape"]
-        ),
-        _count_item(
-            "actions", f"How many times does the person {verb} something in the video?", counts["action"]
-        ),
+        _count_item("toys of a colour", f"How many {scene.asked_colour} toys appear in the video?", counts["colour"]),
+        _count_item("toys of a shape", f"How many {PLURALS[scene.asked_shape]} appear in the video?", counts["shape"]),
+        _count_item("actions", f"How many times does the person {verb} something in the video?", counts["action"]),
         _count_item("lamp", "How many times does the lamp turn on in the video?", counts["lamp"]),
         _choice_item(
             "lamp colour",
@@ -117,9 +109,7 @@ def items(scene: Scene) -> list[Item]:
         unseen = [c for c in COLOURS if c != last and c not in seen]
         pool = (list(rng.permutation(seen)) + list(rng.permutation(unseen)))[:2]
         out.append(
-            _choice_item(
-                "last toy", "What colour is the toy that appears last?", last, [str(c) for c in pool], rng
-            )
+            _choice_item("last toy", "What colour is the toy that appears last?", last, [str(c) for c in pool], rng)
         )
     done = {action.kind for action in scene.actions}
     if len(done) == 1:

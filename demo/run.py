@@ -111,7 +111,9 @@ def closing_table(run: Path, sae: str, site: str) -> str:
         ("ablations beyond all controls", f"{len(strong)} of {len(ablated)}"),
         (
             "strongest ablation",
-            f"{ablated.iloc[0]['target']}: counting margin {ablated.iloc[0]['delta_margin']:+.3f}" if len(ablated) else "none",
+            f"{ablated.iloc[0]['target']}: counting margin {ablated.iloc[0]['delta_margin']:+.3f}"
+            if len(ablated)
+            else "none",
         ),
     ]
     width = max(len(name) for name, _ in rows)

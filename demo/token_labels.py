@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from demo.questions import Item
 from demo.vocabulary import ACTIONS, COLOURS, SHAPES
 from demo.world import Placement, Scene, placements
 
@@ -113,3 +114,37 @@ def _label_one(
             met.add(p.track)
             happened[(*cell, _HAPPENED[f"first sight of a {toy.colour} toy"])] = True
             happened[(*cell, _HAPPENED[f"first sight of a {toy.shape}"])] = True
+
+
+def relevant_tokens(item: Item, scene: Scene, seen: np.ndarray, happened: np.ndarray) -> np.ndarray:
+    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts as many as there are.
+
+    Args:
+        item: the question.
+        scene: its scene.
+        seen: SEEN labels of the scene.
+        happened: HAPPENED labels of the scene.
+    """
+    by_kind = {
+        "toys of a colour": f"first sight of a {scene.asked_colour} toy",
+        "toys of a shape": f"first sight of a {scene.asked_shape}",
+        "actions": f"{scene.asked_action} begins",
+        "lamp": "lamp turns on",
+        "cups": "first sight of a cup",
+        "swaps": "swap begins",
+    }
+    if item.kind in by_kind:
+        return happened[..., _HAPPENED[by_kind[item.kind]]]
+    if item.kind == "lamp colour":
+        return seen[..., _SEEN["lamp"]]
+    if item.kind == "mug place":
+        return seen[..., _SEEN["mug"]]
+    if item.kind == "which action":
+        return happened[..., [_HAPPENED[f"{k} begins"] for k in ACTIONS]].any(-1)
+    if item.kind == "last toy":
+        sights = happened[..., : len(COLOURS)].any(-1)
+        latest = np.nonzero(sights.any((1, 2)))[0].max()
+        return sights & (np.arange(len(sights)) == latest)[:, None, None]
+    ball = happened[..., _HAPPENED["cup with the ball"]].copy()
+    ball[:-1] = False
+    return ball

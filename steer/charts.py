@@ -1,152 +1,31 @@
-"""The charts of the report as inline SVG: site profile, training curve, effects against controls, accuracies.
+"""The charts of the report: site profile, training curve, effects against controls, accuracies.
 
-Drawn by hand instead of by a plotting library: text stays text, the same numbers give the same bytes, and every string
-from outside is escaped. Pure functions from tables to markup. Sizes are in CSS pixels.
+Pure functions from tables to inline SVG.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from steer.config import Operation
 from steer.controls import FAMILIES
-from steer.findings import ALL_COUNTING, TargetRow, is_known, number
+from steer.drawing import INK, Drawing, Number, Scale, shorten, tick_text
+from steer.findings import ALL_COUNTING
 from steer.interventions import magnitude
+from steer.target_rows import TargetRow
+from steer.wording import is_known, number
 
-INK, MUTED, RULE, GRID = "#1c2126", "#5d6770", "#aab2ba", "#e6e9ec"
+MUTED, RULE, GRID = "#5d6770", "#aab2ba", "#e6e9ec"
 EFFECT, OTHER, PICKED = "#0b5fa5", "#c2410c", "#fff3d6"
 FAMILY_COLOURS = {"random": "#8a949e", "covariance": "#2f9e77", "decoder": "#9b5fc0"}
 KIND_COLOURS = ("#4a90d0", "#35a4a4", "#7a7fd6", "#5fae57", "#b08a2e")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """A linear or logarithmic map from numbers to pixels."""
-
-    low: float
-    high: float
-    start_px: float
-    stop_px: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Pixel of a number, kept within the chart."""
-        low, high, value = (math.log10(x) if self.log else x for x in (self.low, self.high, max(value, self.floor)))
-        share = min(max((value - low) / (high - low), -0.02), 1.02)
-        return self.start_px + share * (self.stop_px - self.start_px)
-
-    @property
-    def floor(self) -> float:
-        """Smallest number that can be mapped."""
-        return self.low if self.log else -math.inf
-
-    @property
-    def ticks(self) -> list[float]:
-        """Round numbers within the scale."""
-        return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
-
-
-def linear_ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """About `n` multiples of 1, 2 or 5 times a power of ten between two numbers."""
-    raw = (high - low) / n
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between two positive numbers."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return [float(f"{value:.6g}") for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
-
-
-def tick_text(value: float) -> str:
-    """A tick's label: as short as it can be."""
-    return f"{value:,.6g}".replace("-", "−")
-
-
-class Drawing:
-    """Collects shapes and closes them into an SVG element."""
-
-    def __init__(self, width: float, height: float, title: str) -> None:
-        self._size = (width, height)
-        self._title = title
-        self._parts: list[str] = []
-
-    def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1, dash: str = "") -> None:
-        """A straight line."""
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        self._parts.append(
-            f'<line x1="{_px(x1)}" y1="{_px(y1)}" x2="{_px(x2)}" y2="{_px(y2)}" stroke="{colour}" '
-            f'stroke-width="{width:g}"{dashes}/>'
-        )
-
-    def path(self, points: Sequence[tuple[float, float]], colour: str, width: float = 1.6, dash: str = "") -> None:
-        """A line through points."""
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        listed = " ".join(f"{_px(x)},{_px(y)}" for x, y in points)
-        self._parts.append(
-            f'<polyline points="{listed}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
-            f'stroke-linejoin="round"{dashes}/>'
-        )
-
-    def rect(self, x: float, y: float, width: float, height: float, fill: str, opacity: float = 1) -> None:
-        """A filled rectangle."""
-        faint = f' fill-opacity="{opacity:g}"' if opacity < 1 else ""
-        size = f'width="{_px(max(width, 0))}" height="{_px(height)}"'
-        self._parts.append(f'<rect x="{_px(x)}" y="{_px(y)}" {size} fill="{fill}"{faint}/>')
-
-    def dot(self, x: float, y: float, radius: float, fill: str, stroke: str = "none", opacity: float = 1) -> None:
-        """A circle."""
-        faint = f' fill-opacity="{opacity:g}"' if opacity < 1 else ""
-        outline = f' stroke="{stroke}" stroke-width="1.6"' if stroke != "none" else ""
-        self._parts.append(f'<circle cx="{_px(x)}" cy="{_px(y)}" r="{radius:g}" fill="{fill}"{outline}{faint}/>')
-
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        anchor: str = "start",
-        colour: str = INK,
-        size: float = 12,
-        bold: bool = False,
-    ) -> None:
-        """A line of text on its baseline."""
-        weight = ' font-weight="600"' if bold else ""
-        self._parts.append(
-            f'<text x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size:g}"{weight}>'
-            f"{escape(text)}</text>"
-        )
-
-    def finish(self) -> Markup:
-        """The SVG element."""
-        width, height = self._size
-        return Markup(
-            f'<svg class="chart" viewBox="0 0 {width:g} {_px(height)}" width="{width:g}" height="{_px(height)}" '
-            f'role="img" aria-label="{escape(self._title)}">{"".join(self._parts)}</svg>'
-        )
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def shorten(text: str, n: int) -> str:
-    """At most `n` characters."""
-    return text if len(text) <= n else text[: n - 1].rstrip() + "…"
-
-
-def profile_chart(table: pd.DataFrame, picked: str, kept_share: float) -> Markup:
+def profile_chart(table: pd.DataFrame, picked: str, kept_share: Number) -> Markup:
     """The fall of the answer margin per site and kind of question, the picked site marked.
 
     Args:
@@ -205,7 +84,7 @@ def _kind_style(kind: str, place: int) -> tuple[str, float, str]:
     return KIND_COLOURS[(place - 1) % len(KIND_COLOURS)], 1.3, ""
 
 
-def training_chart(curve: pd.DataFrame, held_out_fvu: float | None) -> Markup:
+def training_chart(curve: pd.DataFrame, held_out_fvu: Number | None) -> Markup:
     """FVU, L0 and dead latents over the training tokens, one below the other.
 
     Args:
@@ -216,7 +95,7 @@ def training_chart(curve: pd.DataFrame, held_out_fvu: float | None) -> Markup:
     tokens = [float(value) for value in curve["tokens"]]
     x = Scale(low=0.0, high=max(tokens), start_px=left, stop_px=width - right)
     panels = (("fvu", "FVU", 130.0), ("l0", "L0", 58.0), ("dead", "dead", 58.0))
-    drawing = Drawing(width, 16 + sum(height + 22 for _, _, height in panels) + 24, "Training of the SAE")
+    drawing = Drawing(width, 16 + sum(height + 30 for _, _, height in panels) + 12, "Training of the SAE")
     top = 16.0
     for column, title, height in panels:
         values = [float(value) for value in curve[column]]
@@ -236,25 +115,25 @@ def training_chart(curve: pd.DataFrame, held_out_fvu: float | None) -> Markup:
             drawing.dot(width - right, y(mark), 4, "white", OTHER)
             if abs(y(mark) - points[-1][1]) > 12:
                 drawing.text(width - right + 8, y(mark) + 4, _rounded(mark), colour=OTHER, size=11)
-        top += height + 22
+        top += height + 30
     for tick in x.ticks:
-        drawing.text(x(tick), top - 6, _thousands(tick), anchor="middle", colour=MUTED, size=11)
-    drawing.text((left + width - right) / 2, top + 11, "training tokens", anchor="middle", colour=MUTED, size=11)
+        drawing.text(x(tick), top - 14, _thousands(tick), anchor="middle", colour=MUTED, size=11)
+    drawing.text((left + width - right) / 2, top + 3, "training tokens", anchor="middle", colour=MUTED, size=11)
     return drawing.finish()
 
 
-def _value_scale(values: Sequence[float], *, log: bool, start_px: float, stop_px: float) -> Scale:
+def _value_scale(values: Sequence[float], *, log: bool, start_px: Number, stop_px: Number) -> Scale:
     positive = min(values) > 0 and max(values) / min(values) > 4
     if log and positive:
         return Scale(low=min(values) / 1.15, high=max(values) * 1.1, start_px=start_px, stop_px=stop_px, log=True)
     return Scale(low=0.0, high=(max(values) or 1.0) * 1.08, start_px=start_px, stop_px=stop_px)
 
 
-def _rounded(value: float) -> str:
+def _rounded(value: Number) -> str:
     return tick_text(float(f"{value:.3g}"))
 
 
-def _thousands(value: float) -> str:
+def _thousands(value: Number) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g} {unit}"
@@ -263,7 +142,7 @@ def _thousands(value: float) -> str:
 
 def accuracy_bar(row: Mapping[str, Any]) -> Markup:
     """The accuracy on one kind of question as a bar with its interval, and the three baselines as marks."""
-    width, height = 240, 26
+    width, height = 150, 26
     drawing = Drawing(width, height, f"Accuracy {number(row['accuracy'], 2)}")
     x = Scale(low=0, high=1, start_px=4, stop_px=width - 6)
     drawing.rect(x(0), 7, x(1) - x(0), 12, GRID)
@@ -316,13 +195,13 @@ def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFr
     return drawing.finish()
 
 
-def signed_tick(value: float) -> str:
+def signed_tick(value: Number) -> str:
     """A tick of an axis of changes."""
     return f"+{tick_text(value)}" if value > 0 else tick_text(value)
 
 
 def _effect_scale(
-    found: Mapping[str, Mapping[str, Any]], dots: Mapping[str, pd.DataFrame], start_px: float, stop_px: float
+    found: Mapping[str, Mapping[str, Any]], dots: Mapping[str, pd.DataFrame], start_px: Number, stop_px: Number
 ) -> Scale:
     names = ("delta_margin", "delta_margin_low", "delta_margin_high")
     names += ("delta_margin_control", "delta_margin_control_low", "delta_margin_control_high")
@@ -337,7 +216,7 @@ def _effect_scale(
 
 
 def _draw_effect(
-    drawing: Drawing, x: Scale, top: float, row: TargetRow, effect: Mapping[str, Any], controls: pd.DataFrame
+    drawing: Drawing, x: Scale, top: Number, row: TargetRow, effect: Mapping[str, Any], controls: pd.DataFrame
 ) -> None:
     limit = effect["control_p95"]
     if is_known(limit):
@@ -382,7 +261,7 @@ def effects_key() -> Markup:
     drawing.rect(286, 25, 24, 14, "#e3e8eb")
     drawing.text(318, 36, "within the 95th percentile of all families")
     for place, (family, colour) in enumerate(FAMILY_COLOURS.items()):
-        px = 6 + 140 * place
+        px = 6 + 180 * place
         for offset in (3, 10, 15):
             drawing.dot(px + offset, 52, 1.8, colour, opacity=0.7)
         drawing.line(px + 22, 48, px + 22, 56, colour, 1.8)

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from steer.config import Operation
 from steer.inference import bootstrap_interval, video_means
+from steer.target_rows import SIGNIFICANT_Q, beating, confirmed
+from steer.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
 
 OBJECT_AUROC = 0.9
 """Held-out AUROC from which a latent is said to follow an object."""
-SIGNIFICANT_Q = 0.05
 ALL_COUNTING = "all counting"
 
 
@@ -30,63 +30,6 @@ class Verdict:
     headline: str
     """Half a sentence, without a capital letter or a full stop."""
     text: str
-
-
-def is_known(value: Any) -> bool:
-    """Whether a cell holds a value: neither None nor NaN."""
-    return value is not None and value == value  # NaN is unlike itself
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number with a true minus sign; a dash where it is missing."""
-    return f"{float(value):.{digits}f}".replace("-", "−") if is_known(value) else "–"
-
-
-def signed(value: Any, digits: int = 3) -> str:
-    """A number with its sign."""
-    return f"{float(value):+.{digits}f}".replace("-", "−") if is_known(value) else "–"
-
-
-def percent(value: Any) -> str:
-    """A share in whole percent."""
-    return f"{100 * float(value):.0f} %" if is_known(value) else "–"
-
-
-def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:
-    """An interval in brackets; empty where it is missing."""
-    if not (is_known(low) and is_known(high)):
-        return ""
-    show = signed if sign else number
-    return f"[{show(low, digits)}, {show(high, digits)}]"
-
-
-def probability(value: Any) -> str:
-    """A p- or q-value."""
-    if not is_known(value):
-        return "–"
-    return "< 0.001" if float(value) < 0.001 else f"{float(value):.3f}"
-
-
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """`1 latent`, `3 latents`."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def target_name(target: str, latents: Sequence[int]) -> str:
-    """What a target is called in a sentence."""
-    return f"the set of {len(latents)} latents" if target == "set" else f"latent {target}"
-
-
-def action(operation: str) -> str:
-    """What is done to a latent, as the first word of a sentence."""
-    parsed = Operation.parse(operation)
-    if parsed.kind == "ablate":
-        return "Ablating"
-    if parsed.kind == "scale":
-        return "Doubling" if parsed.strength == 2 else f"Scaling by {parsed.strength:g}"
-    if parsed.kind == "clamp":
-        return f"Clamping to its p{100 * parsed.strength:g}"
-    return f"Adding {signed(parsed.strength, 2)} median norms of"
 
 
 # --- The model's answers ---------------------------------------------------------------------------------------------
@@ -126,7 +69,7 @@ def answer_verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
     worst = min((row for row in rows if row["counting"] and row is not total), key=lambda row: row["accuracy"])
     text = (
         f"It answers {percent(total['accuracy'])} of {counted(total['n_items'], 'counting question')} about "
-        f"{counted(total['n_videos'], 'video')} of the {split_name(total['split'])} split (95 % interval "
+        f"{counted(total['n_videos'], 'video')} of the {split_name(total['split'])} split (95\u00a0% interval "
         f"{percent(total['accuracy_low'])} to {percent(total['accuracy_high'])}); the best answer without the video "
         f"scores {percent(total['best_baseline'])}. Its weakest kind is {worst['kind']}, with "
         f"{percent(worst['accuracy'])}."
@@ -148,14 +91,19 @@ def split_name(split: str) -> str:
 # --- What latents go along with --------------------------------------------------------------------------------------
 
 
-def held_out_row(associations: pd.DataFrame, latent: int, label: str, kind: str, level: str) -> dict[str, Any] | None:
-    """The held-out row of one pair."""
+def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The held-out row of a latent's best label; None where it has none.
+
+    Args:
+        associations: associations.parquet.
+        row: the latent's row of catalogue.parquet.
+    """
     found = associations[
         (associations["split"] == "held_out")
-        & (associations["latent"] == latent)
-        & (associations["label"] == label)
-        & (associations["kind"] == kind)
-        & (associations["level"] == level)
+        & (associations["latent"] == row["latent"])
+        & (associations["label"] == row["top_label"])
+        & (associations["kind"] == row["top_label_kind"])
+        & (associations["level"] == row["top_label_level"])
     ]
     return found.to_dict("records")[0] if len(found) else None
 
@@ -190,11 +138,11 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
             )
         return Verdict(question=question, answer="no", headline="no latent follows one object", text=text)
     row = held.to_dict("records")[0]
-    pair = held_out_row(associations, row["latent"], row["top_label"], row["top_label_kind"], row["top_label_level"])
+    pair = top_association(associations, row)
     best = (
         f"latent {row['latent']}, which fires on “{row['top_label']}”: held-out AUROC {number(row['top_auroc'])} "
         f"{interval(pair['auroc_low'], pair['auroc_high']) if pair else ''}, "
-        f"{number(row['top_within_video_auroc'])} within a video, where 95 % of its controls stay below "
+        f"{number(row['top_within_video_auroc'])} within a video, where 95\u00a0% of its controls stay below "
         f"{number(row['top_control_auroc_p95'])}."
     )
     if len(clear) == 0:
@@ -207,11 +155,12 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
         )
     verb = "follows" if len(clear) == 1 else "follow"
     names = clear["top_label"].nunique()
+    several = f"{counted(len(clear), 'latent')} for {counted(names, 'object name')}. The clearest is {best}"
     return Verdict(
         question=question,
         answer="yes",
         headline=f"{counted(len(clear), 'latent')} {verb} one object with a held-out AUROC of {OBJECT_AUROC} or more",
-        text=f"{counted(len(clear), 'latent')} for {counted(names, 'object name')}. The clearest is {best}",
+        text=several if len(clear) > 1 else f"It is {best}",
     )
 
 
@@ -223,7 +172,7 @@ def why_not(row: dict[str, Any]) -> str:
     if not (is_known(row["within_low"]) and row["within_low"] > 0.5):
         reasons.append(f"within a video its interval reaches down to {number(row['within_low'])}")
     if not (is_known(row["control_auroc_p95"]) and row["auroc"] > row["control_auroc_p95"]):
-        reasons.append(f"5 % of its controls reach {number(row['control_auroc_p95'])}")
+        reasons.append(f"5\u00a0% of its controls reach {number(row['control_auroc_p95'])}")
     return " and ".join(reasons) or "the false discovery rate of this run was stricter"
 
 
@@ -247,19 +196,9 @@ def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
 # --- What latents do to the answers ----------------------------------------------------------------------------------
 
 
-def beating(summary: pd.DataFrame) -> pd.Series:
-    """Which edits move the counting margin more than their controls."""
-    return summary["beats_controls"].map(lambda value: is_known(value) and bool(value)).astype(bool)
-
-
-def confirmed(summary: pd.DataFrame) -> pd.Series:
-    """Which of these are significant over videos too."""
-    return beating(summary) & (summary["q_value"] < SIGNIFICANT_Q)
-
-
 def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
     """Does a latent, or a set of them, move the counting margin more than its matched controls?"""
-    question = "Does a latent decide counts?"
+    question = "Does a latent move the counts?"
     if summary is None or not (summary["n_controls"] > 0).any():
         return Verdict(
             question=question,
@@ -280,12 +219,12 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
             answer="no",
             headline="no edited latent or set moves the counting answers more than matched controls do",
             text=f"None of {n_edits} ({n_targets}) moves the counting margin by more than the 95th percentile of all "
-            f"its controls. The largest change is {effect_sentence(row)}",
+            f"its controls. The largest change: {effect_sentence(row)}",
         )
     shown = size[sure.loc[size.index]] if sure.any() else size[beats.loc[size.index]]
     text = (
         f"{int(beats.sum())} of {n_edits} ({n_targets}) move the counting margin by more than the 95th percentile of "
-        f"each family of controls, {int(sure.sum())} of them significantly over videos (q < {SIGNIFICANT_Q}). The "
+        f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
         f"largest: {effect_sentence(shown.to_dict('records')[0])}"
     )
     singles = shown[shown["target"] != "set"]
@@ -306,102 +245,13 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
 
 
 def effect_sentence(row: dict[str, Any]) -> str:
-    """One edit in a sentence."""
+    """One edit, from its name to its control questions."""
     text = (
-        f"{action(row['operation']).lower()} {target_name(row['target'], row['latents'])} changes the margin by "
-        f"{signed(row['delta_margin'])} nats "
-        f"{interval(row['delta_margin_low'], row['delta_margin_high'], sign=True)}, and 95 % of the "
-        f"strongest family of its controls by less than {number(row['control_p95'])}"
+        f"{action(row['operation']).lower()} {target_name(row['target'], len(row['latents']))}, "
+        f"{signed(row['delta_margin'], 2)} nats "
+        f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} where its controls stay within "
+        f"±{number(row['control_p95'], 2)}"
     )
     if is_known(row["delta_margin_control"]):
-        text += f"; the margin of control questions changes by {signed(row['delta_margin_control'])}"
+        text += f"; control questions {signed(row['delta_margin_control'], 2)}"
     return text + "."
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetRow:
-    """One edited target with its association and its effects."""
-
-    target: str
-    latents: tuple[int, ...]
-    selected_by: str
-    association: dict[str, Any] | None
-    """Row of catalogue.parquet; None for the set or without the features stage."""
-    effects: tuple[dict[str, Any], ...]
-    """Rows of summary.parquet, one per operation."""
-
-    @property
-    def title(self) -> str:
-        """Name in tables and charts."""
-        return f"set of {len(self.latents)}" if self.target == "set" else f"latent {self.target}"
-
-    @property
-    def label(self) -> str:
-        """Its label, or that it has none that holds."""
-        if self.association is None:
-            return ""
-        return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
-
-
-def target_rows(summary: pd.DataFrame, catalogue: pd.DataFrame | None) -> list[TargetRow]:
-    """Targets by the size of their first operation's effect, the set last."""
-    known = {} if catalogue is None else {int(row["latent"]): row for row in catalogue.to_dict("records")}
-    rows = [
-        TargetRow(
-            target=str(target),
-            latents=tuple(int(latent) for latent in group["latents"].iloc[0]),
-            selected_by=str(group["selected_by"].iloc[0]),
-            association=known.get(int(str(target))) if target != "set" else None,
-            effects=tuple(group.to_dict("records")),
-        )
-        for target, group in summary.groupby("target", sort=False)
-    ]
-    return sorted(rows, key=lambda row: (row.target == "set", -abs(row.effects[0]["delta_margin"])))
-
-
-def coincidence(rows: Sequence[TargetRow]) -> str:
-    """Do the latents that have a label also have an effect? A sentence over the single latents that were edited."""
-    singles = [row for row in rows if row.association is not None]
-    if not singles:
-        return ""
-    table = {(label, effect): 0 for label in (True, False) for effect in (True, False)}
-    for row in singles:
-        has_label = bool(row.association is not None and row.association["labelled"])
-        table[has_label, any(is_known(e["beats_controls"]) and bool(e["beats_controls"]) for e in row.effects)] += 1
-    labelled, unlabelled = (table[label, True] + table[label, False] for label in (True, False))
-    return (
-        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} beat their controls; of "
-        f"{unlabelled} without one, {table[False, True]} do."
-    )
-
-
-def opposite_signs(summary: pd.DataFrame) -> str:
-    """Whether ablation and amplification of the targets that beat their controls point opposite ways."""
-    by_operation = {name: group.set_index("target") for name, group in summary.groupby("operation", sort=False)}
-    up = next((name for name in by_operation if name.startswith("scale:") and float(name[6:]) > 1), None)
-    if up is None or "ablate" not in by_operation or not beating(summary).any():
-        return ""
-    chosen = summary.loc[beating(summary), "target"].unique()
-    products = [
-        by_operation["ablate"].loc[target, "delta_margin"] * by_operation[up].loc[target, "delta_margin"]
-        for target in chosen
-    ]
-    opposite = sum(product < 0 for product in products)
-    return (
-        f"Of {counted(len(chosen), 'target')} that beat{'s' if len(chosen) == 1 else ''} the controls, {opposite} "
-        f"change the margin in opposite directions under ablation and amplification, as a direction that the answer "
-        f"reads would."
-    )
-
-
-def screen_agreement(summary: pd.DataFrame) -> str:
-    """How well the first-order screen predicts the exact ablations; empty for fewer than four latents."""
-    rows = summary[(summary["operation"] == "ablate") & (summary["target"] != "set")].dropna(subset="screened")
-    if len(rows) < 4:
-        return ""
-    rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
-    same = int((np.sign(rows["screened"]) == np.sign(rows["delta_margin"])).sum())
-    return (
-        f"Over these {len(rows)} latents the screen's estimate of an ablation agrees with the exact effect with a rank "
-        f"correlation of {number(rank, 2)} and has the same sign for {same}."
-    )

@@ -16,13 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from collect.artefact import write_atomic
 from collect.config import CollectConfig
 from features.config import FeaturesConfig
-from steer import charts, findings
+from steer import charts, findings, target_rows, wording
 from steer.config import ProfileConfig, ReportConfig, SteerConfig
 from steer.pictures import pictures
 from steer.profile import KEPT_SHARE
@@ -67,11 +66,11 @@ def render(record: Record) -> str:
     """The page of a run."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     cast("dict[str, Any]", environment.filters).update(
-        {name: getattr(findings, name) for name in ("number", "signed", "percent", "probability")}
+        {name: getattr(wording, name) for name in ("number", "signed", "percent", "probability")}
     )
     source = importlib.resources.files("steer").joinpath("report_page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        page_content(record), interval=findings.interval, is_known=findings.is_known, charts=charts
+        page_content(record), interval=wording.interval, is_known=wording.is_known, charts=charts
     )
 
 
@@ -86,7 +85,7 @@ def page_content(record: Record) -> dict[str, Any]:
         findings.object_verdict(catalogue, None if features is None else features.associations),
         findings.effect_verdict(summary),
     )
-    targets = [] if summary is None else findings.target_rows(summary, catalogue)
+    targets = [] if summary is None else target_rows.target_rows(summary, catalogue)
     return {
         "run_name": record.run.resolve().name,
         "verdicts": verdicts,
@@ -105,9 +104,8 @@ def page_content(record: Record) -> dict[str, Any]:
         "features": features,
         "gallery": gallery(record),
         "associations": [] if features is None else association_table(features),
-        "any_holds": features is not None
-        and bool(features.associations.loc[features.associations["split"] == "held_out", "holds"].astype(bool).any()),
-        "n_pairs": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
+        "n_holding": 0 if features is None else int(features.associations["holds"].astype(bool).sum()),
+        "n_tested": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
         "effects": effects,
         "targets": targets,
         "operations": [] if summary is None else list(dict.fromkeys(summary["operation"])),
@@ -117,9 +115,9 @@ def page_content(record: Record) -> dict[str, Any]:
         else [
             note
             for note in (
-                findings.coincidence(targets),
-                findings.opposite_signs(summary),
-                findings.screen_agreement(summary),
+                target_rows.coincidence(targets),
+                target_rows.opposite_signs(summary),
+                target_rows.screen_agreement(summary),
             )
             if note
         ],
@@ -167,40 +165,23 @@ def gallery(record: Record) -> list[dict[str, Any]]:
     """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls."""
     if record.features is None:
         return []
-    catalogue = record.features.catalogue.set_index("latent", drop=False)
+    rows = {int(row["latent"]): row for row in record.features.catalogue.to_dict("records")}
     labelled = findings.gallery_latents(record.features.catalogue, GALLERY)
-    effective = _effective(record)
+    summary = None if record.effects is None else record.effects.summary
+    effective = [] if summary is None else target_rows.single_latents(summary, target_rows.beating(summary))
+    sure = [] if summary is None else target_rows.single_latents(summary, target_rows.confirmed(summary))
     chosen = labelled + [latent for latent in effective if latent not in labelled][:EFFECT_GALLERY]
     drawn = pictures(record, chosen, STRIPS)
     return [
         {
             "latent": latent,
-            "row": catalogue.loc[latent].to_dict(),
-            "pair": _pair(record.features, catalogue.loc[latent]),
+            "row": rows[latent],
+            "pair": findings.top_association(record.features.associations, rows[latent]),
             "pictures": drawn.get(latent, []),
-            "beats_controls": latent in effective,
+            "effect": "moves the counts" if latent in sure else "beats its controls" if latent in effective else "",
         }
         for latent in chosen
     ]
-
-
-def _effective(record: Record) -> list[int]:
-    """Single latents whose edits beat their controls, the largest effect first."""
-    if record.effects is None or record.features is None:
-        return []
-    summary = record.effects.summary
-    rows = summary[findings.beating(summary) & (summary["target"] != "set")]
-    order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
-    found = [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
-    return [latent for latent in found if latent < len(record.features.catalogue)]
-
-
-def _pair(features: Features, row: pd.Series) -> dict[str, Any] | None:
-    if not isinstance(row["top_label"], str):
-        return None
-    return findings.held_out_row(
-        features.associations, row["latent"], row["top_label"], row["top_label_kind"], row["top_label_level"]
-    )
 
 
 def association_table(features: Features) -> list[dict[str, Any]]:
@@ -226,12 +207,12 @@ def limits(record: Record) -> list[str]:
     if record.store is not None:
         n_held_out = len(record.held_out)
         notes.append(
-            f"Everything is chosen on {findings.counted(len(record.store.videos) - n_held_out, 'train video')} and "
-            f"reported on {findings.counted(n_held_out, 'held-out video')}, from one seed of every stage; how much "
+            f"Everything is chosen on {wording.counted(len(record.store.videos) - n_held_out, 'train video')} and "
+            f"reported on {wording.counted(n_held_out, 'held-out video')}, from one seed of every stage; how much "
             "another SAE of the same size would differ was not measured."
         )
         if record.store.failures:
-            notes.append(f"{findings.counted(len(record.store.failures), 'video')} could not be read and are left out.")
+            notes.append(f"{wording.counted(len(record.store.failures), 'video')} could not be read and are left out.")
     if record.features is not None:
         arguments = record.stage("features").config.get("arguments", {})
         notes.append(
@@ -245,9 +226,9 @@ def limits(record: Record) -> list[str]:
         n_exact = summary.loc[summary["target"] != "set", "target"].nunique()
         detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
         notes.append(
-            f"{findings.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "
+            f"{wording.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "
             "the others have a first-order estimate only, and one of them may matter more. A change of the margin "
-            f"smaller than about {findings.number(detectable)} nats (median over the edited targets) would have been "
+            f"smaller than about {wording.number(detectable)} nats (median over the edited targets) would have been "
             "missed."
         )
         notes.append(

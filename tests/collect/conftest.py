@@ -7,6 +7,7 @@ import pytest
 from collect.vlm import VideoVlm, load_vlm
 from tests.collect.video_files import EXACT, noise, write_video
 
+
 @pytest.fixture(scope="session")
 def vlm(tiny_vlm: Path) -> VideoVlm:
     return load_vlm(str(tiny_vlm), device="cpu")

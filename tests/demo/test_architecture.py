@@ -23,7 +23,7 @@ def test_a_seed_fixes_every_weight() -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_the_processor_makes_one_id_a_word_and_a_visual_token(tmp_path: Path) -> None:
+def test_the_processor_makes_one_id_a_word_and_a_visual_token() -> None:
     size = SIZES["tiny"]
     processor = build_processor(size)
     chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "How many toys"}]}]

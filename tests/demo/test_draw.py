@@ -39,7 +39,8 @@ def test_the_lamp_is_brighter_while_it_is_on() -> None:
 
 def test_a_toy_changes_the_pixels_of_its_box_and_few_others() -> None:
     scene = next(
-        s for s in (draw_scene(4, i) for i in range(200))
+        s
+        for s in (draw_scene(4, i) for i in range(200))
         if s.kind == "tabletop" and not s.camera_moving and any(t.visible[0][0] > 2 for t in s.toys)
     )
     toy = next(t for t in scene.toys if t.visible[0][0] > 2)

@@ -70,9 +70,7 @@ def test_annotated_boxes_are_the_truth_s_and_persist_while_hidden(tiny_world: Pa
 
 def test_right_options_stand_equally_often_at_each_place() -> None:
     scenes = [draw_scene(6, i) for i in range(90)]
-    places = Counter(
-        (item.kind, answer_id) for row in balanced_positions(scenes, 6) for item, answer_id, _ in row
-    )
+    places = Counter((item.kind, answer_id) for row in balanced_positions(scenes, 6) for item, answer_id, _ in row)
     for kind in {kind for kind, _ in places}:
         n = [places[kind, place] for place in range(3)]
         assert max(n) - min(n) <= 1, kind

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -82,6 +80,17 @@ def test_batches_are_fixed_by_their_seed(trainer: Trainer) -> None:
     assert torch.equal(first.answer, second.answer)
 
 
-def test_the_pool_holds_the_sampled_frames(trainer: Trainer, tmp_path: Path) -> None:
+def test_the_pool_holds_the_sampled_frames(trainer: Trainer) -> None:
     assert trainer.batches.available() == 3
     assert np.array_equal(trainer.batches.pool[1], sampled_frames(draw_scene(1000, 1), 112))
+
+
+def test_reading_without_prefix_gradients_gives_the_same_text(trainer: Trainer) -> None:
+    batch = trainer.batches.draw(np.random.default_rng(2), open_share=0.5, with_text=True)
+    with torch.no_grad():
+        prefix = trainer._prefix_embeds(batch)
+        text, _ = trainer._read(prefix, batch)
+        embeds = torch.cat([prefix, trainer.model.get_input_embeddings()(batch.ids)], 1)
+        full, blind = attention_masks(batch.block, trainer.n_prefix, trainer.n_visual)
+        _, hidden = trainer._decode(embeds, full, blind, trainer._positions(batch), stop=None)
+    torch.testing.assert_close(text, hidden[:, trainer.n_prefix :], atol=2e-5, rtol=1e-4)

@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_intervals_keep_their_lengths_and_gaps() -> None:
         assert spans[0][0] >= 0.5
         assert spans[-1][1] <= 7.0 + 1e-9
         assert all(1.0 <= b - a <= 1.3 for a, b in spans)
-        assert all(later[0] - earlier[1] >= 0.8 - 1e-9 for earlier, later in zip(spans, spans[1:], strict=False))
+        assert all(later[0] - earlier[1] >= 0.8 - 1e-9 for earlier, later in pairwise(spans))
 
 
 def test_every_stay_action_and_light_is_seen_in_a_sampled_frame() -> None:
@@ -45,7 +46,7 @@ def test_every_stay_action_and_light_is_seen_in_a_sampled_frame() -> None:
 def test_two_lights_are_separated_by_a_dark_sampled_frame() -> None:
     for scene in SCENES:
         times = scene.sample_times()
-        for (_, end), (start, _) in zip(scene.lamp_on, scene.lamp_on[1:], strict=False):
+        for (_, end), (start, _) in pairwise(scene.lamp_on):
             assert ((times >= end) & (times < start)).any()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import torch
 from PIL import Image
 
 from collect.artefact import write_atomic, write_config, write_table
@@ -234,7 +235,7 @@ def finish_run(collected: Path, data: Path, run: Path) -> Path:
     features, steer = run / "features" / SAE_NAME, run / "steer" / SAE_NAME
     sae_folder = run / "sae" / SAE_NAME
     store = ActivationStore.open(run / "activations")
-    encode_store(store, load_sae(sae_folder), features / "codes.zarr", batch_size=64, device="cpu")
+    encode_store(store, load_sae(sae_folder), features / "codes.zarr", batch_size=64, device=torch.device("cpu"))
     for folder, stage, config in (
         (run / "profile", "profile", ProfileConfig(data=data, model="tiny model", out=run, items=12)),
         (sae_folder, "train", TrainConfig(run=run, site=SITE, name=SAE_NAME, arch="topk", d_sae=D_SAE, k=4)),

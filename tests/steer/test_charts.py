@@ -1,28 +1,21 @@
 """Charts are well-formed, hold every point, stay inside their frame and escape what they are given."""
 
-import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from steer.charts import (
     EFFECT,
-    Scale,
     accuracy_bar,
     effects_chart,
     effects_key,
-    linear_ticks,
-    log_ticks,
     profile_chart,
-    shorten,
     signed_tick,
     training_chart,
 )
-from steer.findings import target_rows
+from steer.target_rows import target_rows
 from tests.steer.finished_run import control_rows, effect_row, labelled_row, profile_rows
 
 
@@ -40,29 +33,6 @@ def parse(svg: str) -> ElementTree.Element:
 
 def texts(root: ElementTree.Element) -> list[str]:
     return [element.text or "" for element in root.iter("text")]
-
-
-@given(low=st.floats(-1e6, 1e6), spread=st.floats(1e-3, 1e6))
-def test_linear_ticks_are_few_round_and_inside(low: float, spread: float) -> None:
-    ticks = linear_ticks(low, low + spread)
-    assert 2 <= len(ticks) <= 6
-    assert all(low - 1e-6 * spread <= tick <= low + spread * (1 + 1e-6) for tick in ticks)
-    steps = np.diff(ticks)
-    assert np.allclose(steps, steps[0], rtol=1e-4)
-
-
-def test_ticks_by_hand() -> None:
-    assert linear_ticks(-0.5, 1.6) == [-0.5, 0.0, 0.5, 1.0, 1.5]
-    assert log_ticks(0.03, 1.2) == [0.05, 0.1, 0.2, 0.5, 1.0]
-    assert [signed_tick(value) for value in (-0.5, 0.0, 1500.0)] == ["−0.5", "0", "+1,500"]
-
-
-def test_scales_map_ends_to_ends() -> None:
-    linear = Scale(low=-1, high=3, start_px=100, stop_px=300)
-    assert [linear(value) for value in (-1, 1, 3)] == [100, 200, 300]
-    logarithmic = Scale(low=0.01, high=1, start_px=0, stop_px=100, log=True)
-    assert logarithmic(0.1) == pytest.approx(50)
-    assert logarithmic(0.0) == 0
 
 
 def test_the_profile_has_a_point_per_site_and_kind() -> None:
@@ -124,6 +94,5 @@ def test_the_key_is_well_formed() -> None:
     assert len(texts(parse(effects_key()))) == 7
 
 
-def test_long_names_are_cut() -> None:
-    assert (shorten("object counting", 20), shorten("abcdef", 4)) == ("object counting", "abc…")
-    assert re.fullmatch(r".{1,19}…", shorten("a very long name of an object", 20))
+def test_ticks_of_changes_carry_their_sign() -> None:
+    assert [signed_tick(value) for value in (-0.5, 0.0, 1500.0)] == ["−0.5", "0", "+1,500"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from collect.artefact import write_atomic
 from collect.errors import UserError
 from steer.config import ReportConfig
 from steer.record import Stage, read_record
@@ -73,7 +74,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "link", "iframe", "object", "a"})
     for tag, attributes in parsed.elements:
         assert not any(name.startswith("on") for name in attributes), tag
-        assert (attributes.get("src") or "data:").startswith("data:image/"), tag
+        assert str(attributes.get("src", "data:image/")).startswith("data:image/"), tag
     assert re.search(r"https?://|@import|url\(", page) is None
 
 
@@ -210,10 +211,10 @@ def test_one_of_several_saes_must_be_named(copy: Path) -> None:
 )
 def test_a_damaged_artefact_is_named(copy: Path, name: str, content: str, message: str) -> None:
     (copy / name).write_text(content)
-    before = (copy / "report" / "index.html").read_bytes()
+    write_atomic(copy / "report" / "index.html", "an earlier page")
     with pytest.raises(UserError, match=message):
         report(ReportConfig(run=copy))
-    assert (copy / "report" / "index.html").read_bytes() == before
+    assert (copy / "report" / "index.html").read_text() == "an earlier page"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""How the report writes numbers, targets and operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steer.config import Operation
+
+
+def is_known(value: Any) -> bool:
+    """Whether a cell holds a value: neither None nor NaN."""
+    return value is not None and bool(value == value)  # NaN is unlike itself
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with a true minus sign; a dash where it is missing."""
+    return f"{float(value):.{digits}f}".replace("-", "−") if is_known(value) else "–"
+
+
+def signed(value: Any, digits: int = 3) -> str:
+    """A number with its sign."""
+    return f"{float(value):+.{digits}f}".replace("-", "−") if is_known(value) else "–"
+
+
+def percent(value: Any) -> str:
+    """A share in whole percent."""
+    return f"{100 * float(value):.0f}\u00a0%" if is_known(value) else "–"
+
+
+def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:
+    """An interval in brackets; empty where it is missing."""
+    if not (is_known(low) and is_known(high)):
+        return ""
+    show = signed if sign else number
+    return f"[{show(low, digits)}, {show(high, digits)}]"
+
+
+def probability(value: Any) -> str:
+    """A p- or q-value."""
+    if not is_known(value):
+        return "–"
+    return "< 0.001" if float(value) < 0.001 else f"{float(value):.3f}"
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 latent`, `3 latents`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def target_name(target: str, n_latents: int) -> str:
+    """What a target is called in a sentence."""
+    return f"the set of {n_latents} latents" if target == "set" else f"latent {target}"
+
+
+def action(operation: str) -> str:
+    """What is done to a latent, as the first word of a sentence."""
+    parsed = Operation.parse(operation)
+    if parsed.kind == "ablate":
+        return "Ablating"
+    if parsed.kind == "scale":
+        return "Doubling" if parsed.strength == 2 else f"Scaling by {parsed.strength:g}"
+    if parsed.kind == "clamp":
+        return f"Clamping to its p{100 * parsed.strength:g}"
+    return f"Adding {signed(parsed.strength, 2)} median norms of"
