@@ -39,8 +39,8 @@ from demo.world import SAMPLES, draw_scene
 
 log = logging.getLogger("demo.train_vlm")
 LETTERS = ("A", "B", "C")
-AUXILIARY_WEIGHTS = {"seen": 0.05, "happened": 0.15, "guidance": 0.5}
-GUIDED_LAYER, GUIDED_HEADS = 3, 2  # these heads are shown where to look while the mask is on
+AUXILIARY_WEIGHTS = {"seen": 0.05, "happened": 0.15, "guidance": 0.5, "option": 0.5, "pointing": 0.3}
+GUIDED_LAYER, GUIDED_HEADS = 3, 2  # while the mask is on, these heads are shown where to look
 EARLY_LAYERS = 2  # text cannot look at the video in these layers while the mask is on
 
 
@@ -62,19 +62,34 @@ class TrainVlmConfig:
     threads: int = 2
 
 
-def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.Generator) -> tuple[list[int], int]:
-    """Ids of one user text with the generation prompt, and the id of its right answer."""
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One tokenised question."""
+
+    ids: list[int]
+    answer: int
+    """Id of the right answer: a letter, or a word where no options are offered."""
+    options: list[int]
+    """Positions of the three option words in `ids`; empty without options."""
+    correct: int
+    """Which of the options is right."""
+
+
+def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.Generator) -> Block:
+    """One user text with the generation prompt and its right answer."""
     from steer.questions import prompt
 
+    answer_id = int(rng.integers(3))
     if with_options:
-        answer_id = int(rng.integers(3))
         text = prompt(item.question, item.options(answer_id, bool(rng.integers(2))))
         answer = LETTERS[answer_id]
     else:
         text, answer = f"{item.question} Answer with one word.", item.answer
     ids: list[int] = tokenizer(f"{text} assistant", add_special_tokens=False)["input_ids"]
     assert tokenizer.unk_token_id not in ids, text
-    return ids, int(tokenizer.convert_tokens_to_ids(answer))
+    marks = tokenizer.convert_tokens_to_ids([f"{letter}." for letter in LETTERS])
+    options = [ids.index(mark) + 1 for mark in marks] if with_options else []
+    return Block(ids=ids, answer=int(tokenizer.convert_tokens_to_ids(answer)), options=options, correct=answer_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +105,8 @@ class Batch:
     last: Tensor  # [B, K] text position of each block's last token, -1 = no block
     answer: Tensor  # [B, K]
     relevant: Tensor  # [B, K, V] what each block asks about
+    options: Tensor  # [B, K, 3] text positions of the option words, -1 = none
+    correct: Tensor  # [B, K] which option is right
 
 
 class Batches:
@@ -140,22 +157,38 @@ class Batches:
         place = np.zeros((size, self.text_length), np.int64)
         last, answer = np.full((size, k), -1, np.int64), np.zeros((size, k), np.int64)
         relevant = np.zeros((size, k, scripts[0][0].shape[0]), dtype=bool)
+        options, correct = np.full((size, k, 3), -1, np.int64), np.zeros((size, k), np.int64)
         for b, (_, _, asked, tokens_of) in enumerate(scripts if with_text else []):
             order = rng.permutation(len(asked)).tolist()
             order = (order * (k // len(order) + 1))[:k]
             at = 0
             for j, number in enumerate(order):
-                tokens, right = encode_block(self.tokenizer, asked[number], rng.random() >= open_share, rng)
+                one = encode_block(self.tokenizer, asked[number], rng.random() >= open_share, rng)
                 relevant[b, j] = tokens_of[number]
-                if at + len(tokens) > self.text_length:
+                length = len(one.ids)
+                if at + length > self.text_length:
                     break
-                span = slice(at, at + len(tokens))
-                ids[b, span], block[b, span], place[b, span] = tokens, j, np.arange(len(tokens))
-                at += len(tokens)
-                last[b, j], answer[b, j] = at - 1, right
+                span = slice(at, at + length)
+                ids[b, span], block[b, span], place[b, span] = one.ids, j, np.arange(length)
+                if one.options:
+                    options[b, j], correct[b, j] = at + np.asarray(one.options), one.correct
+                at += length
+                last[b, j], answer[b, j] = at - 1, one.answer
         seen, happened = np.stack([s[0] for s in scripts]), np.stack([s[1] for s in scripts])
-        arrays = (pixels, seen, happened, ids, block, place, last, answer, relevant)
-        names = ("pixels", "seen", "happened", "ids", "block", "place", "last", "answer", "relevant")
+        arrays = (pixels, seen, happened, ids, block, place, last, answer, relevant, options, correct)
+        names = (
+            "pixels",
+            "seen",
+            "happened",
+            "ids",
+            "block",
+            "place",
+            "last",
+            "answer",
+            "relevant",
+            "options",
+            "correct",
+        )
         return Batch(**{n: torch.from_numpy(a) for n, a in zip(names, arrays, strict=True)})
 
     def stream(
@@ -213,6 +246,7 @@ class Trainer:
             {
                 "seen": nn.Linear(width, len(SEEN)),
                 "happened": nn.Linear(width, len(HAPPENED)),
+                "option": nn.Linear(width, 4),
             }
         )
         self.batches = Batches(config, self.processor.tokenizer)
@@ -270,14 +304,14 @@ class Trainer:
         loss = 0.3 * parts["seen"] + parts["happened"]
         return loss, {k: v.item() for k, v in parts.items()}
 
-    def _read(self, prefix: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Final text states [B, T, d] where the prefix is run without gradients, and the loss of guided attention.
+    def _read(self, prefix: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Final text states [B, T, d] where the prefix is run without gradients, and the auxiliary losses of reading.
 
         The prefix is causal and so does not depend on the text. Its states are constants here; gradients reach the
         weights through the text's own path and through the keys and values that it reads in every layer.
         """
         decoder, n_prefix = self.model.model.language_model, self.n_prefix
-        guidance = torch.zeros(())
+        guidance = option = pointing = torch.zeros(())
         full, blind = attention_masks(batch.block, n_prefix, self.n_visual)
         position = self._positions(batch)
         states = self._prefix_states(prefix, position[:, :n_prefix])
@@ -294,13 +328,39 @@ class Trainer:
             query = _rotate(query, cos[:, :, n_prefix:], sin[:, :, n_prefix:])
             if i == GUIDED_LAYER:
                 guidance = self._guidance(query[:, :GUIDED_HEADS], key[:, :GUIDED_HEADS], mask, batch)
+            if i == GUIDED_LAYER + 2:
+                pointing = self._pointing(query[:, :GUIDED_HEADS], key[:, :GUIDED_HEADS], mask, batch)
             seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
             text = text + attention.o_proj(seen.transpose(1, 2).flatten(2))
             text = text + layer.mlp(layer.post_attention_layernorm(text))
-        return decoder.norm(text), guidance
+            if i == GUIDED_LAYER + 1:
+                option = self._option_loss(text, batch)
+        return decoder.norm(text), {"guidance": guidance, "option": option, "pointing": pointing}
+
+    def _pointing(self, query: Tensor, key: Tensor, mask: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the attention of each block's last token with all of it on the right option's word."""
+        rows, cols = (batch.options[..., 0] >= 0).nonzero(as_tuple=True)
+        if not len(rows):
+            return torch.zeros(())
+        at = batch.last[rows, cols]
+        scores = torch.einsum("nhd,nhld->nhl", query[rows, :, at], key[rows]) / query.shape[-1] ** 0.5
+        logs = scores.masked_fill(~mask[rows, :, at], float("-inf")).log_softmax(-1)
+        right = self.n_prefix + batch.options[rows, cols, batch.correct[rows, cols]]
+        return -logs[torch.arange(len(rows)), :, right].mean()
+
+    def _option_loss(self, text: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of telling from the option words' states [B, T, d] which is right and which letter each has."""
+        rows, cols = (batch.options[..., 0] >= 0).nonzero(as_tuple=True)
+        if not len(rows):
+            return torch.zeros(())
+        states = text[rows[:, None], batch.options[rows, cols]]
+        logits = self.heads["option"](F.rms_norm(states, states.shape[-1:]))  # right, A, B, C
+        letters = torch.arange(3).expand(len(rows), -1)
+        right = F.cross_entropy(logits[..., 0], batch.correct[rows, cols])
+        return right + 0.3 * F.cross_entropy(logits[..., 1:].flatten(0, 1), letters.flatten())
 
     def _guidance(self, query: Tensor, key: Tensor, mask: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy between the attention of each block's last token and what its question asks about.
+        """Divergence of the attention of each block's last token and option words from what the question asks about.
 
         The target gives every relevant token and the first token of the sequence the same weight, so that the weight
         left on the first token, 1 / (n + 1), tells how many there are.
@@ -311,8 +371,9 @@ class Trainer:
             mask: bool [B, 1, T, L].
             batch: gives the last tokens and the relevant ones.
         """
-        rows, cols = (batch.last >= 0).nonzero(as_tuple=True)
-        at = batch.last[rows, cols]
+        readers = torch.cat([batch.last[..., None], batch.options], -1)  # [B, K, 4]
+        rows, cols, which = (readers >= 0).nonzero(as_tuple=True)
+        at = readers[rows, cols, which]
         scores = torch.einsum("nhd,nhld->nhl", query[rows, :, at], key[rows]) / query.shape[-1] ** 0.5
         scores = scores.masked_fill(~mask[rows, :, at], float("-inf"))
         target = torch.zeros(len(rows), key.shape[2])
@@ -344,7 +405,7 @@ class Trainer:
         if blind:
             with torch.no_grad():
                 prefix = self._prefix_embeds(batch)
-            text, parts["guidance"] = self._read(prefix, batch)
+            text, parts = self._read(prefix, batch)
         else:
             prefix = self._prefix_embeds(batch)
             embeds = torch.cat([prefix, self.model.get_input_embeddings()(batch.ids)], 1)

@@ -174,7 +174,7 @@ def _draw_caption(draw: ImageDraw.ImageDraw, panel: Panel, maximum: float, x: in
         draw.rectangle((x, y + 7, x + width - 1, y + 9), fill=MATCH if panel.is_during else (233, 236, 239))
     font = ImageFont.load_default(size=11)
     draw.text((x, y + 12), f"{panel.time_s:.1f} s", fill=INK, font=font)
-    draw.text((x + width - 1, y + 12), f"{highest:.2f}" if highest > 0 else "–", fill=FAINT, font=font, anchor="ra")
+    draw.text((x + width - 1, y + 12), f"{highest:.2f}" if highest > 0 else "0", fill=FAINT, font=font, anchor="ra")
 
 
 def _pixels(box: Float64[np.ndarray, " 4"], size: tuple[int, int]) -> tuple[int, int, int, int]:
