@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from collect.errors import UserError
 from demo.vocabulary import WORDS
@@ -153,7 +153,7 @@ def build_model(size: Size, seed: int) -> PerceptionLMForConditionalGeneration:
         torch.manual_seed(seed)
         model = PerceptionLMForConditionalGeneration(config).eval()
         # At the usual 0.02 a word is lost beside residuals of norm 30 and more that the visual tokens bring about.
-        torch.nn.init.normal_(model.get_input_embeddings().weight, std=WORD_STD)
+        torch.nn.init.normal_(cast("torch.Tensor", model.get_input_embeddings().weight), std=WORD_STD)
         return model
 
 

@@ -20,7 +20,7 @@ class DemoConfig:
     """Number of latents."""
     k: int = 16
     """Active latents a token."""
-    epochs: float = 40.0
+    epochs: float = 25.0
     """Passes over the train videos' tokens."""
     workers: int = 2
     """Processes that make videos, and threads that decode them."""

@@ -104,7 +104,8 @@ def _mug_sprite(size: int) -> Image.Image:
 def _halo(size: int) -> Image.Image:
     yy, xx = np.mgrid[0:size, 0:size] / max(size - 1, 1) - 0.5
     alpha = np.clip(1 - 2 * np.sqrt(xx**2 + yy**2), 0, 1) ** 1.5 * 110
-    rgba = np.concatenate([np.broadcast_to(np.uint8([255, 244, 170]), (size, size, 3)), alpha[..., None]], -1)
+    glow = np.broadcast_to(np.array([255, 244, 170], dtype=np.uint8), (size, size, 3))
+    rgba = np.concatenate([glow, alpha[..., None]], -1)
     return Image.fromarray(rgba.astype(np.uint8))
 
 

@@ -16,6 +16,7 @@ from collect.config import CollectConfig
 from collect.errors import UserError
 from demo.config import DemoConfig
 from demo.generate import WorldConfig, generate
+from demo.world import SAMPLES
 from features.config import FeaturesConfig
 from steer.config import ProfileConfig, ReportConfig, SteerConfig
 from train_sae.config import TrainConfig
@@ -45,9 +46,14 @@ def demo(config: DemoConfig) -> Path:
     data = run / "data"
     world = WorldConfig(seed=seed, n_videos=config.videos)
     _timed("1/7 generate", lambda: generate(data, world, config.workers))
-    _timed("2/7 profile", lambda: run_profile(ProfileConfig(data=data, model=model, out=run, items=90, seed=seed)))
+    _timed(
+        "2/7 profile",
+        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=SAMPLES, items=90, seed=seed)),
+    )
     site = picked_site(run)
-    gather = CollectConfig(data=data, model=model, out=run, sites=(site,), workers=config.workers, seed=seed)
+    gather = CollectConfig(
+        data=data, model=model, out=run, sites=(site,), frames=SAMPLES, workers=config.workers, seed=seed
+    )
     _timed("3/7 collect", lambda: collect(gather))
     learn = TrainConfig(
         run=run,

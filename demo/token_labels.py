@@ -140,11 +140,11 @@ def relevant_tokens(item: Item, scene: Scene, seen: np.ndarray, happened: np.nda
     if item.kind == "mug place":
         return seen[..., _SEEN["mug"]]
     if item.kind == "which action":
-        return happened[..., [_HAPPENED[f"{k} begins"] for k in ACTIONS]].any(-1)
+        return np.asarray(happened[..., [_HAPPENED[f"{k} begins"] for k in ACTIONS]].any(-1))
     if item.kind == "last toy":
-        sights = happened[..., : len(COLOURS)].any(-1)
-        latest = np.nonzero(sights.any((1, 2)))[0].max()
-        return sights & (np.arange(len(sights)) == latest)[:, None, None]
+        sights = np.asarray(happened[..., : len(COLOURS)].any(-1))
+        latest = np.nonzero(sights)[0].max()
+        return sights & (np.arange(len(happened)) == latest)[:, None, None]
     ball = happened[..., _HAPPENED["cup with the ball"]].copy()
     ball[:-1] = False
     return ball

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -259,7 +259,7 @@ class Trainer:
 
     def embed_visual(self, pixels: Tensor) -> Tensor:
         """Projector output [B, V, d] of frames [B, F, 3, px, px]."""
-        features = self.model.model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
+        features = cast("Any", self.model.model).get_image_features(pixel_values=pixels).pooler_output
         return features.reshape(pixels.shape[0], -1, self.size.width)
 
     def see(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -357,7 +357,7 @@ class Trainer:
         logits = self.heads["option"](F.rms_norm(states, states.shape[-1:]))  # right, A, B, C
         letters = torch.arange(3).expand(len(rows), -1)
         right = F.cross_entropy(logits[..., 0], batch.correct[rows, cols])
-        return right + 0.3 * F.cross_entropy(logits[..., 1:].flatten(0, 1), letters.flatten())
+        return right + 2.0 * F.cross_entropy(logits[..., 1:].flatten(0, 1), letters.flatten())
 
     def _guidance(self, query: Tensor, key: Tensor, mask: Tensor, batch: Batch) -> Tensor:
         """Divergence of the attention of each block's last token and option words from what the question asks about.
