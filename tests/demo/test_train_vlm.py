@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from demo.architecture import VIDEO_TOKEN_ID
-from demo.train_vlm import Trainer, TrainVlmConfig, attention_masks, auxiliary_loss
+from demo.train_vlm import Trainer, TrainVlmConfig, attention_masks, auxiliary_loss, cosine
 from demo.training_data import build_pool, sampled_frames
 from demo.world import draw_scene
 
@@ -94,3 +94,11 @@ def test_reading_without_prefix_gradients_gives_the_same_text(trainer: Trainer) 
         full, blind = attention_masks(batch.block, trainer.n_prefix, trainer.n_visual)
         _, hidden = trainer._decode(embeds, full, blind, trainer._positions(batch), stop=None)
     torch.testing.assert_close(text, hidden[:, trainer.n_prefix :], atol=2e-5, rtol=1e-4)
+
+
+def test_the_cosine_by_hand() -> None:
+    # warm-up: step 29 of 60 is half of the peak, and the cosine has hardly begun
+    assert cosine(29, 0, 10_000, 1.0) == pytest.approx(30 / 60, abs=1e-4)
+    # half way the cosine is 0.5: 0.02 + 0.98 * 0.5
+    assert cosine(1500, 1000, 2000, 2.0) == pytest.approx(2 * 0.51)
+    assert cosine(2000, 1000, 2000, 2.0) == pytest.approx(2 * 0.02)
