@@ -226,6 +226,12 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
+def _log_attention(query: Tensor, key: Tensor, mask: Tensor, rows: Tensor, at: Tensor) -> Tensor:
+    """Log attention [n, heads, L] of the queries at text positions `at` of the batch rows `rows`; -inf where masked."""
+    scores = torch.einsum("nhd,nhld->nhl", query[rows, :, at], key[rows]) / query.shape[-1] ** 0.5
+    return scores.masked_fill(~mask[rows, :, at], float("-inf")).log_softmax(-1)
+
+
 def widen(layers: nn.ModuleList) -> None:
     """Start layers with matrices of deviation 1/sqrt(fan-in), twice that where they write into the residual.
 
@@ -361,8 +367,7 @@ class Trainer:
         if not len(rows):
             return torch.zeros(())
         at = batch.last[rows, cols]
-        scores = torch.einsum("nhd,nhld->nhl", query[rows, :, at], key[rows]) / query.shape[-1] ** 0.5
-        logs = scores.masked_fill(~mask[rows, :, at], float("-inf")).log_softmax(-1)
+        logs = _log_attention(query, key, mask, rows, at)
         right = self.n_prefix + batch.options[rows, cols, batch.correct[rows, cols]]
         return -logs[torch.arange(len(rows)), :, right].mean()
 
@@ -392,13 +397,11 @@ class Trainer:
         readers = torch.cat([batch.last[..., None], batch.options], -1)  # [B, K, 4]
         rows, cols, which = (readers >= 0).nonzero(as_tuple=True)
         at = readers[rows, cols, which]
-        scores = torch.einsum("nhd,nhld->nhl", query[rows, :, at], key[rows]) / query.shape[-1] ** 0.5
-        scores = scores.masked_fill(~mask[rows, :, at], float("-inf"))
         target = torch.zeros(len(rows), key.shape[2])
         target[:, 0] = 1.0
         target[:, self.n_prefix - self.n_visual : self.n_prefix] = batch.relevant[rows, cols].float()
         target = target / target.sum(-1, keepdim=True)
-        allowed = scores.log_softmax(-1).masked_fill(~mask[rows, :, at], 0.0)
+        allowed = _log_attention(query, key, mask, rows, at).masked_fill(~mask[rows, :, at], 0.0)
         entropy = -(target * target.clamp_min(1e-9).log()).sum(-1).mean()
         return -(target[:, None] * allowed).sum(-1).mean() - entropy
 
@@ -457,7 +460,7 @@ class Trainer:
         lr_of: Callable[[int], float],
         loss_of: Callable[[Batch, int], tuple[Tensor, dict[str, float]]],
     ) -> None:
-        """AdamW with warm-up and cosine decay; logs every 20 steps, saves a checkpoint every 100."""
+        """AdamW at the rates of `lr_of`; logs every 20 steps, saves a checkpoint every 100."""
         optimiser = torch.optim.AdamW(self.parameters(), lr=lr_of(0), betas=(0.9, 0.98), weight_decay=0.01)
         state = self.load(name, optimiser)
         first = state + 1 if state is not None else 0
