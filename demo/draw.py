@@ -13,6 +13,9 @@ from demo.world import BASE_PX, Placement, Scene, camera_offset, placements
 HUES = {"red": 0.0, "green": 0.36, "blue": 0.60, "yellow": 0.145, "purple": 0.79}
 MARGIN = 0.05  # the background is drawn this much larger on each side, so that the camera can move over it
 SUPERSAMPLE = 3
+# A cube seen from above one edge: six corners of its outline and the near corner of its top face.
+CUBE_OUTLINE = ((0.5, 0.0), (0.97, 0.22), (0.97, 0.78), (0.5, 1.0), (0.03, 0.78), (0.03, 0.22))
+CUBE_NEAR = (0.5, 0.44)
 
 Rgb = tuple[int, int, int]
 
@@ -33,7 +36,7 @@ def _silhouette(draw: ImageDraw.ImageDraw, shape: str, size: int, fill: int | Rg
     if shape == "ball":
         draw.ellipse((0, 0, edge, edge), fill=fill)
     elif shape == "cube":
-        draw.rectangle((size * 0.06, size * 0.06, size * 0.94, size * 0.94), fill=fill)
+        draw.polygon([(x * size, y * size) for x, y in CUBE_OUTLINE], fill=fill)
     elif shape == "cone":
         draw.polygon([(size / 2, 0), (edge, edge), (0, edge)], fill=fill)
     elif shape == "star":
@@ -62,9 +65,14 @@ def _solid_sprite(shape: str, hue: float, texture: str, size: int) -> Image.Imag
             cx, cy, r = (k % 4 + 0.5) * big / 4, (k // 4 + 0.5) * big / 4, big / 22
             draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=dark)
     if shape == "cube":
-        draw.rectangle((big * 0.06, big * 0.06, big * 0.94, big * 0.22), fill=_rgb(hue, 0.6, 0.98))
+        top, east, south_east, south, _, west = CUBE_OUTLINE
+        for face, colour in (
+            ((west, top, east, CUBE_NEAR), _rgb(hue, 0.5, 1.0)),
+            ((CUBE_NEAR, east, south_east, south), _rgb(hue, 0.92, 0.55)),
+        ):
+            draw.polygon([(x * big, y * big) for x, y in face], fill=colour)
     if shape == "ball":
-        draw.ellipse((big * 0.22, big * 0.16, big * 0.42, big * 0.34), fill=_rgb(hue, 0.35, 1.0))
+        draw.ellipse((big * 0.18, big * 0.12, big * 0.48, big * 0.42), fill=_rgb(hue, 0.3, 1.0))
     rim = Image.new("RGB", (big, big), _rgb(hue, 0.9, 0.38))
     inner = Image.new("L", (big, big), 0)
     shrunk = max(round(big * 0.93), 1)
@@ -235,10 +243,10 @@ class Painter:
                 draw.line((x, cy - 0.8 * ry + slide, x, cy - 0.1 * ry + slide), fill=look.sleeve, width=1)
         elif p.pose == "tap":
             tip = (cx, cy + slide)
-            knuckle = (cx + side * 0.75 * rx, cy - 0.35 * ry + slide)
+            knuckle = (cx + side * 0.85 * rx, cy - 0.75 * ry + slide)
             draw.line((*wrist, *knuckle), fill=look.skin, width=thick)
-            draw.line((*knuckle, *tip), fill=look.skin, width=max(thick // 2, 2))
-            r = 0.36 * unit
+            draw.line((*knuckle, *tip), fill=look.skin, width=max(round(0.75 * thick), 2))
+            r = 0.55 * unit
             draw.ellipse((knuckle[0] - r, knuckle[1] - r, knuckle[0] + r, knuckle[1] + r), fill=look.skin)
         else:
             base = cy + 0.82 * ry + slide

@@ -308,7 +308,7 @@ def _draw_tabletop(
                 shape=asked_shape if i in of_shape else other_shapes[int(rng.integers(3))],
                 x=x,
                 y=y,
-                size_px=float(rng.uniform(44, 62)),
+                size_px=float(rng.uniform(50, 60)),
                 texture=("plain", "stripes", "dots")[int(rng.integers(3))],
                 hue_shift=float(rng.uniform(-0.025, 0.025)),
                 phase=float(rng.uniform(0, 2 * np.pi)),
