@@ -11,6 +11,7 @@ A rank's arrays are as long as the rows that it might have written; the log says
 which Zarr lacks, is stored as uint16 with the attribute `logical_dtype`. Writing is in `collect.store_writer`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,10 +153,15 @@ class ActivationStore:
         """`VideoVlm.describe` of the model that was collected."""
         return self._manifest["model"]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the model that was collected."""
-        return self.model["fingerprint"]
+        """Hash of what is stored: the model's fingerprint, every video's frames and rows, and every site's moments."""
+        content = {
+            "model": self.model["fingerprint"],
+            "videos": [[v.video_id, v.row_start, v.row_stop, v.grid.frame_ids.tolist()] for v in self.videos],
+            "moments": [{site: moments.to_json() for site, moments in rank.moments.items()} for rank in self._ranks],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def failures(self) -> tuple[Failure, ...]:

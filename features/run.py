@@ -159,7 +159,7 @@ def _check_match(store: ActivationStore, sae: Sae, sae_folder: Path) -> None:
             f"{sae_folder} was trained on site {sae.site!r}, which {store.folder} does not hold "
             f"({', '.join(store.sites)}): collect that site, or name another SAE with --sae."
         )
-    if sae.model_fingerprint and sae.model_fingerprint != store.fingerprint:
+    if sae.model_fingerprint and sae.model_fingerprint != store.model["fingerprint"]:
         raise UserError(
             f"{sae_folder} was trained on another model than {store.folder} was collected from: "
             "name another SAE with --sae, or train one on this run."

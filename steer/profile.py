@@ -194,14 +194,17 @@ def _table(
 def pick_site(table: pd.DataFrame) -> str:
     """Return the latest site that keeps half of the projector's fall in the margin of all counting questions.
 
-    Where replacing the video costs nothing even at the projector, the model does not use it: the projector is returned
-    and a warning logged.
+    The fall must also be beyond chance there: its 95 % interval over videos lies above zero. Where that holds at no
+    site, the model does not use the video: the projector is returned and a warning logged.
     """
     rows = table[table["kind"] == "all counting"].sort_values("depth", kind="stable")
-    if rows["fall_share"].isna().all():
-        logger.warning("replacing the visual tokens costs no margin at any site: the counts are not read off the video")
+    good = rows[(rows["fall_share"] >= KEPT_SHARE) & (rows["fall_low"] > 0)]
+    if good.empty:
+        logger.warning(
+            "replacing the visual tokens costs no margin beyond chance at any site: the counts are not read off the video"
+        )
         return FIRST_SITE
-    return str(rows[rows["fall_share"] >= KEPT_SHARE]["site"].iloc[-1])
+    return str(good["site"].iloc[-1])
 
 
 def describe(table: pd.DataFrame) -> str:

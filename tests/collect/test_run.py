@@ -79,7 +79,7 @@ def test_manifest_says_what_was_collected(finished: Path, vlm: VideoVlm) -> None
     store = ActivationStore.open(finished)
     assert store.sites == ("projector", "resid/1")
     assert store.n_tokens == 10 * 128
-    assert store.fingerprint == vlm.fingerprint
+    assert store.model["fingerprint"] == vlm.fingerprint
     (failure,) = store.failures
     assert (failure.index, failure.video_id) == (3, "v03")
     assert "v03.mp4 cannot be decoded as a video" in failure.reason

@@ -7,7 +7,7 @@ import torch
 import zarr
 
 from collect.errors import UserError
-from collect.store import ActivationStore
+from collect.store import MANIFEST_NAME, ActivationStore
 from tests.collect.store_files import SITES, residuals_of, write_store
 
 LENGTHS = (3, 0, 7, 1, 5)  # time steps of three tokens; the second video fails
@@ -105,6 +105,17 @@ def test_moments_are_those_of_all_rows(folder: Path) -> None:
         assert np.allclose(moments.mean, rows.mean(axis=0))
         assert np.allclose(moments.second_moment, (rows**2).mean(axis=0))
         assert moments.median_norm == pytest.approx(np.median(np.linalg.norm(rows, axis=1)), rel=0.1)
+
+
+def test_the_fingerprint_follows_the_content(folder: Path, copy: Path, tmp_path: Path) -> None:
+    known = ActivationStore.open(folder).fingerprint
+    assert ActivationStore.open(copy).fingerprint == known
+    other = write_store(tmp_path / "other", [3, 5])
+    assert ActivationStore.open(other).fingerprint != known
+    manifest = json.loads((copy / MANIFEST_NAME).read_text())
+    manifest["model"]["fingerprint"] = "another"
+    (copy / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert ActivationStore.open(copy).fingerprint != known
 
 
 def test_several_ranks_are_read_in_the_order_of_the_manifest(folder: Path, copy: Path) -> None:

@@ -62,9 +62,9 @@ def test_replacing_touches_visual_tokens_only() -> None:
     assert torch.equal(hidden[:, 0], case.laid.hidden[:, 0])
 
 
-def _shares(**shares: float | None) -> pd.DataFrame:
+def _shares(low: float = 0.1, **shares: float | None) -> pd.DataFrame:
     rows = [
-        {"site": site.replace("_", "/"), "depth": depth, "kind": "all counting", "fall_share": share}
+        {"site": site.replace("_", "/"), "depth": depth, "kind": "all counting", "fall_share": share, "fall_low": low}
         for depth, (site, share) in enumerate(shares.items())
     ]
     return pd.DataFrame(rows).astype({"fall_share": "float64"})
@@ -77,6 +77,11 @@ def test_the_latest_site_that_keeps_half_is_picked() -> None:
 
 def test_a_model_that_does_not_use_the_video_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert pick_site(_shares(projector=None, resid_0=None)) == "projector"
+    assert "not read off the video" in caplog.text
+
+
+def test_a_fall_that_may_be_chance_gets_a_warning_too(caplog: pytest.LogCaptureFixture) -> None:
+    assert pick_site(_shares(low=-0.01, projector=1.0, resid_0=0.9)) == "projector"
     assert "not read off the video" in caplog.text
 
 

@@ -74,7 +74,8 @@ def test_writes_the_files_of_an_sae_and_how_it_came_about(run_folder: Path) -> N
     assert folder == run_folder / "sae" / "files"
     assert {path.name for path in folder.iterdir()} == {*SAE_FILES, "config.json", "metrics.jsonl", "checkpoints"}
     sae = load_sae(folder)
-    assert (sae.site, sae.fingerprint, sae.model_fingerprint, sae.k, sae.d_sae) == (SITE, "f00d", "f00d", 2, 64)
+    assert (sae.site, sae.model_fingerprint, sae.k, sae.d_sae) == (SITE, "f00d", 2, 64)
+    assert sae.fingerprint == ActivationStore.open(run_folder / "activations").fingerprint
     summary = read_summary(folder)
     assert summary["n_train_tokens"] + summary["held_out"]["n_tokens"] == 40 * VIDEO_TOKENS
     assert summary["n_training_tokens"] == summary["n_steps"] * 128
