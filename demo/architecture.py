@@ -39,6 +39,7 @@ class Size:
     pooling: int
     vision_width: int
     vision_layers: int
+    vision_heads: int
     width: int
     mlp_width: int
     layers: int
@@ -58,6 +59,7 @@ SIZES = {
         pooling=2,
         vision_width=32,
         vision_layers=1,
+        vision_heads=2,
         width=48,
         mlp_width=96,
         layers=3,
@@ -68,8 +70,9 @@ SIZES = {
         image_px=112,
         patch_px=14,
         pooling=1,
-        vision_width=96,
-        vision_layers=2,
+        vision_width=128,
+        vision_layers=3,
+        vision_heads=4,
         width=128,
         mlp_width=384,
         layers=6,
@@ -122,7 +125,7 @@ def build_model(size: Size, seed: int) -> PerceptionLMForConditionalGeneration:
             "hidden_size": size.vision_width,
             "intermediate_size": 2 * size.vision_width,
             "num_hidden_layers": size.vision_layers,
-            "num_attention_heads": 2,
+            "num_attention_heads": size.vision_heads,
             "image_size": size.image_px,
             "patch_size": size.patch_px,
             "vision_use_head": False,

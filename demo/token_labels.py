@@ -33,6 +33,15 @@ HAPPENED = (
     "first sight of a cup",
     "cup with the ball",
 )
+# What a question can be about: the HAPPENED labels that are counted, and what the other questions need.
+ASKED = (
+    *HAPPENED[:-1],
+    "lamp",
+    "mug",
+    "any action begins",
+    "last first sight of a toy",
+    "cup with the ball at the end",
+)
 _SEEN = {name: i for i, name in enumerate(SEEN)}
 _HAPPENED = {name: i for i, name in enumerate(HAPPENED)}
 
@@ -116,35 +125,41 @@ def _label_one(
             happened[(*cell, _HAPPENED[f"first sight of a {toy.shape}"])] = True
 
 
-def relevant_tokens(item: Item, scene: Scene, seen: np.ndarray, happened: np.ndarray) -> np.ndarray:
-    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts as many as there are.
-
-    Args:
-        item: the question.
-        scene: its scene.
-        seen: SEEN labels of the scene.
-        happened: HAPPENED labels of the scene.
-    """
-    by_kind = {
+def asked_about(item: Item, scene: Scene) -> str:
+    """Which of `ASKED` a question is about: what its answer has to be read from."""
+    return {
         "toys of a colour": f"first sight of a {scene.asked_colour} toy",
         "toys of a shape": f"first sight of a {scene.asked_shape}",
         "actions": f"{scene.asked_action} begins",
         "lamp": "lamp turns on",
         "cups": "first sight of a cup",
         "swaps": "swap begins",
-    }
-    if item.kind in by_kind:
-        return happened[..., _HAPPENED[by_kind[item.kind]]]
-    if item.kind == "lamp colour":
-        return seen[..., _SEEN["lamp"]]
-    if item.kind == "mug place":
-        return seen[..., _SEEN["mug"]]
-    if item.kind == "which action":
+        "lamp colour": "lamp",
+        "mug place": "mug",
+        "which action": "any action begins",
+        "last toy": "last first sight of a toy",
+        "hidden ball": "cup with the ball at the end",
+    }[item.kind]
+
+
+def relevant_tokens(asked: str, seen: np.ndarray, happened: np.ndarray) -> np.ndarray:
+    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts as many as there are.
+
+    Args:
+        asked: one of `ASKED`.
+        seen: SEEN labels of the scene.
+        happened: HAPPENED labels of the scene.
+    """
+    if asked in ("lamp", "mug"):
+        return seen[..., _SEEN[asked]]
+    if asked == "any action begins":
         return np.asarray(happened[..., [_HAPPENED[f"{k} begins"] for k in ACTIONS]].any(-1))
-    if item.kind == "last toy":
+    if asked == "last first sight of a toy":
         sights = np.asarray(happened[..., : len(COLOURS)].any(-1))
         latest = np.nonzero(sights)[0].max()
         return sights & (np.arange(len(happened)) == latest)[:, None, None]
-    ball = happened[..., _HAPPENED["cup with the ball"]].copy()
-    ball[:-1] = False
-    return ball
+    if asked == "cup with the ball at the end":
+        ball = happened[..., _HAPPENED["cup with the ball"]].copy()
+        ball[:-1] = False
+        return ball
+    return happened[..., _HAPPENED[asked]]
