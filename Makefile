@@ -33,9 +33,11 @@ types: $(VENV)/.installed-dev  ## pyright
 contracts: $(VENV)/.installed-dev  ## which package may import which
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev  ## run every benchmark
-	@set -e; for file in $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py)); do \
-		$(BIN)/python -m benchmarks.$$(basename $$file .py); done
+bench: $(VENV)/.installed-dev  ## run every benchmark and refresh benchmarks/README.md
+	@set -e; for file in $(filter-out benchmarks/__init__.py benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
+		name=$$(basename $$file .py); \
+		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; done
+	$(BIN)/python -m benchmarks.harness
 
 clean:  ## remove the environment and caches, but no runs
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
