@@ -102,7 +102,8 @@ class Batch:
 
     def with_options(self) -> tuple[Tensor, Tensor]:
         """Video and block number of the questions that offer options."""
-        return (self.options[..., 0] >= 0).nonzero(as_tuple=True)
+        rows, blocks = (self.options[..., 0] >= 0).nonzero(as_tuple=True)
+        return rows, blocks
 
     def readers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Video, block and text position of every block's last token and option words: those that need the answer."""
@@ -368,7 +369,7 @@ class Trainer:
         """Final text states [B, T, d], with the prefix run without gradients, and the guiding losses."""
         mask = attention_mask(batch.block, self.n_prefix)[:, :, self.n_prefix :]
         position = self.positions(batch)
-        prefixes = self.prefix_states(batch.videos, position[:, : self.n_prefix])
+        prefixes = self.prefix_states(batch.videos)
         text = self.model.get_input_embeddings()(batch.ids)
         cos, sin = (x[:, None] for x in self.decoder.rotary_emb(text, position))
         parts: dict[str, Tensor] = {}
@@ -481,7 +482,7 @@ class Trainer:
         return out
 
     @torch.no_grad()
-    def prefix_states(self, videos: Tensor, position: Tensor) -> list[Tensor]:
+    def prefix_states(self, videos: Tensor) -> list[Tensor]:
         """The prefix's residuals before every layer, [B, n_prefix, d] each."""
         words = self.word_states()
         early = [
@@ -541,8 +542,7 @@ class Trainer:
     ) -> None:
         """Train the modules `trained` and the heads: Muon for matrices inside, AdamW for the rest.
 
-        Every batch comes from its own seed, so that a resumed
-        run sees the same ones.
+        Every batch comes from its own seed, so that a resumed run sees the same ones.
         """
         self.model.requires_grad_(False)
         for module in trained:

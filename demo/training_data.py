@@ -104,9 +104,7 @@ class Pool:
             seen, happened = (labels[0].reshape(shape) for labels in self.labels(np.array([video])))
             asked = [(item, asked_about(item, scene)) for item in items(scene)]
             self._questions[video] = [
-                Question(
-                    item=item, asked=ASKED.index(name), relevant=relevant_tokens(name, seen, happened).reshape(-1)
-                )
+                Question(item=item, asked=ASKED.index(name), relevant=relevant_tokens(name, seen, happened).reshape(-1))
                 for item, name in asked
             ]
         return self._questions[video]
@@ -142,7 +140,7 @@ def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """K question blocks about each of B videos, packed into T text positions a video. Positions of -1 stand for none."""
+    """K question blocks about each of B videos, packed into T text positions a video; position -1 stands for none."""
 
     ids: np.ndarray  # [B, T]
     block: np.ndarray  # [B, T] block number, -1 = padding

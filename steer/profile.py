@@ -201,7 +201,7 @@ def pick_site(table: pd.DataFrame) -> str:
     good = rows[(rows["fall_share"] >= KEPT_SHARE) & (rows["fall_low"] > 0)]
     if good.empty:
         logger.warning(
-            "replacing the visual tokens costs no margin beyond chance at any site: the counts are not read off the video"
+            "replacing the visual tokens costs no margin beyond chance at any site: counts are not read off the video"
         )
         return FIRST_SITE
     return str(good["site"].iloc[-1])

@@ -161,7 +161,12 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
             return trainer.see(batch)
 
         trainer.run_stage(
-            "see", steps=4, lr=0.01, trained=[trainer.tower], draw=lambda rng, _: trainer.draw_frames(rng), loss_of=loss_of
+            "see",
+            steps=4,
+            lr=0.01,
+            trained=[trainer.tower],
+            draw=lambda rng, _: trainer.draw_frames(rng),
+            loss_of=loss_of,
         )
         return trainer
 
