@@ -1,4 +1,4 @@
-"""The clip that a VLM is given: frames spread evenly over a video, with their ids and exact presentation times."""
+"""The clip that a VLM is given: some frames of a video, with their ids and exact presentation times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from collect.sampling import SLACK_S, FrameSampling
 from collect.video_file import DecodeError, read_frames
 
 
@@ -43,34 +44,57 @@ def sample_ids(n_available: int, n_frames: int) -> Int64[np.ndarray, " frame"]:
     return np.round(np.linspace(0, n_available - 1, n_frames)).astype(np.int64)
 
 
-def decode_clip(path: Path, video_id: str, n_frames: int = 8, cut_frame: int | None = None) -> Clip:
-    """Decode evenly spread frames of a video.
+def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:
+    """Pick frame ids.
+
+    Args:
+        sampling: the rule.
+        times_s: presentation times of the frames to choose from, ascending from 0.
+
+    Returns:
+        Ids in the order in which the model is to see them; where the rule names them, some may not be there.
+    """
+    if sampling.ids is not None:
+        return np.array(sampling.ids, dtype=np.int64)
+    if sampling.fps is None:
+        return sample_ids(len(times_s), sampling.n_at_most)
+    n = sampling.n_by_rate(float(times_s[-1]))
+    if n > sampling.max_n:
+        return sample_ids(len(times_s), sampling.max_n)
+    # The frame on the screen at each time: the last one that is not later.
+    wanted_s = np.arange(n) / sampling.fps + SLACK_S
+    return np.searchsorted(times_s, wanted_s, side="right").astype(np.int64) - 1
+
+
+def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_frame: int | None = None) -> Clip:
+    """Decode some frames of a video.
 
     Args:
         path: the video file.
         video_id: name of the video in its dataset.
-        n_frames: frames of the clip, the first and the last of the video included.
+        frames: which ones; a number stands for that many, evenly spread, the first and the last included.
         cut_frame: use only the frames before this one; None or a number below 1 uses all.
 
     Raises:
-        DecodeError: the file is missing, is not a video, has no frames, or is damaged where a frame is wanted.
+        DecodeError: the file is missing, is not a video, has no frames, is damaged where a frame is wanted, or lacks a
+            frame that `frames` names.
     """
+    sampling = FrameSampling(n=frames) if isinstance(frames, int) else frames
+    n_cut = cut_frame if cut_frame is not None and cut_frame > 0 else None
 
-    def choose(n: int) -> Int64[np.ndarray, " frame"]:
-        return sample_ids(min(n, cut_frame) if cut_frame is not None and cut_frame > 0 else n, n_frames)
+    def choose(times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:
+        allowed_s = times_s[:n_cut]
+        return _present(path, choose_ids(sampling, allowed_s), len(allowed_s), " before its cut" if n_cut else "")
 
-    frames = read_frames(path, choose)
-    n_available = len(frames.all_times_s)
-    if cut_frame is not None and cut_frame > 0:
-        n_available = min(n_available, cut_frame)
+    found = read_frames(path, choose)
     return Clip(
         video_id=video_id,
         path=path,
-        frames=frames.pixels,
-        times_s=frames.all_times_s[frames.ids],
-        frame_ids=frames.ids,
-        frame_rate=frames.frame_rate,
-        n_frames=n_available,
+        frames=found.pixels,
+        times_s=found.all_times_s[found.ids],
+        frame_ids=found.ids,
+        frame_rate=found.frame_rate,
+        n_frames=len(found.all_times_s[:n_cut]),
     )
 
 
@@ -80,13 +104,9 @@ def decode_frames(path: Path, ids: Sequence[int]) -> UInt8[np.ndarray, "frame he
     Raises:
         DecodeError: as for `decode_clip`, and where an id is not one of the video's frames.
     """
-    wanted = np.asarray(ids, dtype=np.int64)
 
-    def choose(n: int) -> Int64[np.ndarray, " frame"]:
-        outside = wanted[(wanted < 0) | (wanted >= n)]
-        if len(outside):
-            raise DecodeError(f"{path} has no frame {int(outside[0])}: it has {n} frames; ask for one of them.")
-        return wanted
+    def choose(times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:
+        return _present(path, np.asarray(ids, dtype=np.int64), len(times_s))
 
     return read_frames(path, choose).pixels
 
@@ -94,3 +114,10 @@ def decode_frames(path: Path, ids: Sequence[int]) -> UInt8[np.ndarray, "frame he
 def frame_at(path: Path, frame_id: int) -> UInt8[np.ndarray, "height width 3"]:
     """Decode one frame as RGB in display orientation; raises as `decode_frames`."""
     return decode_frames(path, [frame_id])[0]
+
+
+def _present(path: Path, ids: Int64[np.ndarray, " frame"], n: int, of_what: str = "") -> Int64[np.ndarray, " frame"]:
+    outside = ids[(ids < 0) | (ids >= n)]
+    if len(outside):
+        raise DecodeError(f"{path} has no frame {int(outside[0])}: it has {n} frames{of_what}; ask for one of them.")
+    return ids

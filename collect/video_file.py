@@ -77,12 +77,16 @@ class Frames:
     frame_rate: float
 
 
-def read_frames(path: Path, choose: Callable[[int], Int64[np.ndarray, " frame"]]) -> Frames:
-    """Decode the frames that `choose` picks once it is told how many there are.
+Choose = Callable[[Float64[np.ndarray, " n_available"]], Int64[np.ndarray, " frame"]]
+"""Times of all frames in seconds from the first one -> ids of the wanted ones, in any order and with repetitions."""
+
+
+def read_frames(path: Path, choose: Choose) -> Frames:
+    """Decode the frames that `choose` picks once it is told the times of all.
 
     Args:
         path: the video file.
-        choose: number of frames -> ids of the wanted ones, in any order and with repetitions.
+        choose: times of all frames -> ids of the wanted ones, in any order and with repetitions.
 
     Raises:
         DecodeError: the file is missing, is not a video, has no frames, or is damaged where a frame is wanted.
@@ -125,7 +129,7 @@ def _decode_few(
     path: Path,
     stream: VideoStream,
     packets: Sequence[VideoPacket],
-    choose: Callable[[int], Int64[np.ndarray, " frame"]],
+    choose: Choose,
 ) -> Frames | None:
     """Decode the wanted groups of pictures only; None where the packets do not tell which those are."""
     shown = [packet.pts for packet in packets if not packet.is_discard]
@@ -138,7 +142,8 @@ def _decode_few(
     ):
         return None
     order = np.sort(np.array(shown, dtype=np.int64))
-    ids = choose(len(order))
+    times_s = _times_s(order, stream.time_base)
+    ids = choose(times_s)
     wanted_pts = {int(order[i]) for i in ids}
     images: dict[int, UInt8[np.ndarray, "height width 3"]] = {}
     for frame in _wanted_groups(path, stream, packets, wanted_pts):
@@ -149,7 +154,7 @@ def _decode_few(
     return Frames(
         pixels=np.stack([images[int(order[i])] for i in ids]),
         ids=ids,
-        all_times_s=_times_s(order, stream.time_base),
+        all_times_s=times_s,
         frame_rate=_frame_rate(stream),
     )
 
@@ -190,14 +195,18 @@ def _group_ranges(packets: Sequence[VideoPacket], wanted_pts: set[int]) -> list[
     return ranges
 
 
-def _decode_all(path: Path, choose: Callable[[int], Int64[np.ndarray, " frame"]]) -> Frames:
+def _decode_all(path: Path, choose: Choose) -> Frames:
     """Decode everything: once to count what decodes, once more for the wanted frames."""
     with _opened(path) as (container, stream):
         pts = [frame.pts for frame in _good_frames(path, container, stream)]
         time_base, rate = stream.time_base, _frame_rate(stream)
     if not pts:
         raise _damaged(path, "no frame decodes")
-    ids = choose(len(pts))
+    times_s = np.arange(len(pts)) / rate
+    known = np.array([p for p in pts if p is not None], dtype=np.int64)
+    if len(known) == len(pts) and time_base is not None and np.all(np.diff(known) > 0):
+        times_s = _times_s(known, time_base)
+    ids = choose(times_s)
     wanted = {int(i) for i in ids}
     images: dict[int, UInt8[np.ndarray, "height width 3"]] = {}
     with _opened(path) as (container, stream):
@@ -206,10 +215,6 @@ def _decode_all(path: Path, choose: Callable[[int], Int64[np.ndarray, " frame"]]
                 images[i] = _image(frame)
     if len({image.shape for image in images.values()}) > 1:
         raise _damaged(path, "its frames change size")
-    times_s = np.arange(len(pts)) / rate
-    known = np.array([p for p in pts if p is not None], dtype=np.int64)
-    if len(known) == len(pts) and time_base is not None and np.all(np.diff(known) > 0):
-        times_s = _times_s(known, time_base)
     return Frames(pixels=np.stack([images[int(i)] for i in ids]), ids=ids, all_times_s=times_s, frame_rate=rate)
 
 

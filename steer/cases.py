@@ -92,7 +92,7 @@ def clip_prefix(vlm: VideoVlm, video: Video, n_frames: int) -> Prefix:
     Raises:
         UserError: the video cannot be decoded.
     """
-    clip = decode_clip(_file(video), video.video_id, n_frames=n_frames, cut_frame=video.cut_frame)
+    clip = decode_clip(_file(video), video.video_id, n_frames, video.cut_frame)
     return vlm.with_features([vlm.prefix(clip)])[0]
 
 

@@ -35,14 +35,14 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
 def test_variable_frame_rate_gives_true_times(tmp_path: Path) -> None:
     times_ms = [0, 40, 50, 400, 1000, 1010]
     video = write_video(tmp_path / "vfr.mp4", numbered(6), times_ms=times_ms, options={"crf": "4"})
-    clip = decode_clip(video, "vfr", n_frames=6)
+    clip = decode_clip(video, "vfr", frames=6)
     assert np.allclose(clip.times_s * 1000, times_ms, atol=0.5)
     assert [number_of(f) for f in clip.frames] == [0, 1, 2, 3, 4, 5]
 
 
 def test_times_count_from_the_first_frame(tmp_path: Path) -> None:
     video = write_video(tmp_path / "late.mkv", numbered(3), times_ms=[500, 600, 800], options={"crf": "4"})
-    assert np.allclose(decode_clip(video, "late", n_frames=3).times_s, [0.0, 0.1, 0.3])
+    assert np.allclose(decode_clip(video, "late", frames=3).times_s, [0.0, 0.1, 0.3])
 
 
 # The marker stands at the top left before rotation; where it goes follows from ISO 14496-12's x' = a x + c y.
@@ -62,7 +62,7 @@ def test_rotation_metadata_is_applied(
     image[:16, :16] = 255
     video = write_video(tmp_path / "r.mp4", [image] * 2, options=EXACT)
     rotate_header(video, matrix)
-    frame = decode_clip(video, "r", n_frames=1).frames[0]
+    frame = decode_clip(video, "r", frames=1).frames[0]
     assert frame.shape[:2] == ((48, 80) if matrix[0] else (80, 48))
     rows = slice(0, 12) if corner[0] == "top" else slice(-12, None)
     cols = slice(0, 12) if corner[1] == "left" else slice(-12, None)
@@ -74,14 +74,14 @@ def test_rotation_metadata_is_applied(
 def test_other_codecs_and_containers(tmp_path: Path, codec: str, suffix: str) -> None:
     options = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx-vp9" else {"qmin": "1", "qmax": "2"}
     video = write_video(tmp_path / f"v{suffix}", numbered(12), codec=codec, options=options)
-    clip = decode_clip(video, "v", n_frames=3)
+    clip = decode_clip(video, "v", frames=3)
     assert clip.frame_ids.tolist() == [0, 6, 11]  # 5.5 rounds to even
     assert [number_of(f) for f in clip.frames] == [0, 6, 11]
 
 
 def test_a_size_that_no_codec_block_divides(tmp_path: Path) -> None:
     video = write_video(tmp_path / "odd.mp4", numbered(3, height=50, width=70), options={"crf": "4"})
-    assert decode_clip(video, "odd", n_frames=2).frames.shape == (2, 50, 70, 3)
+    assert decode_clip(video, "odd", frames=2).frames.shape == (2, 50, 70, 3)
 
 
 def test_probe_reads_the_header(video: Path) -> None:
@@ -91,7 +91,7 @@ def test_probe_reads_the_header(video: Path) -> None:
 
 def _assert_refused(path: Path, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason) as info:
-        decode_clip(path, "bad", n_frames=8)
+        decode_clip(path, "bad", frames=8)
     assert str(path) in str(info.value)
     assert "replace the file" in str(info.value) or "check the path" in str(info.value)
 

@@ -55,7 +55,7 @@ class VideoVlmTests:
         t, row, col = blank.coords()[k]
         frame = int(blank.frame_ids[t])
         paths = painted_pair(tmp_path, height=height, width=width, box=blank.box(int(row), int(col)), frame=frame)
-        prefixes = [vlm.prefix(decode_clip(path, "v", n_frames=N_FRAMES)) for path in paths]
+        prefixes = [vlm.prefix(decode_clip(path, "v", N_FRAMES)) for path in paths]
         plain, painted = vlm.visual_residuals(prefixes, ["projector"])["projector"]
         assert int((painted - plain).norm(dim=1).argmax()) == k
 

@@ -37,7 +37,7 @@ def test_a_decoded_frame_is_the_drawn_one(tiny_world: Path, world_config: WorldC
     for video in load_dataset(tiny_world).videos[:3]:
         scene = scene_of(video.video_id, world_config)
         assert video.path is not None
-        clip = decode_clip(video.path, video.video_id, n_frames=SAMPLES, cut_frame=video.cut_frame)
+        clip = decode_clip(video.path, video.video_id, SAMPLES, video.cut_frame)
         assert np.allclose(clip.times_s, scene.sample_times(), atol=1e-3)
         painter = Painter(scene)
         for frame, t in zip(clip.frames, clip.times_s, strict=True):
