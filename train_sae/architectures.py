@@ -1,145 +1,96 @@
-"""Weights of an SAE in training, and how each architecture selects the latents that stay active.
+"""Weights of an SAE in training: which tensors each architecture has, how they begin, which of them are trained.
 
 Here both matrices are held as `[d_sae, d_in]` rows, so that sparse work reads and writes whole rows; `export` turns the
-encoder into SAELens's orientation. Selections are sparse: nothing here makes a dense `[batch, d_sae]` activation.
+encoder into SAELens's orientation.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from train_sae.config import Architecture
+from train_sae.options import Options
+
+BATCH_TOPK_ARCHITECTURES: frozenset[Architecture] = frozenset(("batchtopk", "matryoshka_batchtopk", "frozen_decoder"))
+"""Those that select k latents a token on average over the batch, and are exported with one threshold for all."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The trained parameters, in units of the normalised input."""
+    """The parameters, in units of the normalised input."""
 
     enc: Float[Tensor, "d_sae d_in"]
-    """Encoder directions: row i is W_enc[:, i]."""
+    """Encoder directions: row i is W_enc[:, i]. In matching pursuit this is `dec` itself."""
     dec: Float[Tensor, "d_sae d_in"]
     """Decoder directions, of unit norm: row i is W_dec[i]."""
     b_enc: Float[Tensor, " d_sae"]
+    """Encoder bias; `b_gate` in a gated SAE, unused in matching pursuit."""
     b_dec: Float[Tensor, " d_in"]
+    threshold: Float[Tensor, " d_sae"] | None = None
+    """Of jumprelu: a latent is active where its pre-activation is above this."""
+    b_mag: Float[Tensor, " d_sae"] | None = None
+    """Of a gated SAE: bias of the magnitudes."""
+    r_mag: Float[Tensor, " d_sae"] | None = None
+    """Of a gated SAE: logarithm of the magnitudes' scale."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters by name."""
-        return {"enc": self.enc, "dec": self.dec, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        """The parameters by name, each once."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.enc is self.dec:
+            del found["enc"]
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Weights":
+        """The weights that `tensors` gave; other names are ignored.
+
+        Raises:
+            KeyError: a parameter is missing.
+        """
+        optional = {name: tensors[name] for name in ("threshold", "b_mag", "r_mag") if name in tensors}
+        dec = tensors["dec"]
+        return cls(tensors.get("enc", dec), dec, tensors["b_enc"], tensors["b_dec"], **optional)
 
 
-def initial_weights(b_dec: Float[Tensor, " d_in"], d_sae: int, seed: int) -> Weights:
+def initial_weights(
+    b_dec: Float[Tensor, " d_in"],
+    d_sae: int,
+    seed: int,
+    arch: Architecture = "topk",
+    options: Options | None = None,
+) -> Weights:
     """Random unit decoder directions, the encoder tied to them, no encoder bias.
 
     Args:
         b_dec: the mean of the normalised input, which makes a good decoder bias from the start.
         d_sae: number of latents.
         seed: seed of the directions; drawn on the CPU, so that every device starts from the same weights.
+        arch: architecture, which decides on the tensors beyond these.
+        options: settings of the architecture.
 
     Source: Gao et al. 2024 ("Scaling and evaluating sparse autoencoders"), appendix A.1.
     """
+    options = options or Options()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(d_sae, b_dec.shape[0], generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
     dec = directions.to(b_dec)
-    return Weights(enc=dec.clone(), dec=dec, b_enc=b_dec.new_zeros(d_sae), b_dec=b_dec.clone())
+    zeros = b_dec.new_zeros(d_sae)
+    return Weights(
+        enc=dec if arch == "matching_pursuit" else dec.clone(),
+        dec=dec,
+        b_enc=zeros.clone(),
+        b_dec=b_dec.clone(),
+        threshold=torch.full_like(zeros, options.jumprelu_init_threshold) if arch == "jumprelu" else None,
+        b_mag=zeros.clone() if arch == "gated" else None,
+        r_mag=zeros.clone() if arch == "gated" else None,
+    )
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which latents are active at each token of a batch and how strongly: a sparse matrix in CSR form."""
-
-    offsets: Int[Tensor, " rows_and_one"]
-    """The entries of token t are those from offsets[t] up to offsets[t + 1]."""
-    latents: Int[Tensor, " nnz"]
-    values: Float[Tensor, " nnz"]
-    """Latent activations, zero or more."""
-
-
-def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
-    """Select the k largest pre-activations of each token; a negative one counts as zero.
-
-    Every token has exactly k entries, of which some may be zero. `torch.topk` decides between equal values, as it does
-    in SAELens.
-    """
-    values, latents = pre.topk(k, dim=1, sorted=False)
-    offsets = torch.arange(0, values.numel() + 1, k, device=pre.device)
-    return Selection(offsets, latents.flatten(), values.flatten().relu())
-
-
-def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int, guess: Float[Tensor, ""] | None = None) -> Selection:
-    """Select the k × batch largest positive pre-activations of the whole batch.
-
-    Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
-    the first ones by (token, latent) are taken, so the selection is a function of the values alone.
-
-    Args:
-        pre: pre-activations.
-        k: active latents a token, on average over the batch.
-        guess: a guess of the smallest value that will be selected, such as the one of the last batches. It changes
-            nothing but the time: a good guess leaves few candidates to rank.
-
-    Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
-    """
-    n_tokens, d_sae = pre.shape
-    flat = pre.flatten()
-    wanted = k * n_tokens
-    chosen = flat.new_empty(0, dtype=torch.int64)
-    if guess is not None:
-        chosen = _positions(flat > 0.9 * guess.clamp(min=0))
-    if chosen.numel() < wanted:
-        chosen = _positions(flat > 0)
-    values = flat.index_select(0, chosen)
-    if chosen.numel() > wanted:
-        boundary = _kth_largest(values, wanted)
-        kept = values > boundary
-        ties = _positions(values == boundary)
-        kept[ties[: wanted - int(kept.sum())]] = True
-        kept = _positions(kept)
-        chosen, values = chosen.index_select(0, kept), values.index_select(0, kept)
-    tokens = chosen // d_sae
-    return Selection(_offsets(tokens, n_tokens), chosen - tokens * d_sae, values)
-
-
-@dataclass(frozen=True)
-class Transposed:
-    """A selection's entries in the order of their latents: the index of the backward pass."""
-
-    offsets: Int[Tensor, " latents_and_one"]
-    """The entries of latent i are those from offsets[i] up to offsets[i + 1]."""
-    tokens: Int[Tensor, " nnz"]
-    order: Int[Tensor, " nnz"]
-    """Position of each entry in the selection."""
-
-
-def transpose(selection: Selection, d_sae: int) -> Transposed:
-    """Order a selection's entries by latent and, within a latent, by token."""
-    order = selection.latents.argsort(stable=True)
-    return Transposed(_offsets(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
-
-
-def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
-    """The token of each entry."""
-    lengths = selection.offsets.diff()
-    tokens = torch.arange(lengths.numel(), device=lengths.device)
-    return tokens.repeat_interleave(lengths, output_size=selection.latents.numel())
-
-
-def _positions(mask: Bool[Tensor, " n"]) -> Int[Tensor, " nnz"]:
-    """Where a mask is true, in rising order."""
-    if mask.device.type == "cpu":  # numpy is twice as fast there
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.nonzero().squeeze(1)
-
-
-def _kth_largest(values: Float[Tensor, " n"], k: int) -> Float[Tensor, ""]:
-    """The k-th largest value."""
-    if values.device.type == "cpu" and values.dtype != torch.bfloat16:  # as above; numpy has no bfloat16
-        at = values.numel() - k
-        return values.new_tensor(np.partition(values.numpy(), at)[at])
-    return values.topk(k, sorted=False).values.min()
-
-
-def _offsets(groups: Int[Tensor, " nnz"], n_groups: int) -> Int[Tensor, " groups_and_one"]:
-    ends = torch.bincount(groups, minlength=n_groups).cumsum(0)
-    return torch.cat([ends.new_zeros(1), ends])
+def trained_names(arch: Architecture, weights: Weights) -> tuple[str, ...]:
+    """Names of the tensors that the training changes."""
+    fixed = {"frozen_decoder": "dec", "matching_pursuit": "b_enc"}.get(arch)
+    return tuple(name for name in weights.tensors() if name != fixed)

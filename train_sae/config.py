@@ -6,7 +6,16 @@ from typing import Literal
 
 from collect.errors import UserError
 
-Architecture = Literal["topk", "batchtopk"]
+Architecture = Literal[
+    "topk",
+    "batchtopk",
+    "matryoshka_batchtopk",
+    "jumprelu",
+    "gated",
+    "standard",
+    "matching_pursuit",
+    "frozen_decoder",
+]
 Precision = Literal["float32", "bfloat16"]
 
 _MAX_DEAD_TOKENS = 10_000_000

@@ -1,7 +1,8 @@
 """From trained weights to a folder that SAELens loads: `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`.
 
-TopK is exported as `topk`; BatchTopK as `jumprelu` with one threshold for all latents, as SAELens does. Only these
-registered architectures are written, since a folder of another one needs a plugin to load.
+BatchTopK, Matryoshka and the frozen-decoder baseline are exported as `jumprelu` with one threshold for all latents, as
+SAELens does; the others under their own names. Only architectures that SAELens registers are written, since a folder of
+another one needs a plugin to load.
 
 Source: sae_lens 6.54, `saes/sae.py` (`load_from_disk`), `saes/batchtopk_sae.py`, `training/sae_trainer.py`.
 """
@@ -16,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.artefact import write_atomic
-from train_sae.architectures import Weights
+from train_sae.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.config import Architecture
-from train_sae.normalize import fold
-from train_sae.sae import CFG_NAME, WEIGHTS_NAME, Sae
+from train_sae.normalize import Normalisation, fold
+from train_sae.options import Options
+from train_sae.sae import CFG_NAME, WEIGHTS_NAME, InferenceArchitecture, Sae
 from train_sae.tensor_file import save_tensors
 
 SPARSITY_NAME = "sparsity.safetensors"
@@ -34,37 +36,60 @@ def to_sae(
     *,
     arch: Architecture,
     k: int,
-    scale: float,
+    normalisation: Normalisation,
     threshold: float,
     metadata: Mapping[str, Any],
+    options: Options | None = None,
 ) -> Sae:
     """Fold the normalisation into trained weights and turn them into SAELens's orientation, in float32 on the CPU.
 
     Args:
-        weights: weights in units of the normalised input.
+        weights: weights in units of the normalised input; `TrainState.exported`.
         arch: architecture that they were trained with.
         k: active latents a token.
-        scale: the normalised input is so many times the raw one.
-        threshold: smallest activation that is selected on average; used by batchtopk only.
+        normalisation: what the trainer did to its input.
+        threshold: smallest activation that is selected on average; used by the BatchTopK family only.
         metadata: what is known about the SAE, for `cfg.json`.
+        options: settings of the architecture.
     """
-    folded = fold(weights, scale)
-    enc, dec, b_enc, b_dec = (tensor.detach().float().cpu() for tensor in folded.tensors().values())
+    folded = fold(weights, normalisation)
+    enc, dec, b_enc, b_dec = (tensor.float() for tensor in (folded.enc, folded.dec, folded.b_enc, folded.b_dec))
+    options, residual_threshold = options or Options(), 0.0
+    thresholds, gate = torch.zeros_like(b_enc), dict[str, Tensor]()
+    if arch in BATCH_TOPK_ARCHITECTURES:
+        thresholds = torch.full_like(b_enc, threshold)
+    elif folded.threshold is not None:
+        thresholds = folded.threshold.float()
+    elif folded.b_mag is not None and folded.r_mag is not None:
+        gate = {"b_gate": b_enc, "r_mag": folded.r_mag.float()}
+        b_enc = folded.b_mag.float()
+    if arch == "matching_pursuit":
+        residual_threshold = options.residual_threshold / normalisation.scale
     return Sae(
-        architecture="topk" if arch == "topk" else "jumprelu",
+        architecture=_inference_architecture(arch),
         k=k,
         W_enc=enc.T.contiguous(),
         W_dec=dec,
         b_enc=b_enc,
         b_dec=b_dec,
-        threshold=torch.full_like(b_enc, 0.0 if arch == "topk" else threshold),
+        threshold=thresholds,
+        **gate,
+        residual_threshold=residual_threshold,
         metadata={
             **metadata,
             "k": k,
             "training_architecture": arch,
-            "normalization": {"kind": "expected_norm", "scale": scale, "folded": True},
+            "normalization": {"kind": normalisation.kind, "scale": normalisation.scale, "folded": True},
         },
     )
+
+
+def _inference_architecture(arch: Architecture) -> InferenceArchitecture:
+    match arch:
+        case "topk" | "jumprelu" | "gated" | "standard" | "matching_pursuit":
+            return arch
+        case "batchtopk" | "matryoshka_batchtopk" | "frozen_decoder":
+            return "jumprelu"
 
 
 def save_sae(folder: Path, sae: Sae, firing_rate: Float[Tensor, " d_sae"]) -> None:
@@ -75,10 +100,7 @@ def save_sae(folder: Path, sae: Sae, firing_rate: Float[Tensor, " d_sae"]) -> No
         sae: what to write.
         firing_rate: share of tokens at which each latent is active; written as log10, as SAELens does.
     """
-    tensors = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
-    if sae.architecture == "jumprelu":
-        tensors["threshold"] = sae.threshold
-    save_tensors(folder / WEIGHTS_NAME, tensors)
+    save_tensors(folder / WEIGHTS_NAME, sae.stored_tensors())
     save_tensors(folder / SPARSITY_NAME, {"sparsity": (firing_rate.double() + _SPARSITY_FLOOR).log10().float()})
     cfg: dict[str, Any] = {
         "architecture": sae.architecture,
@@ -97,4 +119,7 @@ def save_sae(folder: Path, sae: Sae, firing_rate: Float[Tensor, " d_sae"]) -> No
     }
     if sae.architecture == "topk":
         cfg |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if sae.architecture == "matching_pursuit":
+        pursuit = {"residual_threshold": sae.residual_threshold, "max_iterations": sae.k}
+        cfg |= {**pursuit, "stop_on_duplicate_support": True}
     write_atomic(folder / CFG_NAME, json.dumps(cfg, indent=2) + "\n")

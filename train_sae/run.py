@@ -26,7 +26,6 @@ from collect.artefact import check_resume, write_atomic, write_config
 from collect.errors import UserError
 from collect.split import held_out_ids
 from collect.store import ActivationStore
-from train_sae.architectures import initial_weights
 from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from train_sae.config import TrainConfig
 from train_sae.export import save_sae, to_sae
@@ -35,8 +34,8 @@ from train_sae.metrics import Quality, evaluate
 from train_sae.normalize import Normalisation, measure
 from train_sae.run_log import MetricsLog
 from train_sae.schedule import learning_rate
-from train_sae.state import TrainState
-from train_sae.step import StepSettings, StepStats, sparse_step
+from train_sae.state import TrainState, initial_state
+from train_sae.step import StepSettings, StepStats, take_step
 
 SUMMARY_NAME = "summary.json"
 STAGE = "train"
@@ -82,10 +81,10 @@ def train(config: TrainConfig) -> Path:
     _fit(folder, config, loader, state, normalisation)
 
     sae = to_sae(
-        state.weights,
+        state.exported,
         arch=config.arch,
         k=config.k,
-        scale=normalisation.scale,
+        normalisation=normalisation,
         threshold=float(state.threshold),
         metadata=_metadata(config, store, loader, state),
     )
@@ -143,8 +142,8 @@ def _begin_or_resume(
         log.info("Going on from step %d (%s).", state.step, saved[-1])
         return state, normalisation
     normalisation = measure(_counted("measure norm", loader.sample(_MEASURED_TOKENS)))
-    mean = (normalisation.mean * normalisation.scale).float().to(device)
-    return TrainState(initial_weights(mean, config.d_sae, config.seed)), normalisation
+    center = normalisation.center.float().to(device)
+    return initial_state(center, config.d_sae, config.seed, config.arch), normalisation
 
 
 def _fit(
@@ -174,9 +173,9 @@ def _fit(
     )
     try:
         for batch in loader.batches(state.step, n_steps):
-            x = batch.to(device, torch.float32) * normalisation.scale
+            x = normalisation.apply(batch.to(device))
             lr = learning_rate(state.step, n_steps, config.peak_lr)
-            window.append(sparse_step(state, x, settings, lr))
+            window.append(take_step(state, x, settings, lr))
             progress.update(config.batch_size)
             due = state.step % config.checkpoint_every == 0 or state.step == n_steps
             if due or state.step % _LOG_EVERY == 0:

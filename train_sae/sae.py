@@ -1,7 +1,8 @@
 """A trained SAE: read from its SAELens folder, encode, decode. Needs torch and safetensors, never sae_lens.
 
-Reads the two SAELens architectures that `export` writes: `topk`, and `jumprelu` for BatchTopK. Normalisation is folded
-into the weights, so an SAE takes and gives back raw residuals.
+Reads the SAELens architectures that `export` writes: `topk`, `jumprelu` (BatchTopK and Matryoshka too), `gated`,
+`standard` and `matching_pursuit`. Normalisation is folded into the weights, so an SAE takes and gives back raw
+residuals.
 """
 
 import json
@@ -15,12 +16,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collect.errors import UserError
+from train_sae.pursuit import pursue
 from train_sae.tensor_file import load_tensors
 
 CFG_NAME = "cfg.json"
 WEIGHTS_NAME = "sae_weights.safetensors"
 
-InferenceArchitecture = Literal["topk", "jumprelu"]
+InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
+
+_TENSORS: dict[InferenceArchitecture, tuple[str, ...]] = {
+    "topk": ("W_enc", "W_dec", "b_enc", "b_dec"),
+    "jumprelu": ("W_enc", "W_dec", "b_enc", "b_dec", "threshold"),
+    "gated": ("W_enc", "W_dec", "b_gate", "b_mag", "r_mag", "b_dec"),
+    "standard": ("W_enc", "W_dec", "b_enc", "b_dec"),
+    "matching_pursuit": ("W_dec", "b_dec"),
+}
+"""What SAELens stores for each."""
 
 _CHUNK_ELEMENTS = 2**24
 _REMEDY = "run `video-sae train` again under another --name, or delete the folder first"
@@ -43,13 +54,20 @@ class Sae:
 
     architecture: InferenceArchitecture
     k: int
-    """Active latents a token: exactly (topk) or on average over the training tokens (jumprelu)."""
+    """Active latents a token: exactly (topk), at most (matching_pursuit), on average over the training tokens (jumprelu
+    from BatchTopK); of no meaning for others, where it is 0 if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
     b_dec: Float[Tensor, " d_in"]
     threshold: Float[Tensor, " d_sae"]
-    """A jumprelu latent is active where its pre-activation is above this; zero for topk."""
+    """A jumprelu latent is active where its pre-activation is above this; zero for others."""
+    b_gate: Float[Tensor, " d_sae"] | None = None
+    """Of a gated SAE: bias of the gates. `b_enc` is then the bias of the magnitudes (`b_mag` in SAELens)."""
+    r_mag: Float[Tensor, " d_sae"] | None = None
+    """Of a gated SAE: logarithm of the magnitudes' scale."""
+    residual_threshold: float = 0.0
+    """Of matching pursuit: norm of the residual at which a token is finished."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is known about the SAE: model, site, store, training."""
 
@@ -85,8 +103,14 @@ class Sae:
 
     def to(self, device: torch.device | str) -> "Sae":
         """The same SAE on a device."""
-        names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "b_gate", "r_mag")
+        present = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: tensor.to(device) for name, tensor in present.items() if tensor is not None})
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the SAELens folder by SAELens's names."""
+        own = {"b_mag": "b_enc"}
+        return {name: getattr(self, own.get(name, name)) for name in _TENSORS[self.architecture]}
 
     def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_sae"]:
         """Latent activations of raw residuals, dense; `encode_sparse` needs far less memory.
@@ -94,11 +118,17 @@ class Sae:
         Args:
             x: raw residuals, of any floating type and on any device.
         """
-        pre = (x.to(self.W_enc) - self.b_dec) @ self.W_enc + self.b_enc
-        if self.architecture == "jumprelu":
-            return pre.relu() * (pre > self.threshold)
-        values, latents = pre.topk(self.k, dim=1, sorted=False)
-        return torch.zeros_like(pre).scatter_(1, latents, values.relu())
+        centred = x.to(self.W_dec) - self.b_dec
+        if self.architecture == "matching_pursuit":
+            return pursue(centred, self.W_dec, self.residual_threshold, self.k)
+        product = centred @ self.W_enc
+        if self.b_gate is not None and self.r_mag is not None:
+            return (product * self.r_mag.exp() + self.b_enc).relu() * (product + self.b_gate > 0)
+        pre = product + self.b_enc
+        if self.architecture == "topk":
+            values, latents = pre.topk(self.k, dim=1, sorted=False)
+            return torch.zeros_like(pre).scatter_(1, latents, values.relu())
+        return pre.relu() * (pre > self.threshold)
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
         """Latent activations of raw residuals, only those above zero; dense for a bounded number of tokens at a time.
@@ -140,36 +170,49 @@ def load_sae(folder: Path) -> Sae:
     cfg = _read_cfg(path)
     architecture = cfg.get("architecture")
     if architecture not in get_args(InferenceArchitecture):
-        raise UserError(f"{path} describes a {architecture} SAE, but only topk and jumprelu can be read: {_REMEDY}.")
+        known = ", ".join(get_args(InferenceArchitecture))
+        raise UserError(f"{path} describes a {architecture} SAE, but only {known} can be read: {_REMEDY}.")
+    architecture = cast("InferenceArchitecture", architecture)
     for key, expected in (
         ("apply_b_dec_to_input", True),
         ("normalize_activations", "none"),
         ("reshape_activations", "none"),
         ("rescale_acts_by_decoder_norm", False),
+        ("stop_on_duplicate_support", True),
     ):
         if cfg.get(key, expected) != expected:
             raise UserError(f"{path} has {key} = {cfg[key]!r} where only {expected!r} can be read: {_REMEDY}.")
     metadata = cfg.get("metadata")
     metadata = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
-    k = cfg.get("k") if architecture == "topk" else metadata.get("k")
+    k = {"topk": cfg.get("k"), "matching_pursuit": cfg.get("max_iterations")}.get(architecture, metadata.get("k", 0))
     if not isinstance(k, int):
         raise UserError(f"{path} does not say how many latents are active (k): {_REMEDY}.")
+    residual_threshold = cfg.get("residual_threshold", 0.0)
+    if not isinstance(residual_threshold, int | float):
+        raise UserError(f"{path} has residual_threshold = {residual_threshold!r}, which is no number: {_REMEDY}.")
 
     weights_path = folder / WEIGHTS_NAME
     tensors, _ = load_tensors(weights_path, _REMEDY)
     d_in, d_sae = cfg.get("d_in"), cfg.get("d_sae")
-    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
-    if architecture == "jumprelu":
-        shapes["threshold"] = (d_sae,)
-    for name, shape in shapes.items():
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    for name in _TENSORS[architecture]:
+        shape = shapes.get(name, (d_sae,))
         found = tuple(tensors[name].shape) if name in tensors else "none"
         if found != shape:
             raise UserError(f"{weights_path} has {name} of shape {found} where {shape} is needed: {_REMEDY}.")
+    W_dec = tensors["W_dec"]
+    zeros = W_dec.new_zeros(W_dec.shape[0])
     return Sae(
-        architecture=cast("InferenceArchitecture", architecture),
+        architecture=architecture,
         k=k,
-        **{name: tensors[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec")},
-        threshold=tensors.get("threshold", torch.zeros_like(tensors["b_enc"])),
+        W_enc=tensors["W_enc"] if "W_enc" in tensors else W_dec.T.contiguous(),
+        W_dec=W_dec,
+        b_enc=tensors.get("b_mag" if architecture == "gated" else "b_enc", zeros),
+        b_dec=tensors["b_dec"],
+        threshold=tensors.get("threshold", zeros),
+        b_gate=tensors.get("b_gate"),
+        r_mag=tensors.get("r_mag"),
+        residual_threshold=float(residual_threshold),
         metadata=metadata,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from train_sae.sae import Sae
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries that sae_lens imports warn about themselves
-def test_sae_lens_loads_both_architectures_encodes_alike_and_keeps_our_metadata(tmp_path: Path) -> None:
+def test_sae_lens_loads_every_architecture_encodes_alike_and_keeps_our_metadata(tmp_path: Path) -> None:
     import sae_lens
 
     x = 2 * torch.randn(200, 12, generator=torch.Generator().manual_seed(3))
-    architectures: tuple[Architecture, ...] = ("topk", "batchtopk")
-    for arch in architectures:
+    inference = {"batchtopk": "jumprelu", "matryoshka_batchtopk": "jumprelu", "frozen_decoder": "jumprelu"}
+    for arch in get_args(Architecture):
         ours = random_sae(arch)
         save_sae(tmp_path / arch, ours, torch.full((40,), 0.1))
         theirs = sae_lens.SAE.load_from_disk(str(tmp_path / arch))
@@ -27,11 +28,11 @@ def test_sae_lens_loads_both_architectures_encodes_alike_and_keeps_our_metadata(
         assert 0 < int((f > 0).sum()) < f.numel()
         torch.testing.assert_close(theirs.encode(x), f, rtol=0, atol=1e-5)
         torch.testing.assert_close(theirs(x), ours.decode(f), rtol=0, atol=1e-5)
-        assert theirs.cfg.architecture() == ("topk" if arch == "topk" else "jumprelu")
+        assert theirs.cfg.architecture() == inference.get(arch, arch)
         kept = theirs.cfg.metadata.to_dict()
         assert ours.metadata.items() <= kept.items()
         assert (kept["model_name"], kept["hook_name"], kept["store_fingerprint"]) == ("a-model", "resid/3", "abc")
-        assert kept["normalization"] == {"kind": "expected_norm", "scale": 0.5, "folded": True}
+        assert kept["normalization"] == {"kind": "expected_average_only_in", "scale": 0.5, "folded": True}
 
 
 def test_the_format_is_that_of_a_release_after_six(sae: Sae, tmp_path: Path) -> None:
@@ -43,7 +44,8 @@ def test_the_format_is_that_of_a_release_after_six(sae: Sae, tmp_path: Path) -> 
 
 
 def test_threshold_is_written_for_jumprelu_only(tmp_path: Path) -> None:
-    for arch, expected in (("topk", False), ("batchtopk", True)):
+    for arch in get_args(Architecture):
+        expected = random_sae(arch).architecture == "jumprelu"
         save_sae(tmp_path / arch, random_sae(arch), torch.zeros(40))
         assert ("threshold" in load_file(tmp_path / arch / "sae_weights.safetensors")) is expected
 

@@ -5,7 +5,7 @@ import torch
 
 from collect.errors import UserError
 from train_sae.architectures import Weights
-from train_sae.normalize import fold, measure
+from train_sae.normalize import Normalisation, fold, measure
 
 
 def test_measures_the_mean_norm_and_the_mean_over_all_chunks() -> None:
@@ -32,7 +32,7 @@ def test_folded_weights_do_to_raw_input_what_the_others_do_to_scaled_input() -> 
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((9, 4), (9, 4), (9,), (4,), (50, 4))
     )
     scale = 0.37
-    folded = fold(Weights(enc=enc, dec=dec, b_enc=b_enc, b_dec=b_dec), scale)
+    folded = fold(Weights(enc=enc, dec=dec, b_enc=b_enc, b_dec=b_dec), Normalisation(scale, torch.zeros(4)))
     f = ((scale * x - b_dec) @ enc.T + b_enc).relu()
     f_folded = ((x - folded.b_dec) @ folded.enc.T + folded.b_enc).relu()
     torch.testing.assert_close(f_folded, f)

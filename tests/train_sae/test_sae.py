@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from collect.errors import UserError
+from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
 from train_sae.export import save_sae
 from train_sae.sae import Sae, find_sae, load_sae
@@ -83,7 +84,9 @@ def test_encodes_the_store_precision(sae: Sae) -> None:
 
 
 def test_decoder_norm_is_the_inverse_of_the_folded_scale(sae: Sae) -> None:
-    torch.testing.assert_close(sae.decoder_norm, torch.full((sae.d_sae,), 2.0))  # scale 0.5
+    # Scale 0.5; the encoder of matching pursuit is its decoder, which needs unit norm.
+    expected = 1.0 if sae.architecture == "matching_pursuit" else 2.0
+    torch.testing.assert_close(sae.decoder_norm, torch.full((sae.d_sae,), expected))
 
 
 def test_saving_and_loading_keeps_everything(sae: Sae, tmp_path: Path) -> None:
@@ -92,8 +95,12 @@ def test_saving_and_loading_keeps_everything(sae: Sae, tmp_path: Path) -> None:
     assert (back.architecture, back.k, back.site, back.fingerprint, back.model_fingerprint) == (
         *(sae.architecture, 4, "resid/3", "abc", "def"),
     )
-    for name in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold"):
-        assert torch.equal(getattr(back, name), getattr(sae, name))
+    assert back.residual_threshold == sae.residual_threshold
+    assert sae.residual_threshold == (0.02 if sae.architecture == "matching_pursuit" else 0.0)  # 0.01 / 0.5
+    assert back.stored_tensors().keys() == sae.stored_tensors().keys()
+    for name, tensor in sae.stored_tensors().items():
+        assert torch.equal(back.stored_tensors()[name], tensor)
+    assert torch.equal(back.encode(residuals(20)), sae.encode(residuals(20)))
     assert sae.metadata.items() <= back.metadata.items()
 
 
@@ -120,17 +127,14 @@ def drop_tensor(folder: Path) -> None:
         (lambda folder: (folder / "sae_weights.safetensors").unlink(), "sae_weights.safetensors does not exist"),
         (lambda folder: (folder / "sae_weights.safetensors").write_bytes(b"\x00" * 99), "is damaged"),
         (drop_tensor, "has b_enc of shape none where (40,) is needed"),
-        (edit_cfg(architecture="gated"), "describes a gated SAE, but only topk and jumprelu can be read"),
+        (edit_cfg(architecture="temporal"), "describes a temporal SAE, but only topk, jumprelu, gated, standard, "),
         (edit_cfg(normalize_activations="layer_norm"), "has normalize_activations = 'layer_norm'"),
         (edit_cfg(d_sae=41), "has W_enc of shape (12, 40) where (12, 41) is needed"),
         (edit_cfg(k=None), "does not say how many latents are active"),
     ],
 )
-@pytest.mark.parametrize("arch", ["topk"])
-def test_a_broken_folder_is_a_user_error(
-    sae: Sae, tmp_path: Path, damage: Callable[[Path], object], message: str
-) -> None:
-    save_sae(tmp_path, sae, torch.zeros(sae.d_sae))
+def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    save_sae(tmp_path, random_sae("topk"), torch.zeros(40))
     damage(tmp_path)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_sae(tmp_path)

@@ -10,20 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from train_sae.architectures import Weights
+from train_sae.architectures import Weights, trained_names
 from train_sae.config import Architecture
+from train_sae.options import Options
 from train_sae.state import TrainState
 from train_sae.step import StepSettings, StepStats, reference_step, sparse_step
 
 STEPS = {"reference": reference_step, "sparse": sparse_step}
-ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk")
+ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
 
-def make_settings(arch: Architecture, k: int, aux_k: int = 2, dead_tokens: int = 1000) -> StepSettings:
-    return StepSettings(arch=arch, k=k, dead_tokens=dead_tokens, aux_k=aux_k, precision=torch.float64)
+def make_settings(
+    arch: Architecture, k: int, aux_k: int = 2, dead_tokens: int = 1000, options: Options | None = None
+) -> StepSettings:
+    options = options or Options()
+    return StepSettings(arch=arch, k=k, dead_tokens=dead_tokens, aux_k=aux_k, precision=torch.float64, options=options)
 
 
-def make_state(d_in: int, d_sae: int, seed: int = 0, numbers: Literal["real", "whole"] = "real") -> TrainState:
+def make_state(
+    d_in: int,
+    d_sae: int,
+    seed: int = 0,
+    numbers: Literal["real", "whole"] = "real",
+    arch: Architecture = "topk",
+    averaged: bool = False,
+) -> TrainState:
     """Random weights in float64; whole ones make every pre-activation exact, so that ties are ties for both steps."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -34,21 +45,27 @@ def make_state(d_in: int, d_sae: int, seed: int = 0, numbers: Literal["real", "w
 
     dec = draw(d_sae, d_in)
     dec[:, 0] += 2.0 * (dec == 0).all(dim=1)  # a direction has a length
-    return TrainState(Weights(enc=draw(d_sae, d_in), dec=dec, b_enc=draw(d_sae), b_dec=draw(d_in)))
+    weights = Weights(enc=draw(d_sae, d_in), dec=dec, b_enc=draw(d_sae), b_dec=draw(d_in))
+    return TrainState(weights, trained_names(arch, weights), averaged)
 
 
 def assert_same(first: TrainState, second: TrainState) -> None:
-    for name, weight in first.weights.tensors().items():
-        other = second.weights.tensors()[name]
+    for name, weight in first.trained.items():
+        other = second.trained[name]
         assert weight.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(other.grad, weight.grad, msg=lambda text, name=name: f"gradient of {name}: {text}")
         torch.testing.assert_close(other, weight, msg=lambda text, name=name: f"update of {name}: {text}")
+        if first.average is not None and second.average is not None:
+            torch.testing.assert_close(second.average[name], first.average[name])
+    for name, weight in first.weights.tensors().items():
+        if name not in first.trained:
+            assert torch.equal(second.weights.tensors()[name], weight)
     assert second.tokens_since_fired.tolist() == first.tokens_since_fired.tolist()
     torch.testing.assert_close(second.threshold, first.threshold)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st.DataObject) -> None:
     d_in, d_sae, n_tokens = (data.draw(st.integers(1, top), label=name) for name, top in
@@ -58,8 +75,17 @@ def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st
     numbers: Literal["real", "whole"] = data.draw(st.sampled_from(["real", "whole"]), label="numbers")
     dead = data.draw(st.lists(st.booleans(), min_size=d_sae, max_size=d_sae), label="dead")
     shift = data.draw(st.sampled_from([0.0, -20.0]), label="shift of b_enc, which empties rows")
-    config = make_settings(data.draw(st.sampled_from(ARCHITECTURES), label="arch"), k, aux_k)
-    reference = make_state(d_in, d_sae, data.draw(st.integers(0, 99), label="seed"), numbers)
+    widths = tuple(sorted(data.draw(st.sets(st.integers(1, d_sae)), label="widths")))
+    options = Options(
+        matryoshka_widths=widths,
+        matryoshka_samples=data.draw(st.sampled_from([0, 0, 3]), label="sampled widths"),
+        clip_grad_norm=data.draw(st.sampled_from([None, 0.1]), label="clip"),
+        ema_decay=data.draw(st.sampled_from([None, 0.9]), label="average"),
+    )
+    arch = data.draw(st.sampled_from(ARCHITECTURES), label="arch")
+    config = make_settings(arch, k, aux_k, options=options)
+    seed = data.draw(st.integers(0, 99), label="seed")
+    reference = make_state(d_in, d_sae, seed, numbers, arch, options.ema_decay is not None)
     with torch.no_grad():
         reference.weights.b_enc.add_(shift)
     reference.tokens_since_fired.copy_(torch.tensor(dead) * config.dead_tokens)
@@ -78,7 +104,7 @@ def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_sparse_step_equals_the_reference_over_many_steps(arch: Architecture) -> None:
     config = make_settings(arch, k=3, aux_k=4, dead_tokens=150)
-    reference = make_state(8, 32)
+    reference = make_state(8, 32, arch=arch)
     sparse = copy.deepcopy(reference)
     generator = torch.Generator().manual_seed(1)
     deaths = 0

@@ -1,0 +1,97 @@
+"""Which latents are selected."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from train_sae.selection import Selection, select_batch_topk, select_topk, tokens_of, transpose
+
+
+def dense(selection: Selection, d_sae: int) -> Tensor:
+    """The selection as a matrix; positions that are not selected are NaN."""
+    n_tokens = selection.offsets.numel() - 1
+    out = torch.full((n_tokens, d_sae), torch.nan, dtype=selection.values.dtype)
+    out[tokens_of(selection), selection.latents] = selection.values
+    return out
+
+
+@st.composite
+def pre_activations(draw: st.DrawFn) -> Tensor:
+    """Small integers, so that ties and rows without a positive entry are frequent."""
+    n_tokens, d_sae = draw(st.integers(1, 6)), draw(st.integers(1, 7))
+    low = draw(st.sampled_from([-3, -1]))
+    cells = draw(st.lists(st.integers(low, 3), min_size=n_tokens * d_sae, max_size=n_tokens * d_sae))
+    return torch.tensor(cells, dtype=torch.float32).view(n_tokens, d_sae)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pre=pre_activations(), data=st.data())
+def test_batch_topk_is_the_head_of_a_stable_sort_and_exactly_k_times_batch(pre: Tensor, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, pre.shape[1]))
+    selection = select_batch_topk(pre, k)
+    wanted = min(k * len(pre), int((pre > 0).sum()))
+    order = pre.flatten().sort(descending=True, stable=True).indices[:wanted]
+    expected = torch.full_like(pre, torch.nan).flatten().scatter(0, order, pre.flatten()[order]).view_as(pre)
+    assert selection.values.numel() == wanted
+    torch.testing.assert_close(dense(selection, pre.shape[1]), expected, equal_nan=True, rtol=0, atol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pre=pre_activations(), guess=st.sampled_from([0.0, 0.5, 1.0, 2.0, 100.0, -1.0]))
+def test_batch_topk_does_not_depend_on_the_guess(pre: Tensor, guess: float) -> None:
+    with_guess, without = select_batch_topk(pre, 1, torch.tensor(guess)), select_batch_topk(pre, 1)
+    assert with_guess.offsets.tolist() == without.offsets.tolist()
+    assert with_guess.latents.tolist() == without.latents.tolist()
+    assert with_guess.values.tolist() == without.values.tolist()
+
+
+def test_batch_topk_takes_k_times_batch_over_the_batch_and_not_k() -> None:
+    # 2 tokens, k = 2: the four largest of the eight entries, three of them at the first token.
+    pre = torch.tensor([[5.0, 1.0, 4.0, 3.0], [6.0, 2.0, -7.0, 0.0]])
+    selection = select_batch_topk(pre, 2)
+    assert selection.offsets.tolist() == [0, 3, 4]
+    assert selection.latents.tolist() == [0, 2, 3, 0]
+    assert selection.values.tolist() == [5, 4, 3, 6]
+
+
+def test_batch_topk_of_nothing_positive_is_empty() -> None:
+    selection = select_batch_topk(torch.tensor([[-1.0, 0.0], [-2.0, -3.0]]), 1)
+    assert selection.offsets.tolist() == [0, 0, 0]
+    assert selection.values.numel() == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(pre=pre_activations(), data=st.data())
+def test_topk_keeps_the_k_largest_of_each_token_and_clips_negatives(pre: Tensor, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, pre.shape[1]))
+    selection = select_topk(pre, k)
+    assert selection.offsets.diff().tolist() == [k] * len(pre)
+    best = pre.sort(dim=1, descending=True).values[:, :k].relu()
+    torch.testing.assert_close(selection.values.view(-1, k).sort(dim=1, descending=True).values, best)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pre=pre_activations())
+def test_transposing_orders_entries_by_latent_and_loses_none(pre: Tensor) -> None:
+    d_sae = pre.shape[1]
+    selection = select_batch_topk(pre, 1)
+    index = transpose(selection, d_sae)
+    latents = torch.arange(d_sae).repeat_interleave(index.offsets.diff())
+    back = torch.full_like(pre, torch.nan)
+    back[index.tokens, latents] = selection.values[index.order]
+    torch.testing.assert_close(back, dense(selection, d_sae), equal_nan=True, rtol=0, atol=0)
+
+
+def test_offsets_count_tokens_without_an_entry() -> None:
+    selection = select_batch_topk(torch.tensor([[-1.0, -1.0], [3.0, 2.0], [-1.0, 1.0]]), 1)
+    assert selection.offsets.tolist() == [0, 0, 2, 3]
+    assert tokens_of(selection).tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_selection_keeps_the_precision_of_the_pre_activations(dtype: torch.dtype) -> None:
+    pre = torch.ones(2, 3, dtype=dtype)
+    assert select_batch_topk(pre, 1).values.dtype == dtype
+    assert select_topk(pre, 1).values.dtype == dtype

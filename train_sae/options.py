@@ -1,0 +1,158 @@
+"""Settings of architectures, normalisation and the step beyond those that every training needs.
+
+They carry SAELens's names where SAELens has them, so that its documentation and configurations apply. Free of torch.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from collect.errors import UserError
+
+NormalizeActivations = Literal["none", "expected_average_only_in", "covariance_whitening", "covariance_whitening_zca"]
+SparsityLossMode = Literal["step", "tanh", "quadratic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that is specific to an architecture, a normalisation or the step."""
+
+    normalize_activations: NormalizeActivations = "expected_average_only_in"
+    """What is done to the input; folded into the weights at export. `covariance_whitening` rotates into principal
+    components as SAELens does, `covariance_whitening_zca` rotates back (our addition)."""
+    whitening_epsilon: float = 1e-3
+    """Added to the covariance's eigenvalues, in units of their mean, before their roots are divided by."""
+    max_norm: float | None = None
+    """Longer tokens are shortened, in training only, to so many times the mean norm: what keeps massive-norm sink
+    tokens from ruling the loss."""
+    matryoshka_widths: tuple[int, ...] = ()
+    """Latents in each prefix, rising; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
+    matryoshka_samples: int = 0
+    """Draw so many prefix widths anew at every step instead of the fixed ones."""
+    l1_coefficient: float = 1.0
+    """Weight of the sparsity penalty of `standard` and `gated`."""
+    lp_norm: float = 1.0
+    """Norm over a token's latent activations that `standard` penalises."""
+    l1_warm_up_steps: int = 0
+    """Steps over which `l1_coefficient` rises from zero."""
+    jumprelu_init_threshold: float = 0.01
+    """Threshold of every jumprelu latent at the start."""
+    jumprelu_bandwidth: float = 0.05
+    """Width of the window around the threshold in which its gradient is estimated."""
+    jumprelu_sparsity_loss_mode: SparsityLossMode = "step"
+    """Penalty of jumprelu: the L0 (step), tanh of the activations (tanh), or the squared distance from `target_l0`
+    (quadratic)."""
+    jumprelu_tanh_scale: float = 4.0
+    """Scale of the activations inside the tanh."""
+    jumprelu_ste_to_input: bool = False
+    """Whether the estimated gradient reaches the encoder too, not the threshold alone."""
+    l0_coefficient: float = 1.0
+    """Weight of the sparsity penalty of jumprelu."""
+    l0_warm_up_steps: int = 0
+    """Steps over which `l0_coefficient` rises from zero."""
+    target_l0: float | None = None
+    """Active latents a token that the quadratic penalty aims at; k if not given."""
+    pre_act_loss_coefficient: float | None = None
+    """Weight of the loss that lifts dead jumprelu latents' pre-activations to their thresholds."""
+    residual_threshold: float = 1e-2
+    """Matching pursuit stops where the residual's norm is below this, in units of the normalised input."""
+    aux_loss_coefficient: float = 1 / 32
+    """Weight of AuxK, the loss that trains dead latents."""
+    clip_grad_norm: float | None = None
+    """Scale all gradients down together to at most this norm; SAELens clips to 1."""
+    ema_decay: float | None = None
+    """Export the exponential moving average of the weights, with this much of the old average kept a step."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: a value is out of its range.
+        """
+        for name in ("jumprelu_bandwidth", "lp_norm", "whitening_epsilon"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} is not a positive number: leave it out for the default.")
+        for name in ("max_norm", "target_l0", "clip_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name}={value} is not a positive number: leave it out to do without it.")
+        for name in ("l1_coefficient", "l0_coefficient", "aux_loss_coefficient", "residual_threshold"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} is negative: give zero or more.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay={self.ema_decay} is not in [0, 1): give for example 0.999.")
+        widths = self.matryoshka_widths
+        if any(a >= b for a, b in zip((0, *widths), widths, strict=False)):
+            raise UserError(f"matryoshka_widths={list(widths)} do not rise from at least 1: put them in order.")
+        if self.matryoshka_samples < 0:
+            raise UserError(f"matryoshka_samples={self.matryoshka_samples} is negative: give zero or more.")
+
+    def check(self, arch: str, d_sae: int) -> None:
+        """Check that the options fit an architecture and its number of latents.
+
+        Raises:
+            UserError: they do not.
+        """
+        if arch == "matching_pursuit" and self.normalize_activations.startswith("covariance_whitening"):
+            raise UserError(
+                f"normalize_activations={self.normalize_activations} does not go with matching_pursuit, whose encoder "
+                "is its decoder, so that whitening cannot be folded into it: choose expected_average_only_in."
+            )
+        if arch == "matryoshka_batchtopk":
+            self.widths(d_sae)
+
+    def widths(self, d_sae: int) -> tuple[int, ...]:
+        """Widths of the fixed Matryoshka prefixes, the last one being the whole dictionary.
+
+        Raises:
+            UserError: a prefix is wider than the dictionary.
+        """
+        given = self.matryoshka_widths or tuple(width for width in (d_sae // 8, d_sae // 4, d_sae // 2) if width)
+        widths = tuple(dict.fromkeys((*given, d_sae)))
+        if max(widths) > d_sae:
+            raise UserError(f"matryoshka_widths={list(given)} exceed the {d_sae} latents: lower them or raise --d-sae.")
+        return widths
+
+
+def parse_options(pairs: Iterable[str]) -> Options:
+    """Options from NAME=VALUE texts, such as `l1_coefficient=2` or `matryoshka_widths=[256,1024]`.
+
+    Raises:
+        UserError: a text is no such pair, there is no option of that name, or the value is not of its kind.
+    """
+    hints = get_type_hints(Options)
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in hints:
+            known = ", ".join(field.name for field in dataclasses.fields(Options))
+            raise UserError(f"{pair!r} is not NAME=VALUE with a known name: choose from {known}.")
+        values[name] = _parsed(pair, text, hints[name])
+    return Options(**values)
+
+
+def _parsed(pair: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UserError(f"{pair!r}: choose one of {', '.join(get_args(kind))}.")
+        return text
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError:
+        raise UserError(f"{pair!r}: the value has to be a number, true, false, null or a list such as [1,2].") from None
+    if get_origin(kind) is tuple:
+        if isinstance(value, list) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise UserError(f"{pair!r}: the value has to be a list of whole numbers such as [256,1024].")
+    allowed = get_args(kind) or (kind,)
+    if value is None and type(None) in allowed:
+        return None
+    if bool in allowed and isinstance(value, bool):
+        return value
+    if int in allowed and type(value) is int:
+        return value
+    if float in allowed and type(value) in (int, float):
+        return float(text)
+    raise UserError(f"{pair!r}: the value has to be a {' or '.join(kind.__name__ for kind in allowed)}.")

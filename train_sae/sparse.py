@@ -1,0 +1,153 @@
+"""The sparse step of the TopK family: the reference's step with one dense product and its gradients written by hand.
+
+With G = ∂loss/∂x_hat, a selected latent's pre-activation has the gradient G_t · W_dec[i] where it is positive. The
+decoder bias needs no product with the inputs, since it enters the encoder through x − b_dec only:
+∂loss/∂b_dec = Σ_t G_t − W_enc ∂loss/∂b_enc.
+
+Matryoshka treats (prefix, token) as a row of its own: a latent's activation belongs to the row of the first prefix that
+holds it, x_hat of a prefix is the sum of the rows up to it, and so G of a row is the sum of the residuals of that
+prefix and all longer ones. No product of full size is added.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from train_sae.architectures import Weights
+from train_sae.selection import Selection, Transposed, select_batch_topk, select_topk, tokens_of, transpose
+from train_sae.settings import StepSettings, StepStats
+from train_sae.state import TrainState
+from train_sae.update import Outcome, smallest_positive, update
+
+
+@torch.no_grad()
+def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, lr: float) -> StepStats:
+    """Take the same step as `reference_step`, in about the time of the encoder's product.
+
+    Args:
+        state: what the step changes; gradients are left in the weights' `grad`.
+        x: normalised activations.
+        settings: what the step does; one of the TopK family.
+        lr: learning rate of this step.
+    """
+    w, n_tokens = state.weights, x.shape[0]
+    dead = state.dead(settings.dead_tokens)
+    centred = x - w.b_dec
+    pre = F.linear(centred.to(settings.precision), w.enc.to(settings.precision), w.b_enc.to(settings.precision))
+    selection = (
+        select_topk(pre, settings.k)
+        if settings.arch == "topk"
+        else select_batch_topk(pre, settings.k, state.threshold.to(pre))
+    )
+    selection = Selection(selection.offsets, selection.latents, selection.values.to(x))
+    widths = settings.widths(w.dec.shape[0], state.step)
+    rows = _by_prefix(selection, widths, n_tokens)
+    # x_hat − x for each prefix: the decoder bias is in both and falls out.
+    errors = _decode(rows, w.dec).view(len(widths), n_tokens, -1).cumsum_(0).sub_(centred)
+    error = errors[-1]
+    grad_out = errors.flip(0).cumsum_(0).flip(0).mul_(2 / n_tokens)
+    grads = _sparse_gradients(rows, w, centred, grad_out.flatten(0, 1))
+    grad_b_dec = grad_out[0].sum(0)
+
+    aux = error.new_zeros(())
+    dead_latents = dead.nonzero().squeeze(1)
+    if dead_latents.numel():
+        # Ranked among the dead latents only, then renumbered.
+        picked = select_topk(pre.index_select(1, dead_latents), min(settings.aux_k, dead_latents.numel()))
+        extra = Selection(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
+        aux_error = _decode(extra, w.dec) + error
+        aux = aux_error.square().sum(1).mean()
+        scale = 2 * settings.options.aux_loss_coefficient / n_tokens
+        extra_grads = _sparse_gradients(extra, w, centred, aux_error * scale)
+        grads = _Gradients(*(mine + other for mine, other in zip(grads, extra_grads, strict=True)))
+
+    w.enc.grad, w.b_enc.grad = grads.enc, grads.b_enc
+    w.dec.grad = grads.dec if w.dec.requires_grad else None
+    w.b_dec.grad = grad_b_dec - grads.b_enc @ w.enc
+    active = selection.values > 0
+    fired = torch.zeros_like(dead).index_fill_(0, selection.latents[active], True)
+    mse = error.square().sum(1).mean()
+    outcome = Outcome(mse, aux, torch.zeros_like(mse), active.sum(), fired, smallest_positive(selection.values), dead)
+    return update(state, x, settings, lr, outcome)
+
+
+class _Gradients(NamedTuple):
+    enc: Float[Tensor, "d_sae d_in"]
+    dec: Float[Tensor, "d_sae d_in"]
+    b_enc: Float[Tensor, " d_sae"]
+
+
+def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int) -> Selection:
+    """Give each (prefix, token) a row: the latents that the prefix adds to the one before it."""
+    if len(widths) == 1:
+        return selection
+    bounds = torch.tensor(widths[:-1], device=selection.latents.device)
+    prefix = torch.bucketize(selection.latents, bounds, right=True)
+    row = prefix * n_tokens + tokens_of(selection)
+    order = row.argsort(stable=True)
+    ends = torch.bincount(row, minlength=len(widths) * n_tokens).cumsum(0)
+    return Selection(torch.cat([ends.new_zeros(1), ends]), selection.latents[order], selection.values[order])
+
+
+def _sparse_gradients(
+    selection: Selection,
+    weights: Weights,
+    centred: Float[Tensor, "token d_in"],
+    grad_out: Float[Tensor, "row d_in"],
+) -> _Gradients:
+    """Gradients of a loss whose gradient by the decoded rows is `grad_out`; row r belongs to token r mod n_tokens."""
+    d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
+    index = transpose(selection, d_sae)
+    grad_pre = _dot_selected(selection, grad_out, weights.dec) * (selection.values > 0)
+    by_token = Transposed(index.offsets, index.tokens % n_tokens, index.order)
+    return _Gradients(
+        enc=_sum_per_latent(by_token, grad_pre, centred),
+        dec=_sum_per_latent(index, selection.values, grad_out),
+        b_enc=_sum_per_latent(by_token, grad_pre, grad_pre.new_ones(n_tokens, 1)).squeeze(1),
+    )
+
+
+def _decode(selection: Selection, dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
+    """Sum the selected decoder directions of each row, weighted by the latent activations."""
+    return F.embedding_bag(
+        selection.latents,
+        dec,
+        selection.offsets,
+        mode="sum",
+        per_sample_weights=selection.values,
+        include_last_offset=True,
+    )
+
+
+def _sum_per_latent(
+    index: Transposed, coefficients: Float[Tensor, " nnz"], rows: Float[Tensor, "row width"]
+) -> Float[Tensor, "d_sae width"]:
+    """Sum the rows at which each latent is selected, weighted by the selection's coefficients."""
+    return F.embedding_bag(
+        index.tokens,
+        rows,
+        index.offsets,
+        mode="sum",
+        per_sample_weights=coefficients.index_select(0, index.order),
+        include_last_offset=True,
+    )
+
+
+def _dot_selected(
+    selection: Selection, rows: Float[Tensor, "row d_in"], dec: Float[Tensor, "d_sae d_in"]
+) -> Float[Tensor, " nnz"]:
+    """Take the dot products of each row with the decoder directions that it selected, and no others."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        pattern = torch.sparse_csr_tensor(
+            selection.offsets,
+            selection.latents,
+            torch.zeros_like(selection.values),
+            size=(rows.shape[0], dec.shape[0]),
+            check_invariants=False,
+        )
+        return torch.sparse.sampled_addmm(pattern, rows, dec.T, beta=0.0).values()

@@ -1,0 +1,81 @@
+"""The part of a step behind the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
+
+It is the same for the reference and the sparse step.
+
+Source: Gao et al. 2024, appendix A.5 (decoder norm); Bricken et al. 2023 (gradient projection); Kingma and Ba 2015.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from train_sae.settings import StepSettings, StepStats
+from train_sae.state import TrainState
+
+
+class Outcome(NamedTuple):
+    """What a step found before it changes the weights."""
+
+    mse: Float[Tensor, ""]
+    aux: Float[Tensor, ""]
+    sparsity: Float[Tensor, ""]
+    n_active: Int[Tensor, ""]
+    """Non-zero latent activations in the batch."""
+    fired: Bool[Tensor, " d_sae"]
+    """Latents active at one of its tokens."""
+    smallest: Float[Tensor, ""]
+    """The smallest positive latent activation; infinite if there is none."""
+    dead: Bool[Tensor, " d_sae"]
+    """Latents that were dead before the step."""
+
+
+@torch.no_grad()
+def update(
+    state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, lr: float, outcome: Outcome
+) -> StepStats:
+    """Change the weights by their gradients, then the counters.
+
+    Args:
+        state: what the step changes; the trained weights have their gradients in `grad`.
+        x: normalised activations.
+        settings: what the step does.
+        lr: learning rate of this step.
+        outcome: what the step found.
+    """
+    dec, options = state.weights.dec, settings.options
+    if dec.grad is not None:
+        dec.grad.sub_((dec.grad * dec).sum(1, keepdim=True) * dec)
+    grads = [weight.grad for weight in state.trained.values() if weight.grad is not None]
+    if options.clip_grad_norm is not None:
+        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        scale = (options.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(scale)
+    state.optimizer.param_groups[0]["lr"] = lr
+    state.optimizer.step()
+    if dec.requires_grad:
+        dec.div_(dec.norm(dim=1, keepdim=True))
+    if state.weights.threshold is not None:
+        state.weights.threshold.clamp_(min=0.0)
+    if state.average is not None:
+        assert options.ema_decay is not None, "a state with an average is trained with a decay"
+        for name, weight in state.trained.items():
+            state.average[name].lerp_(weight, 1 - options.ema_decay)
+    state.count(outcome.fired, len(x), outcome.smallest, settings.threshold_rate)
+    return StepStats(
+        mse=outcome.mse,
+        variance=(x - x.mean(0)).square().sum(1).mean(),
+        aux=outcome.aux,
+        l0=outcome.n_active / float(len(x)),
+        n_dead=outcome.dead.sum().to(outcome.mse),
+        threshold=state.threshold.to(outcome.mse),
+        sparsity=outcome.sparsity,
+    )
+
+
+def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """The smallest value above zero; infinite if there is none."""
+    infinite = values.new_full((1,), torch.inf)
+    return torch.cat([infinite, torch.where(values > 0, values, torch.inf).flatten()]).min()
