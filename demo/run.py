@@ -58,13 +58,13 @@ def demo(config: DemoConfig) -> Path:
     learn = TrainConfig(
         run=run,
         site=site,
-        d_sae=config.d_sae,
-        k=config.k,
+        d_sae=(config.d_sae,),
+        k=(config.k,),
         epochs=config.epochs,
         batch_size=1024,
-        lr=2e-3,
+        lr=(2e-3,),
         seed=seed,
-        checkpoint_every=500,
+        options=("checkpoint_every=500",),
     )
     _timed("4/7 train", lambda: train(learn))
     name = learn.sae_name

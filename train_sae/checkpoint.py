@@ -1,8 +1,9 @@
 """Checkpoints of a training: one safetensors file each, written atomically, the newest two kept.
 
-A checkpoint holds the whole state (weights, Adam's moments, counters, normalisation, step). The step is also the
-loader's cursor and, with the seed, the only source of randomness, so a training that is killed and resumed from its
-checkpoint ends with the weights, bit for bit, of one that was not.
+A checkpoint holds the whole state (weights, Adam's moments, counters, normalisation, step, place in the data). The
+step decides the learning rate and, with the seed, everything random, so a training that is killed and resumed from its
+checkpoint ends with the weights, bit for bit, of one that was not. The place in the data follows from the step too; it
+is kept so that a resumed run can tell that it would go on elsewhere.
 """
 
 import json
@@ -12,6 +13,7 @@ import torch
 
 from collect.errors import UserError
 from train_sae.normalize import Normalisation
+from train_sae.plan import Cursor
 from train_sae.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
@@ -25,24 +27,25 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / FOLDER_NAME).glob("step-*.safetensors"))
 
 
-def save_checkpoint(folder: Path, state: TrainState, normalisation: Normalisation) -> Path:
+def save_checkpoint(folder: Path, state: TrainState, normalisation: Normalisation, cursor: Cursor) -> Path:
     """Write the state after its last step, then remove all but the newest two checkpoints.
 
     Args:
         folder: the SAE's folder.
         state: what to write.
         normalisation: what the trainer does to its input.
+        cursor: where in the data the next step begins.
     """
     path = folder / FOLDER_NAME / f"step-{state.step:08d}.safetensors"
-    header = json.dumps({"step": state.step, "scale": normalisation.scale})
-    save_tensors(path, {**state.tensors(), "mean": normalisation.mean}, {"state": header})
+    header = json.dumps({"step": state.step, "normalisation": normalisation.kind, "cursor": cursor})
+    save_tensors(path, {**state.tensors(), **normalisation.tensors()}, {"state": header})
     for old in checkpoints(folder)[:-_KEPT]:
         old.unlink()
     return path
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[TrainState, Normalisation]:
-    """Read a checkpoint.
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[TrainState, Normalisation, Cursor]:
+    """Read a checkpoint: the state, the normalisation, and where in the data the next step begins.
 
     Raises:
         UserError: the file is damaged or no checkpoint.
@@ -50,7 +53,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Tra
     tensors, metadata = load_tensors(path, _REMEDY, device)
     try:
         header = json.loads(metadata["state"])
-        normalisation = Normalisation(scale=float(header["scale"]), mean=tensors["mean"])
-        return TrainState.from_tensors(tensors, int(header["step"])), normalisation
-    except (KeyError, ValueError) as error:
+        normalisation = Normalisation.from_tensors(tensors, header["normalisation"])
+        return TrainState.from_tensors(tensors, int(header["step"])), normalisation, Cursor(*header["cursor"])
+    except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a checkpoint of this program ({error!r}): {_REMEDY}.") from None

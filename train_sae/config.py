@@ -1,10 +1,14 @@
-"""Arguments of the `train` stage."""
+"""Arguments of the `train` stage: one SAE, or a sweep of several that share one pass over the data."""
 
+import contextlib
+import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from collect.errors import UserError
+from train_sae.options import Options, parse_options
 
 Architecture = Literal[
     "topk",
@@ -21,39 +25,116 @@ Precision = Literal["float32", "bfloat16"]
 _MAX_DEAD_TOKENS = 10_000_000
 
 
+def parse_filter(text: str) -> tuple[str, str]:
+    """Split a token filter, `every:N`, `sink:F` or `mask:FILE`, into its kind and its argument.
+
+    Raises:
+        UserError: it is none of the forms.
+    """
+    kind, _, value = text.partition(":")
+    good = kind == "mask" and bool(value)
+    with contextlib.suppress(ValueError):
+        good |= (kind == "every" and int(value) >= 1) or (kind == "sink" and 0 < float(value) < float("inf"))
+    if not good:
+        raise UserError(f"--tokens {text!r} is not a filter: write every:N, sink:FACTOR or mask:FILE.npy.")
+    return kind, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """Settings of the loop that seldom need another value: NAME=VALUE behind `--options`."""
+
+    dead_tokens: int | None = None
+    """A latent is dead, and revived by AuxK, after so many tokens without firing; one epoch's tokens, but at most ten
+    million, if not given."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    verify: bool = True
+    """Whether to verify the checksum of everything that is read, once."""
+    resident: bool = False
+    """Whether to keep whole pools of activations (two of half a million tokens) in the GPU's memory."""
+    shard_latents: bool = False
+    """Under torchrun, give each process a share of the latents rather than of the tokens."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: a value is out of its range.
+        """
+        for name in ("dead_tokens", "checkpoint_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} is too small: give at least 1, or leave it out.")
+
+
+WITHOUT_EFFECT = ("checkpoint_every", "log_every", "verify", "resident")
+"""Loop options that change how a training runs and not what comes out; a resumed run may change them."""
+_INTEGERS, _SWITCHES = ("dead_tokens", "checkpoint_every", "log_every"), ("verify", "resident", "shard_latents")
+
+
+def parse_loop_options(pairs: tuple[str, ...]) -> tuple[LoopOptions, tuple[str, ...]]:
+    """Take the loop's options out of NAME=VALUE texts; the others are returned as they are, sorted.
+
+    Raises:
+        UserError: a value is not of its kind.
+    """
+    values: dict[str, Any] = {}
+    others: list[str] = []
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name in _INTEGERS:
+            if not text.isdecimal():
+                raise UserError(f"--options {pair!r}: the value has to be a whole number.")
+            values[name] = int(text)
+        elif name in _SWITCHES:
+            if text not in ("true", "false"):
+                raise UserError(f"--options {pair!r}: the value has to be true or false.")
+            values[name] = text == "true"
+        else:
+            others.append(pair)
+    return LoopOptions(**values), tuple(sorted(others))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train a sparse autoencoder on one hook site of a run's activations."""
+    """Train a sparse autoencoder on one hook site of a run's activations, or several in one pass over the data.
+
+    Several values for --arch, --d-sae, --k or --lr train every combination of them, each into a folder of its own.
+    """
 
     run: Path
     """Run folder with the activations."""
     site: str
     """Hook site to train on, such as resid/12; `collect` names the sites that it stored."""
     name: str | None = None
-    """Name of the SAE's folder under `sae/`; SITE-ARCH-dSAE-kK if not given."""
-    arch: Architecture = "batchtopk"
-    """Which latents stay active: the k largest of each token (topk), or k a token on average (batchtopk)."""
-    d_sae: int = 32768
+    """Name of the SAE's folder under `sae/`; SITE-ARCH-dSAE-kK if not given. In a sweep, what the names begin with."""
+    arch: tuple[Architecture, ...] = ("batchtopk",)
+    """Which latents stay active: the k largest of each token (topk), k a token on average (batchtopk), the same in
+    nested dictionaries (matryoshka_batchtopk), and others in SAELens's names."""
+    d_sae: tuple[int, ...] = (32768,)
     """Number of latents."""
-    k: int = 64
+    k: tuple[int, ...] = (64,)
     """Active latents a token."""
+    lr: tuple[float, ...] = ()
+    """Peak learning rate; 2e-4 / sqrt(d_sae / 16384) if not given."""
     epochs: float = 1.0
     """Passes over the train videos' tokens; may be a fraction."""
     batch_size: int = 4096
-    """Tokens a step."""
-    lr: float | None = None
-    """Peak learning rate; 2e-4 / sqrt(d_sae / 16384) if not given."""
-    dead_tokens: int | None = None
-    """A latent is dead, and revived by AuxK, after so many tokens without firing; one epoch's tokens, but at most ten
-    million, if not given."""
+    """Tokens a step, over all processes."""
+    tokens: tuple[str, ...] = ()
+    """Train on some tokens only: every:N (each N-th time step), sink:F (none with more than F times the median norm),
+    mask:FILE.npy (rows marked in a file of one bool a row)."""
     seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1 …."""
     dtype: Precision = "float32"
     """Precision of the encoder's matrix product; weights and optimiser are float32 throughout."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
+    options: tuple[str, ...] = ()
+    """Further settings as NAME=VALUE, such as dead_tokens=1000000 or checkpoint_every=500; docs/training.md has all."""
     wandb: bool = False
     """Log to Weights & Biases as well as to metrics.jsonl."""
 
@@ -63,34 +144,87 @@ class TrainConfig:
         Raises:
             UserError: an argument is out of its range.
         """
+        for flag, values in (("--arch", self.arch), ("--d-sae", self.d_sae), ("--k", self.k), ("--lr", self.lr)):
+            if len(set(values)) < len(values):
+                raise UserError(f"{flag} {' '.join(map(str, values))} names a value twice: name each once.")
+            if not values and flag != "--lr":
+                raise UserError(f"{flag} has no value: give at least one.")
         for flag, value in (
-            ("--d-sae", self.d_sae),
-            ("--k", self.k),
+            *(("--d-sae", value) for value in self.d_sae),
+            *(("--k", value) for value in self.k),
             ("--batch-size", self.batch_size),
-            ("--checkpoint-every", self.checkpoint_every),
         ):
             if value < 1:
                 raise UserError(f"{flag} {value} is too small: give at least 1.")
-        if self.k > self.d_sae:
-            raise UserError(f"--k {self.k} is more than the {self.d_sae} latents: lower --k or raise --d-sae.")
+        if max(self.k) > min(self.d_sae):
+            raise UserError(
+                f"--k {max(self.k)} is more than the {min(self.d_sae)} latents: lower --k or raise --d-sae."
+            )
         if not 0 < self.epochs < float("inf"):
             raise UserError(f"--epochs {self.epochs} is not a positive number: give how often to pass over the tokens.")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr {self.lr} is not a positive number: leave it out for the default.")
-        if self.dead_tokens is not None and self.dead_tokens < 1:
-            raise UserError(f"--dead-tokens {self.dead_tokens} is too small: give at least 1, or leave it out.")
+        for lr in self.lr:
+            if not 0 < lr < float("inf"):
+                raise UserError(f"--lr {lr} is not a positive number: leave it out for the default.")
         if self.name is not None and (not self.name or self.name.startswith(".") or set(self.name) & set('/\\:*?"<>|')):
             raise UserError(f"--name {self.name!r} cannot name a folder: use letters, digits, '-', '_' and '.'.")
+        for text in self.tokens:
+            parse_filter(text)
+        for width in self.d_sae:
+            parse_options(parse_loop_options(self.options)[1]).widths(width)
+
+    @property
+    def loop(self) -> LoopOptions:
+        """The loop's options."""
+        return parse_loop_options(self.options)[0]
+
+    @property
+    def sae_options(self) -> Options:
+        """The options of the architecture, the normalisation and the step."""
+        return parse_options(parse_loop_options(self.options)[1])
+
+    def members(self) -> "tuple[Member, ...]":
+        """The SAEs to train: every combination of the values of arch, d_sae, k and lr."""
+        rates = self.lr or (None,)
+        chosen = list(itertools.product(self.arch, self.d_sae, self.k, rates))
+        return tuple(
+            Member(config=self, name=self._name(arch, d_sae, k, lr), arch=arch, d_sae=d_sae, k=k, lr=lr)
+            for arch, d_sae, k, lr in chosen
+        )
 
     @property
     def sae_name(self) -> str:
-        """Name of the SAE's folder under `sae/`."""
-        return self.name or f"{self.site.replace('/', '_')}-{self.arch}-{self.d_sae}-k{self.k}"
+        """Name of the SAE's folder under `sae/`; of the first one in a sweep."""
+        return self.members()[0].name
+
+    @property
+    def folder(self) -> Path:
+        """The SAE's folder; that of the first one in a sweep."""
+        return self.members()[0].folder
+
+    def _name(self, arch: Architecture, d_sae: int, k: int, lr: float | None) -> str:
+        is_sweep = len(self.arch) * len(self.d_sae) * len(self.k) * max(1, len(self.lr)) > 1
+        if self.name is not None and not is_sweep:
+            return self.name
+        rate = f"-lr{lr:g}" if len(self.lr) > 1 else ""
+        return f"{self.name or self.site.replace('/', '_')}-{arch}-{d_sae}-k{k}{rate}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One SAE of a training."""
+
+    config: TrainConfig
+    """What it shares with the others."""
+    name: str
+    arch: Architecture
+    d_sae: int
+    k: int
+    lr: float | None
 
     @property
     def folder(self) -> Path:
         """The SAE's folder."""
-        return self.run / "sae" / self.sae_name
+        return self.config.run / "sae" / self.name
 
     @property
     def peak_lr(self) -> float:
@@ -99,4 +233,30 @@ class TrainConfig:
 
     def dead_after(self, epoch_tokens: int) -> int:
         """Tokens without firing after which a latent is dead, where one epoch has so many tokens."""
-        return self.dead_tokens if self.dead_tokens is not None else min(epoch_tokens, _MAX_DEAD_TOKENS)
+        given = self.config.loop.dead_tokens
+        return given if given is not None else min(epoch_tokens, _MAX_DEAD_TOKENS)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments that train this SAE alone into the same folder; options without effect on it are left out."""
+        config = self.config
+        loop, others = parse_loop_options(config.options)
+        effective = [
+            f"{field.name}={str(getattr(loop, field.name)).lower()}"
+            for field in dataclasses.fields(loop)
+            if field.name not in WITHOUT_EFFECT and getattr(loop, field.name) != field.default
+        ]
+        alone = {"name": self.name if self.name != _plain_name(self) else config.name}
+        single = {"arch": self.arch, "d_sae": self.d_sae, "k": self.k, "lr": self.lr}
+        shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        return {**shared, **alone, **single, "options": (*effective, *others)}
+
+
+def _plain_name(member: Member) -> str:
+    return dataclasses.replace(
+        member.config,
+        name=None,
+        arch=(member.arch,),
+        d_sae=(member.d_sae,),
+        k=(member.k,),
+        lr=() if member.lr is None else (member.lr,),
+    ).sae_name

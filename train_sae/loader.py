@@ -1,185 +1,246 @@
 """Shuffled batches of activations from a store, as a pure function of the seed and the step.
 
-The tokens of the train videos are cut into units of 64 consecutive rows. Every epoch permutes the units by (seed,
-epoch), groups them into pools, and permutes the rows of each pool by (seed, epoch, pool). The pools laid end to end,
-epoch after epoch, are one endless sequence in which each epoch holds every token once; the batch of step s is the
-sequence from s × batch_size on. So the cursor of the loader is the step, and resuming there is exact.
+`plan` says which row stands where; `shard_reader` puts the rows of a pool straight into their places in a buffer. So a
+batch is a stretch of the buffer and costs nothing but the reading. Two buffers take turns: while the batches of one
+pool are used, the next pool is read in the background. A batch that reaches over the end of a pool is completed from
+the next one. The cursor of the loader is the step, and resuming there is exact, also in the middle of an epoch.
 
-A store whose train rows fit into memory is read once; a larger one is read pool by pool, the next one in the
-background. Both give the same batches. Which rows are read is decided by the caller: this module never sees labels.
-
-Not covered yet: reading shard files directly, several ranks.
+On a CUDA device the buffers are pinned; with `resident`, whole pools are copied to the device as they arrive, and
+batches are stretches of device memory.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
-UNIT_ROWS = 64
-POOL_ROWS = 2**19
-RESIDENT_BYTES = 2 * 2**30
-_READ_ROWS = 2**14
+from train_sae.plan import POOL_ROWS, Cursor, Plan
+from train_sae.shard_reader import RowReader
+from train_sae.token_set import TokenSet
 
-
-@runtime_checkable
-class TokenSource(Protocol):
-    """The part of `collect.store.ActivationStore` that the loader needs."""
-
-    def read(self, site: str, start: int, stop: int) -> Tensor:
-        """Rows from start up to stop of a site, in its own dtype."""
-        ...
+_CPU = torch.device("cpu")
 
 
-@runtime_checkable
-class VideoRows(Protocol):
-    """The part of `collect.store.VideoRecord` that a split by video needs."""
+@dataclass(eq=False)
+class _Slot:
+    """A buffer and the pool that is in it."""
 
-    @property
-    def video_id(self) -> str:
-        """The video's id."""
-        ...
+    host: Shaped[Tensor, "place d_in"]
+    device: Shaped[Tensor, "place d_in"] | None
+    """The copy in device memory, where pools are resident there."""
+    key: tuple[int, int] | None = None
+    """Epoch and pool; None while empty."""
+    start: int = 0
+    order: Int64[np.ndarray, " position"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """The row of the store at each position."""
+    pending: Future[None] | None = None
 
     @property
-    def row_start(self) -> int:
-        """First row of the video."""
-        ...
-
-    @property
-    def row_stop(self) -> int:
-        """One past the last row of the video."""
-        ...
+    def rows(self) -> Shaped[Tensor, "place d_in"]:
+        """Where batches are taken from."""
+        return self.host if self.device is None else self.device
 
 
-class RowRange(NamedTuple):
-    """Consecutive rows of a store."""
+class _Lane:
+    """One lane's endless sequence of rows, two pools of it in memory."""
 
-    start: int
-    stop: int
+    def __init__(self, reader: RowReader, plan: Plan, lane: int, device: torch.device, *, resident: bool) -> None:
+        self._reader, self._plan, self._lane = reader, plan, lane
+        self._shape = (plan.capacity, reader.d_in)
+        self._device = device if resident and device.type == "cuda" else _CPU
+        self._is_pinned = device.type == "cuda"
+        self._slots: list[_Slot] = []
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
+    def stretch(self, position: int, wanted: int) -> Shaped[Tensor, "token d_in"]:
+        """At most so many rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
+        cursor = self._plan.cursor(position, self._lane)
+        slot = self._slot(cursor.epoch, cursor.pool)
+        return slot.rows[cursor.position : min(cursor.position + wanted, len(slot.order))]
 
-@dataclass(frozen=True)
-class VideoSplit:
-    """The rows of a store, by the side of the split that their video is on."""
+    def numbers(self, position: int, wanted: int) -> Int64[np.ndarray, " token"]:
+        """Which rows `stretch` gives, without reading them."""
+        cursor = self._plan.cursor(position, self._lane)
+        slot = self._find(cursor.epoch, cursor.pool)
+        known = slot is not None and slot.pending is None
+        order = slot.order if slot and known else self._plan.pool(cursor.epoch, cursor.pool, self._lane).in_order()
+        return order[cursor.position : cursor.position + wanted]
 
-    train: tuple[RowRange, ...]
-    held_out: tuple[RowRange, ...]
+    def settle(self) -> None:
+        """Give up what was to be read ahead, once no thread is at it any more."""
+        for slot in self._slots:
+            if slot.pending is not None and (slot.pending.cancelled() or slot.pending.exception()):
+                slot.key = None
+            slot.pending = None
 
+    def read_ahead(self, executor: ThreadPoolExecutor, position: int, stop: int) -> None:
+        """Read the pool behind the one that holds a position, unless it is there or begins beyond `stop`."""
+        cursor = self._plan.cursor(position, self._lane)
+        current = self._find(cursor.epoch, cursor.pool)
+        if current is None or any(slot.pending is not None for slot in self._slots):
+            return
+        following = position - cursor.position + len(current.order)
+        if following >= stop:
+            return
+        after = self._plan.cursor(following, self._lane)
+        if self._find(after.epoch, after.pool) is None:
+            slot = self._free(current)
+            self._await_users()
+            slot.key = (after.epoch, after.pool)
+            slot.pending = executor.submit(self._fill, slot)
 
-def split_by_video(videos: Sequence[VideoRows], held_out: Collection[str]) -> VideoSplit:
-    """Divide a store's rows so that no video is on both sides.
+    def _slot(self, epoch: int, pool: int) -> _Slot:
+        slot = self._find(epoch, pool)
+        if slot is None:
+            slot = self._free(None)
+            self._await_users()
+            slot.key = (epoch, pool)
+            try:
+                self._fill(slot)
+            except BaseException:
+                slot.key = None
+                raise
+        if slot.pending is not None:
+            pending, slot.pending = slot.pending, None
+            try:
+                pending.result()
+            except BaseException:
+                slot.key = None
+                raise
+        return slot
 
-    Args:
-        videos: the videos of the store.
-        held_out: ids of the held-out ones.
-    """
-    train, apart = list[RowRange](), list[RowRange]()
-    for video in videos:
-        (apart if video.video_id in held_out else train).append(RowRange(video.row_start, video.row_stop))
-    return VideoSplit(train=tuple(train), held_out=tuple(apart))
+    def _find(self, epoch: int, pool: int) -> _Slot | None:
+        return next((slot for slot in self._slots if slot.key == (epoch, pool)), None)
 
+    def _free(self, current: _Slot | None) -> _Slot:
+        """A slot to read into: a new one up to the second, else the older one that is not in use."""
+        if len(self._slots) < 2:
+            host = torch.empty(self._shape, dtype=self._reader.dtype, pin_memory=self._is_pinned)
+            on_device = torch.empty_like(host, device=self._device) if self._stream is not None else None
+            self._slots.append(_Slot(host, on_device))
+            return self._slots[-1]
+        slot = next(slot for slot in self._slots if slot is not current)
+        if slot.pending is not None:  # read ahead for a place that nobody went to
+            wait([slot.pending])
+            slot.pending = None
+        # The other slot is the newer one from now on.
+        self._slots.sort(key=lambda other: other is slot)
+        return slot
 
-def n_rows(ranges: Sequence[RowRange]) -> int:
-    """Number of rows in all the ranges."""
-    return sum(rows.stop - rows.start for rows in ranges)
+    def _await_users(self) -> None:
+        """Let the copying stream wait for what the device still has to do with earlier batches."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        elif self._is_pinned:
+            torch.cuda.current_stream().synchronize()
 
-
-def _read_in_order(source: TokenSource, site: str, ranges: Sequence[RowRange]) -> Iterator[Tensor]:
-    """Yield the rows of the ranges in store order, a bounded number at a time."""
-    for start, stop in _merged(ranges):
-        for at in range(start, stop, _READ_ROWS):
-            yield source.read(site, at, min(at + _READ_ROWS, stop))
-
-
-class _Pool(NamedTuple):
-    """A stretch of an epoch's sequence."""
-
-    start: int
-    """Position of its first row in the epoch."""
-    rows: Tensor
-    """Rows in memory."""
-    order: Int[Tensor, " position"]
-    """Which of `rows` stands at each position of the stretch."""
-
-
-class _Plan(NamedTuple):
-    """The pools of an epoch."""
-
-    units: list[np.ndarray]
-    """Units of each pool."""
-    starts: np.ndarray
-    """Position in the epoch of each pool's first row."""
+    def _fill(self, slot: _Slot) -> None:
+        epoch, pool = cast("tuple[int, int]", slot.key)
+        content = self._plan.pool(epoch, pool, self._lane)
+        self._reader.read(content.rows, content.places, slot.host)
+        slot.start, slot.order = content.start, content.in_order()
+        if self._stream is not None and slot.device is not None:
+            with torch.cuda.stream(self._stream):
+                slot.device[: len(slot.order)].copy_(slot.host[: len(slot.order)], non_blocking=True)
+            self._stream.synchronize()
 
 
 class TokenLoader:
-    """Batches of the rows in `ranges`, in an order that depends on nothing but the seed.
+    """Batches of a token set, in an order that depends on nothing but the seed and the number of lanes.
 
     Args:
-        source: the store.
-        site: hook site to read.
-        ranges: rows to draw from, disjoint.
-        batch_size: tokens a batch.
+        reader: where rows come from.
+        tokens: what to draw from.
+        batch_size: tokens a batch, over all lanes; a multiple of `n_lanes`.
         seed: seed of the order.
-        pool_rows: rows that are mixed with each other; two pools are in memory at a time.
-        resident_bytes: the rows are kept in memory if they take at most so much.
+        pool_rows: rows that are mixed with each other; two pools a lane are in memory.
+        n_lanes: equal parts into which the sequence is cut: the number of data-parallel ranks.
+        lanes: the lanes that this loader reads; all of them if None.
+        device: where batches are used; decides whether buffers are pinned.
+        resident: whether to keep the pools in the device's memory.
     """
 
     def __init__(
         self,
-        source: TokenSource,
-        site: str,
-        ranges: Sequence[RowRange],
+        reader: RowReader,
+        tokens: TokenSet,
         *,
         batch_size: int,
         seed: int,
         pool_rows: int = POOL_ROWS,
-        resident_bytes: int = RESIDENT_BYTES,
+        n_lanes: int = 1,
+        lanes: Sequence[int] | None = None,
+        device: torch.device = _CPU,
+        resident: bool = False,
     ) -> None:
-        self.n_tokens = n_rows(ranges)
-        assert self.n_tokens, "there is at least one row to draw from"
-        self._source, self._site, self._ranges = source, site, tuple(sorted(ranges))
-        self._batch_size, self._seed, self._pool_rows = batch_size, seed, pool_rows
-        self._unit_starts, self._unit_stops = _units(self._ranges)
-        lengths = self._unit_stops - self._unit_starts
-        self._resident_starts = np.cumsum(lengths) - lengths
-        self._resident: Tensor | None = None
-        first = source.read(site, self._ranges[0].start, self._ranges[0].start + 1)
-        self._keep = self.n_tokens * first.shape[1] * first.element_size() <= resident_bytes
-        self._cache: dict[tuple[int, int], _Pool] = {}
-        self._pending: tuple[tuple[int, int], Future[_Pool]] | None = None
-        self._plans: dict[int, _Plan] = {}
+        assert batch_size % n_lanes == 0, "every lane gives the same number of tokens to a batch"
+        self.plan = Plan(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
+        """Which row stands where."""
+        self.batch_size = batch_size
+        """Tokens a step, over all lanes."""
+        self._lane_size = batch_size // n_lanes
+        self._lanes = [
+            _Lane(reader, self.plan, lane, device, resident=resident)
+            for lane in (range(n_lanes) if lanes is None else lanes)
+        ]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of an epoch, over all lanes."""
+        return self.plan.n_tokens
 
     def batch(self, step: int) -> Float[Tensor, "token d_in"]:
-        """The batch of a step, in the store's dtype.
+        """The batch of a step, in the store's dtype; it may be overwritten when a later one is asked for.
 
         Args:
             step: number of batches before this one.
         """
         parts: list[Tensor] = []
-        position, wanted = step * self._batch_size, self._batch_size
-        while wanted:
-            epoch, within = divmod(position, self.n_tokens)
-            pool = self._pool(epoch, within)
-            order = pool.order[within - pool.start : within - pool.start + wanted]
-            parts.append(pool.rows.index_select(0, order))
-            position, wanted = position + order.numel(), wanted - order.numel()
+        for lane in self._lanes:
+            position, wanted = step * self._lane_size, self._lane_size
+            while wanted:
+                part = lane.stretch(position, wanted)
+                # A buffer whose end was reached may be filled anew before the batch is complete.
+                parts.append(part if len(part) == self._lane_size else part.clone())
+                position, wanted = position + len(part), wanted - len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def rows(self, step: int) -> Int64[np.ndarray, " token"]:
+        """Which rows of the store the batch of a step holds."""
+        parts: list[np.ndarray] = []
+        for lane in self._lanes:
+            position, wanted = step * self._lane_size, self._lane_size
+            while wanted:
+                parts.append(lane.numbers(position, wanted))
+                position, wanted = position + len(parts[-1]), wanted - len(parts[-1])
+        return np.concatenate(parts)
+
+    def cursor(self, step: int) -> Cursor:
+        """Where the batch of a step begins, in its first lane."""
+        return self.plan.cursor(step * self._lane_size)
+
     def batches(self, start: int, stop: int) -> Iterator[Float[Tensor, "token d_in"]]:
-        """Yield the batches of the steps from start up to stop, and read ahead."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as executor:
-            try:
-                for step in range(start, stop):
-                    yield self.batch(step)
-                    self._read_ahead(executor, (step + 1) * self._batch_size, stop * self._batch_size)
-            finally:
-                self._pending = None
+        """Yield the batches of the steps from start up to stop, and read ahead.
+
+        A batch may be overwritten once the next one is asked for.
+        """
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+        try:
+            for step in range(start, stop):
+                batch = self.batch(step)
+                for lane in self._lanes:
+                    # From the last row of this batch on: the pool of its first rows may be wanted again until then.
+                    lane.read_ahead(executor, (step + 1) * self._lane_size - 1, stop * self._lane_size)
+                yield batch
+        finally:
+            executor.shutdown(cancel_futures=True)
+            for lane in self._lanes:
+                lane.settle()
 
     def sample(self, limit: int) -> Iterator[Float[Tensor, "token d_in"]]:
         """Yield the first tokens of the sequence: a random sample without repetition, or all tokens if they are fewer.
@@ -187,100 +248,7 @@ class TokenLoader:
         Args:
             limit: most tokens to yield.
         """
-        left = min(limit, self.n_tokens)
-        for batch in self.batches(0, -(-left // self._batch_size)):
+        left = min(limit, self.plan.n_lane_tokens * len(self._lanes))
+        for batch in self.batches(0, -(-left // self.batch_size)):
             yield batch[:left]
             left -= batch.shape[0]
-
-    def _pool(self, epoch: int, within: int) -> _Pool:
-        """The pool that holds a position of an epoch."""
-        key = (epoch, self._pool_index(epoch, within))
-        if key not in self._cache:
-            if self._pending is not None and self._pending[0] == key:
-                pool = self._pending[1].result()
-                self._pending = None
-            else:
-                pool = self._load(*key)
-            self._cache = {key: pool}
-        return self._cache[key]
-
-    def _read_ahead(self, executor: ThreadPoolExecutor, position: int, end: int) -> None:
-        """Start reading the pool behind the one that holds a position of the sequence, unless it is beyond the end."""
-        if self._keep or self._pending is not None:
-            return
-        epoch, within = divmod(position, self.n_tokens)
-        pool = self._cache.get((epoch, self._pool_index(epoch, within)))
-        if pool is None:
-            return
-        following = epoch * self.n_tokens + pool.start + pool.order.numel()
-        if following < end:
-            epoch, within = divmod(following, self.n_tokens)
-            key = (epoch, self._pool_index(epoch, within))
-            self._pending = (key, executor.submit(self._load, *key))
-
-    def _plan(self, epoch: int) -> _Plan:
-        # The background thread may ask for the next epoch while this one is in use: neither may evict the other's.
-        plan = self._plans.get(epoch)
-        if plan is None:
-            units = np.random.default_rng((self._seed, epoch)).permutation(len(self._unit_starts))
-            lengths = (self._unit_stops - self._unit_starts)[units]
-            positions = np.cumsum(lengths) - lengths
-            first = np.flatnonzero(np.diff(positions // self._pool_rows, prepend=-1))
-            plan = _Plan(units=np.split(units, first[1:]), starts=positions[first])
-            self._plans = {epoch: plan, **{other: kept for other, kept in self._plans.items() if other == epoch - 1}}
-        return plan
-
-    def _pool_index(self, epoch: int, within: int) -> int:
-        return int(np.searchsorted(self._plan(epoch).starts, within, side="right")) - 1
-
-    def _load(self, epoch: int, index: int) -> _Pool:
-        plan = self._plan(epoch)
-        units = np.sort(plan.units[index])
-        begins, ends = self._unit_starts[units], self._unit_stops[units]
-        order = np.random.default_rng((self._seed, epoch, index)).permutation(int((ends - begins).sum()))
-        if self._keep:
-            rows = self._resident_rows()
-            offsets = self._resident_starts[units]
-            order = _concatenated(offsets, offsets + ends - begins)[order]
-        else:
-            wanted = [RowRange(int(a), int(b)) for a, b in zip(begins, ends, strict=True)]
-            rows = torch.cat(list(_read_in_order(self._source, self._site, wanted)))
-        return _Pool(start=int(plan.starts[index]), rows=rows, order=torch.from_numpy(order))
-
-    def _resident_rows(self) -> Tensor:
-        if self._resident is None:
-            parts: list[Tensor] = []
-            with tqdm(total=self.n_tokens, desc="read", unit="token", unit_scale=True, delay=2) as progress:
-                for part in _read_in_order(self._source, self._site, self._ranges):
-                    parts.append(part)
-                    progress.update(len(part))
-            self._resident = torch.cat(parts)
-        return self._resident
-
-
-def _units(ranges: Sequence[RowRange]) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last row of each unit; no unit reaches over the end of its range."""
-    starts = np.concatenate([np.arange(start, stop, UNIT_ROWS, dtype=np.int64) for start, stop in ranges])
-    ends = np.concatenate([np.full(-(-(stop - start) // UNIT_ROWS), stop, dtype=np.int64) for start, stop in ranges])
-    return starts, np.minimum(starts + UNIT_ROWS, ends)
-
-
-def _merged(ranges: Sequence[RowRange]) -> Iterator[RowRange]:
-    """Yield the ranges in order, adjacent ones as one."""
-    held: RowRange | None = None
-    for rows in sorted(ranges):
-        if held is not None and held.stop == rows.start:
-            held = RowRange(held.start, rows.stop)
-            continue
-        if held is not None:
-            yield held
-        held = rows
-    if held is not None:
-        yield held
-
-
-def _concatenated(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """The numbers from each start up to its stop, one run behind the other."""
-    lengths = stops - starts
-    shifts = starts - (np.cumsum(lengths) - lengths)
-    return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(shifts, lengths)

@@ -1,59 +1,50 @@
-"""The `train` stage: activations of one hook site in, an SAE folder that SAELens loads out.
+"""The `train` stage: activations of one hook site in, folders that SAELens loads out, one per SAE.
 
     RUN/sae/NAME/   cfg.json sae_weights.safetensors sparsity.safetensors   the SAE
                     config.json metrics.jsonl summary.json checkpoints/     how it came about, how good it is
+    RUN/sae/        comparison.parquet comparison.svg                       all finished SAEs of the run
 
-Trains on the train videos only; `collect.split` says which those are. `summary.json` is written last: a folder that has
-it is finished. Until then a rerun goes on from the newest checkpoint.
+Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
+train videos only; `collect.split` says which those are. `summary.json` is written last: a folder that has it is
+finished. Until then a rerun goes on from the newest checkpoint of each SAE.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
-import math
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config
+from collect.artefact import check_resume, write_config
 from collect.errors import UserError
 from collect.split import held_out_ids
 from collect.store import ActivationStore
-from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from train_sae.config import TrainConfig
-from train_sae.export import save_sae, to_sae
-from train_sae.loader import TokenLoader, split_by_video
-from train_sae.metrics import Quality, evaluate
-from train_sae.normalize import Normalisation, measure
-from train_sae.run_log import MetricsLog
-from train_sae.schedule import learning_rate
-from train_sae.state import TrainState, initial_state
-from train_sae.step import StepSettings, StepStats, take_step
+from train_sae.comparison import write_comparison
+from train_sae.config import LoopOptions, Member, TrainConfig
+from train_sae.loader import TokenLoader
+from train_sae.metrics import evaluate
+from train_sae.normalize import measure
+from train_sae.phases import Phases
+from train_sae.shard_reader import ShardReader
+from train_sae.token_set import TokenSet, filtered_rows, split_by_video
+from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish
 
-SUMMARY_NAME = "summary.json"
-STAGE = "train"
-_LOG_EVERY = 50
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20
-_THRESHOLD_RATE = 0.01
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Train an SAE, or go on with one, and return its folder.
+    """Train SAEs, or go on with them, and return the folder: of the SAE, or of all of them in a sweep.
 
     Raises:
-        UserError: there are no activations of that site, no train videos, the folder belongs to other settings, the
-            device is not there, or the loss stopped being finite.
+        UserError: there are no activations of that site, no train videos, a folder belongs to other settings, the
+            device is not there, or a loss stopped being finite.
     """
     store = ActivationStore.open(config.run / "activations")
     if config.site not in store.sites:
@@ -61,190 +52,64 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
-    folder = config.folder
     inputs = {"activations": _identity(store, config.site)}
-    begun = check_resume(folder, STAGE, config, inputs, ignore=("device", "checkpoint_every", "wandb"))
-    if begun and (folder / SUMMARY_NAME).exists():
-        log.info("%s is already trained: nothing to do.", folder)
-        return folder
-    device = _resolve_device(config.device)
-
-    split = split_by_video(store.videos, held_out_ids((video.video_id, video.split) for video in store.videos))
-    if not split.train:
+    members = [member for member in config.members() if not _is_finished(member, inputs)]
+    result = config.folder if len(config.members()) == 1 else config.run / "sae"
+    if not members:
+        return result
+    device = resolve_device(config.device)
+    train_set, held_out_set = token_sets(store, config)
+    if not train_set.n_tokens:
         raise UserError(
-            f"{config.run / 'activations'} holds no tokens of train videos: collect more videos, or another split."
+            f"{config.run / 'activations'} holds no tokens of train videos that pass --tokens: collect more videos, "
+            "or another split, or filter less."
         )
-    loader = TokenLoader(store, config.site, split.train, batch_size=config.batch_size, seed=config.seed)
-    if not begun:
-        write_config(folder, STAGE, config, inputs)
-    state, normalisation = _begin_or_resume(folder, config, loader, device)
-    _fit(folder, config, loader, state, normalisation)
-
-    sae = to_sae(
-        state.exported,
-        arch=config.arch,
-        k=config.k,
-        normalisation=normalisation,
-        threshold=float(state.threshold),
-        metadata=_metadata(config, store, loader, state),
+    reader = ShardReader(store.shards(config.site), store.dtype(config.site), verify=config.loop.verify)
+    loader = TokenLoader(
+        reader,
+        train_set,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        resident=config.loop.resident,
     )
-    on_device = sae.to(device)
-    on_train, firing_rate = evaluate(on_device, _counted("evaluate on train", loader.sample(_EVALUATED_TOKENS)))
-    on_held_out: Quality | None = None
-    if split.held_out:
-        apart = TokenLoader(store, config.site, split.held_out, batch_size=config.batch_size, seed=config.seed)
-        sample = _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS))
-        on_held_out, _ = evaluate(on_device, sample)
+    for member in members:
+        if not (member.folder / "config.json").exists():
+            write_config(member.folder, STAGE, member.arguments(), inputs)
+    measured = None
+    trainees: list[Trainee] = []
+    for member in members:
+        if measured is None and Trainee.is_new(member):
+            measured = measure(_counted("measure norm", loader.sample(_MEASURED_TOKENS)), config.sae_options)
+        trainees.append(begin_or_resume(member, store, loader, measured, device))
+    _fit(loader, trainees, config.loop, device)
+
+    saes = [trainee.export(store).to(device) for trainee in trainees]
+    on_train = evaluate(saes, _counted("evaluate on train", loader.sample(_EVALUATED_TOKENS)))
+    on_held_out = None
+    if held_out_set.n_tokens:
+        apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed, device=device)
+        on_held_out = evaluate(saes, _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS)))
     else:
         log.warning("No video is held out, so the SAE is evaluated on its train videos only: collect more videos.")
-    save_sae(folder, sae, firing_rate)
-    dead_tokens = config.dead_after(loader.n_tokens)
-    summary = {
-        "name": config.sae_name,
-        "site": config.site,
-        "architecture": config.arch,
-        "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
-        "k": config.k,
-        "n_steps": state.step,
-        "n_training_tokens": state.step * config.batch_size,
-        "n_train_tokens": loader.n_tokens,
-        "n_dead_in_training": int(state.dead(dead_tokens).sum()),
-        "dead_tokens": dead_tokens,
-        "threshold": float(state.threshold),
-        "scale": normalisation.scale,
-        "train": _jsonable(on_train),
-        "held_out": _jsonable(on_held_out) if on_held_out else None,
-    }
-    write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
-    shown = on_held_out or on_train
-    log.info(
-        "%s: FVU %.3f, L0 %.1f, %d of %d latents dead, %d dense (%s videos)",
-        *(folder, shown.fvu, shown.l0, shown.n_dead, sae.d_sae, shown.n_dense, "held-out" if on_held_out else "train"),
-    )
-    return folder
+    for number, (trainee, sae) in enumerate(zip(trainees, saes, strict=True)):
+        finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
+    write_comparison(config.run / "sae")
+    return result
 
 
-def _identity(store: ActivationStore, site: str) -> str:
-    """Hash of what is trained on: the videos' rows and splits, and the moments of the site's activations."""
-    moments = store.moments(site)
-    rows = [(video.video_id, video.split, video.row_start, video.row_stop) for video in store.videos]
-    content = json.dumps(rows).encode() + moments.mean.tobytes() + moments.second_moment.tobytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _begin_or_resume(
-    folder: Path, config: TrainConfig, loader: TokenLoader, device: torch.device
-) -> tuple[TrainState, Normalisation]:
-    saved = checkpoints(folder)
-    if saved:
-        state, normalisation = load_checkpoint(saved[-1], device)
-        log.info("Going on from step %d (%s).", state.step, saved[-1])
-        return state, normalisation
-    normalisation = measure(_counted("measure norm", loader.sample(_MEASURED_TOKENS)))
-    center = normalisation.center.float().to(device)
-    return initial_state(center, config.d_sae, config.seed, config.arch), normalisation
-
-
-def _fit(
-    folder: Path, config: TrainConfig, loader: TokenLoader, state: TrainState, normalisation: Normalisation
-) -> None:
-    """Take the steps that are left, logging and saving checkpoints."""
-    n_steps = max(1, round(config.epochs * loader.n_tokens / config.batch_size))
-    device, d_in = state.weights.b_dec.device, state.weights.b_dec.shape[0]
-    settings = StepSettings(
-        arch=config.arch,
-        k=config.k,
-        dead_tokens=config.dead_after(loader.n_tokens),
-        aux_k=max(1, d_in // 2),
-        precision=_PRECISIONS[config.dtype],
-        # Short trainings forget faster: the first steps, with other activations, are to be forgotten by the end.
-        threshold_rate=min(1.0, max(_THRESHOLD_RATE, 20 / n_steps)),
-    )
-    record = MetricsLog(folder, config, state.step)
-    window: list[StepStats] = []
-    began = time.perf_counter()
-    progress = tqdm(
-        total=n_steps * config.batch_size,
-        initial=state.step * config.batch_size,
-        desc=f"train {config.sae_name}",
-        unit="token",
-        unit_scale=True,
-    )
-    try:
-        for batch in loader.batches(state.step, n_steps):
-            x = normalisation.apply(batch.to(device))
-            lr = learning_rate(state.step, n_steps, config.peak_lr)
-            window.append(take_step(state, x, settings, lr))
-            progress.update(config.batch_size)
-            due = state.step % config.checkpoint_every == 0 or state.step == n_steps
-            if due or state.step % _LOG_EVERY == 0:
-                metrics = _summarise(folder, loader, state, window)
-                now = time.perf_counter()
-                rate = len(window) * config.batch_size / (now - began)
-                record.write({"tokens": state.step * config.batch_size, **metrics, "lr": lr, "tokens_per_s": rate})
-                progress.set_postfix({name: f"{metrics[name]:.4g}" for name in ("fvu", "l0", "dead")}, refresh=False)
-                window, began = [], now
-            if due:
-                if not state.is_finite():
-                    raise _diverged(folder, state.step, "a weight is not finite")
-                save_checkpoint(folder, state, normalisation)
-    finally:
-        progress.close()
-        record.close()
-
-
-def _summarise(folder: Path, loader: TokenLoader, state: TrainState, window: list[StepStats]) -> dict[str, int | float]:
-    """Reduce a window of steps to one line of metrics: the only place where the host waits for the device.
+def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
+    """The rows to train on, and the same of the held-out videos.
 
     Raises:
-        UserError: a loss in the window is not finite.
+        UserError: a filter cannot be applied.
     """
-    columns: dict[str, Float[Tensor, " step"]] = {
-        name: torch.stack([getattr(stats, name) for stats in window]).cpu().double() for name in StepStats._fields
-    }
-    broken = (~columns["mse"].isfinite()).nonzero()
-    if broken.numel():
-        step = state.step - len(window) + int(broken[0])
-        finite = bool(loader.batch(step).isfinite().all())
-        cause = "though its activations are finite" if finite else "because activations in its batch are not finite"
-        raise _diverged(folder, step, f"the loss is {float(columns['mse'][broken[0]])} {cause}")
-    return {
-        "step": state.step,
-        "mse": float(columns["mse"].mean()),
-        "aux": float(columns["aux"].mean()),
-        "fvu": float(columns["mse"].sum() / columns["variance"].sum()),
-        "l0": float(columns["l0"].mean()),
-        "dead": float(columns["n_dead"][-1]),
-        "threshold": float(columns["threshold"][-1]),
-    }
+    split = split_by_video(store.videos, held_out_ids((video.video_id, video.split) for video in store.videos))
+    kept = filtered_rows(store, config.site, config.tokens)
+    return TokenSet(split.train, kept), TokenSet(split.held_out, kept)
 
 
-def _diverged(folder: Path, step: int, what: str) -> UserError:
-    saved = checkpoints(folder)
-    good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written before"
-    return UserError(
-        f"Training {folder.name} stopped at step {step}: {what} ({good}); train again with a lower --lr under another "
-        "--name, or collect the activations again with --dtype float32 if they overflowed."
-    )
-
-
-def _metadata(config: TrainConfig, store: ActivationStore, loader: TokenLoader, state: TrainState) -> dict[str, Any]:
-    """What the SAELens folder says about the SAE; `model_name` and `hook_name` are SAELens's own names."""
-    training = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("run", "wandb")}
-    return {
-        "model_name": store.model.get("name"),
-        "hook_name": config.site,
-        "model_fingerprint": store.model.get("fingerprint"),
-        "store_fingerprint": store.fingerprint,
-        "n_videos": len(store.videos),
-        "n_train_tokens": loader.n_tokens,
-        "n_training_tokens": state.step * config.batch_size,
-        "training": {**training, "lr": config.peak_lr, "dead_tokens": config.dead_after(loader.n_tokens)},
-    }
-
-
-def _resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Turn a device's name into a device.
 
     Raises:
@@ -260,14 +125,64 @@ def _resolve_device(name: str) -> torch.device:
     return device
 
 
+def _is_finished(member: Member, inputs: dict[str, str]) -> bool:
+    ignore = ("run", "device", "wandb")
+    begun = check_resume(member.folder, STAGE, member.arguments(), inputs, ignore=ignore)
+    finished = begun and (member.folder / SUMMARY_NAME).exists()
+    if finished:
+        log.info("%s is already trained: nothing to do.", member.folder)
+    return finished
+
+
+def _identity(store: ActivationStore, site: str) -> str:
+    """Hash of what is trained on: the videos' rows and splits, and the moments of the site's activations."""
+    moments = store.moments(site)
+    rows = [(video.video_id, video.split, video.row_start, video.row_stop) for video in store.videos]
+    content = json.dumps(rows).encode() + moments.mean.tobytes() + moments.second_moment.tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _fit(loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, device: torch.device) -> None:
+    """Take the steps that are left; an SAE that is ahead of the others waits for them."""
+    start, n_steps = min(trainee.step for trainee in trainees), trainees[0].n_steps
+    phases = Phases()
+    progress = tqdm(
+        total=n_steps * loader.batch_size,
+        initial=start * loader.batch_size,
+        desc=f"train {trainees[0].name}" if len(trainees) == 1 else f"train {len(trainees)} SAEs",
+        unit="token",
+        unit_scale=True,
+    )
+    try:
+        for trainee in trainees:
+            trainee.open_log(phases)
+        for batch in phases.timed("loader", loader.batches(start, n_steps)):
+            with phases("step"):
+                x = batch.to(device, non_blocking=True)
+                waiting = [trainee for trainee in trainees if trainee.step == start]
+                for trainee in waiting:
+                    trainee.take(x)
+            start += 1
+            progress.update(loader.batch_size)
+            is_last = start == n_steps
+            if is_last or start % options.checkpoint_every == 0 or start % options.log_every == 0:
+                for trainee in waiting:
+                    shown = trainee.write_log()
+                    if len(trainees) == 1:
+                        progress.set_postfix(shown, refresh=False)
+            if is_last or start % options.checkpoint_every == 0:
+                with phases("checkpoint"):
+                    for trainee in waiting:
+                        trainee.save()
+    finally:
+        progress.close()
+        for trainee in trainees:
+            trainee.close_log()
+
+
 def _counted(what: str, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Show progress in tokens where going through the chunks takes long."""
     with tqdm(desc=what, unit="token", unit_scale=True, delay=2, leave=False) as progress:
         for chunk in chunks:
             yield chunk
             progress.update(len(chunk))
-
-
-def _jsonable(quality: Quality) -> dict[str, int | float | None]:
-    """The numbers of a quality by name; null where one is not defined, since JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in dataclasses.asdict(quality).items()}

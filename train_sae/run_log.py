@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from collect.artefact import write_atomic
 from collect.errors import UserError
-from train_sae.config import TrainConfig
+from train_sae.config import Member
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -17,19 +16,18 @@ class MetricsLog:
     """Appends to `metrics.jsonl`, going on after the step that a training resumes from.
 
     Args:
-        folder: the SAE's folder.
-        config: says whether to log to Weights & Biases as well.
+        member: the SAE; its settings say whether to log to Weights & Biases as well.
         step: steps already taken; later lines, left by a run that was killed, are removed.
 
     Raises:
         UserError: Weights & Biases is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, step: int) -> None:
-        path = folder / METRICS_NAME
+    def __init__(self, member: Member, step: int) -> None:
+        path = member.folder / METRICS_NAME
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         write_atomic(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
-        self._wandb = _wandb_run(folder, config) if config.wandb else None
+        self._wandb = _wandb_run(member) if member.config.wandb else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, int | float]) -> None:
@@ -46,13 +44,21 @@ class MetricsLog:
             self._wandb.finish()
 
 
-def _wandb_run(folder: Path, config: TrainConfig) -> Any:
+def _wandb_run(member: Member) -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError("Weights & Biases is not installed: run `pip install wandb`, or leave out --wandb.") from None
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    return wandb.init(project="video-sae", name=config.sae_name, dir=str(folder), config=arguments, resume="allow")
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in member.arguments().items()}
+    # Several SAEs of one process each have a run of their own.
+    return wandb.init(
+        project="video-sae",
+        name=member.name,
+        dir=str(member.folder),
+        config=arguments,
+        resume="allow",
+        reinit="create_new",
+    )
 
 
 def _step_of(line: str) -> float:

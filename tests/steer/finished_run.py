@@ -238,7 +238,7 @@ def finish_run(collected: Path, data: Path, run: Path) -> Path:
     encode_store(store, load_sae(sae_folder), features / "codes.zarr", batch_size=64, device=torch.device("cpu"))
     for folder, stage, config in (
         (run / "profile", "profile", ProfileConfig(data=data, model="tiny model", out=run, items=12)),
-        (sae_folder, "train", TrainConfig(run=run, site=SITE, name=SAE_NAME, arch="topk", d_sae=D_SAE, k=4)),
+        (sae_folder, "train", TrainConfig(run=run, site=SITE, name=SAE_NAME, arch=("topk",), d_sae=(D_SAE,), k=(4,))),
         (features, "features", FeaturesConfig(run=run, data=data, min_videos=2)),
         (steer, "steer", SteerConfig(run=run, operations=("ablate", "scale:2"), seed=3)),
     ):

@@ -11,10 +11,12 @@ from train_sae import tensor_file
 from train_sae.architectures import initial_weights
 from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from train_sae.normalize import Normalisation
+from train_sae.plan import Cursor
 from train_sae.state import TrainState
 from train_sae.step import StepSettings, sparse_step
 
 NORMALISATION = Normalisation(scale=1 / 3, mean=torch.tensor([0.1, 0.2], dtype=torch.float64))
+CURSOR = Cursor(1, 0, 37)
 
 
 def trained(n_steps: int) -> TrainState:
@@ -27,8 +29,9 @@ def trained(n_steps: int) -> TrainState:
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     state = trained(3)
-    back, normalisation = load_checkpoint(save_checkpoint(tmp_path, state, NORMALISATION))
+    back, normalisation, cursor = load_checkpoint(save_checkpoint(tmp_path, state, NORMALISATION, CURSOR))
     assert back.step == 3
+    assert cursor == CURSOR
     assert normalisation.scale == NORMALISATION.scale
     assert torch.equal(normalisation.mean, NORMALISATION.mean)
     for name, tensor in state.tensors().items():
@@ -39,13 +42,13 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     state = trained(1)
     for step in (5, 50, 500):
         state.step = step
-        save_checkpoint(tmp_path, state, NORMALISATION)
+        save_checkpoint(tmp_path, state, NORMALISATION, CURSOR)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000050.safetensors", "step-00000500.safetensors"]
 
 
 def test_a_failed_write_leaves_the_checkpoints_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = trained(1)
-    first = save_checkpoint(tmp_path, state, NORMALISATION)
+    first = save_checkpoint(tmp_path, state, NORMALISATION, CURSOR)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
@@ -53,12 +56,12 @@ def test_a_failed_write_leaves_the_checkpoints_as_they_were(tmp_path: Path, monk
     monkeypatch.setattr(tensor_file.os, "fsync", fail)
     state.step = 2
     with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path, state, NORMALISATION)
+        save_checkpoint(tmp_path, state, NORMALISATION, CURSOR)
     assert list((tmp_path / "checkpoints").iterdir()) == [first]
 
 
 def test_a_damaged_checkpoint_is_a_user_error(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, trained(1), NORMALISATION)
+    path = save_checkpoint(tmp_path, trained(1), NORMALISATION, CURSOR)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"is damaged .*: delete it to go on from the checkpoint before it"):
         load_checkpoint(path)

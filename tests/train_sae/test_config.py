@@ -1,5 +1,6 @@
 """Arguments of the train stage."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -8,46 +9,88 @@ from pathlib import Path
 import pytest
 
 from collect.errors import UserError
-from train_sae.config import TrainConfig
+from train_sae.config import LoopOptions, Member, TrainConfig
+from train_sae.options import Options
 
 
 def config(**arguments: object) -> TrainConfig:
     return TrainConfig(**{"run": Path("runs/a"), "site": "resid/12", **arguments})  # type: ignore[arg-type]
 
 
+def only(**arguments: object) -> Member:
+    (member,) = config(**arguments).members()
+    return member
+
+
 def test_folder_is_named_after_site_and_architecture() -> None:
-    assert config(arch="batchtopk", d_sae=2048, k=16).folder == Path("runs/a/sae/resid_12-batchtopk-2048-k16")
+    assert config(arch=("batchtopk",), d_sae=(2048,), k=(16,)).folder == Path("runs/a/sae/resid_12-batchtopk-2048-k16")
 
 
 def test_a_given_name_is_kept() -> None:
     assert config(name="first").folder == Path("runs/a/sae/first")
 
 
+def test_a_sweep_has_every_combination_each_in_a_folder_of_its_own() -> None:
+    swept = config(arch=("topk", "batchtopk"), d_sae=(64, 128), k=(4,), lr=(1e-3, 2e-4))
+    assert [member.name for member in swept.members()][:3] == [
+        "resid_12-topk-64-k4-lr0.001",
+        "resid_12-topk-64-k4-lr0.0002",
+        "resid_12-topk-128-k4-lr0.001",
+    ]
+    assert len({member.folder for member in swept.members()}) == 8
+    named = config(name="wide", k=(4, 8)).members()
+    assert [member.name for member in named] == ["wide-batchtopk-32768-k4", "wide-batchtopk-32768-k8"]
+
+
+def test_the_arguments_of_a_member_train_it_alone_into_the_same_folder() -> None:
+    for swept in (config(k=(4, 8)), config(k=(4, 8), name="wide"), config(lr=(1e-3, 1e-4)), config(name="one")):
+        for member in swept.members():
+            arguments = member.arguments()
+            single = {name: (arguments[name],) for name in ("arch", "d_sae", "k")}
+            lr = () if arguments["lr"] is None else (arguments["lr"],)
+            (alone,) = TrainConfig(**{**arguments, **single, "lr": lr}).members()
+            assert alone.folder == member.folder
+            assert alone.arguments() == arguments
+
+
+def test_options_without_effect_are_no_part_of_the_arguments() -> None:
+    options = ("verify=false", "dead_tokens=7", "checkpoint_every=3", "log_every=50")
+    assert only(options=options).arguments()["options"] == ("dead_tokens=7",)
+    assert config(options=options).loop == LoopOptions(dead_tokens=7, checkpoint_every=3, verify=False)
+
+
 def test_default_learning_rate_falls_with_the_root_of_the_width() -> None:
-    assert config(d_sae=2**14).peak_lr == 2e-4
+    assert only(d_sae=(2**14,)).peak_lr == 2e-4
     # Four times the latents, half the rate.
-    assert config(d_sae=2**16).peak_lr == pytest.approx(1e-4)
-    assert config(lr=0.5).peak_lr == 0.5
+    assert only(d_sae=(2**16,)).peak_lr == pytest.approx(1e-4)
+    assert only(lr=(0.5,)).peak_lr == 0.5
 
 
 def test_dead_after_an_epoch_or_ten_million_tokens() -> None:
-    assert config().dead_after(45_000) == 45_000
-    assert config().dead_after(10**9) == 10_000_000
-    assert config(dead_tokens=7).dead_after(10**9) == 7
+    assert only().dead_after(45_000) == 45_000
+    assert only().dead_after(10**9) == 10_000_000
+    assert only(options=("dead_tokens=7",)).dead_after(10**9) == 7
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"d_sae": 0, "k": 0}, "--d-sae 0 is too small"),
-        ({"k": 0}, "--k 0 is too small"),
-        ({"d_sae": 8, "k": 9}, "--k 9 is more than the 8 latents"),
+        ({"d_sae": (0,), "k": (0,)}, "--d-sae 0 is too small"),
+        ({"k": (0,)}, "--k 0 is too small"),
+        ({"k": ()}, "--k has no value"),
+        ({"k": (4, 4)}, "--k 4 4 names a value twice"),
+        ({"d_sae": (8, 64), "k": (2, 9)}, "--k 9 is more than the 8 latents"),
         ({"batch_size": 0}, "--batch-size 0 is too small"),
-        ({"checkpoint_every": 0}, "--checkpoint-every 0 is too small"),
         ({"epochs": 0.0}, "--epochs 0.0 is not a positive number"),
         ({"epochs": float("nan")}, "--epochs nan is not a positive number"),
-        ({"lr": -1.0}, "--lr -1.0 is not a positive number"),
-        ({"dead_tokens": 0}, "--dead-tokens 0 is too small"),
+        ({"lr": (-1.0,)}, "--lr -1.0 is not a positive number"),
+        ({"options": ("checkpoint_every=0",)}, "checkpoint_every=0 is too small"),
+        ({"options": ("dead_tokens=0",)}, "dead_tokens=0 is too small"),
+        ({"options": ("dead_tokens=x",)}, "'dead_tokens=x': the value has to be a whole number"),
+        ({"options": ("verify=no",)}, "'verify=no': the value has to be true or false"),
+        ({"options": ("colour=red",)}, "'colour=red' is not NAME=VALUE with a known name"),
+        ({"options": ("matryoshka_widths=[8,99]",), "d_sae": (64,), "k": (1,)}, "exceed the 64 latents"),
+        ({"tokens": ("frames",)}, "--tokens 'frames' is not a filter"),
         ({"name": "../other"}, "cannot name a folder"),
         ({"name": ""}, "cannot name a folder"),
     ],
@@ -55,6 +98,17 @@ def test_dead_after_an_epoch_or_ten_million_tokens() -> None:
 def test_an_argument_out_of_range_is_a_user_error(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         config(**arguments)
+
+
+def test_every_option_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for field in (*dataclasses.fields(LoopOptions), *dataclasses.fields(Options)):
+        if field.name != "shard_latents":
+            assert f"| `{field.name}` |" in page
+
+
+def test_there_are_at_most_fifteen_flags() -> None:
+    assert len(dataclasses.fields(TrainConfig)) <= 15
 
 
 @pytest.mark.parametrize(
