@@ -6,7 +6,8 @@ A benchmark is a module with a function `measure(options) -> {flat name: number}
         run_benchmark("loader", measure)
 
 `python -m benchmarks.NAME [--json PATH] [--quick]` then prints a table and writes `{"name", "date", "machine",
-"command", "metrics"}`. `python -m benchmarks.harness` makes `benchmarks/README.md` from the files in `benchmarks/results`.
+"command", "metrics"}`. `python -m benchmarks.harness` makes `benchmarks/README.md` from the files in
+`benchmarks/results`.
 """
 
 import argparse

@@ -6,16 +6,10 @@ import torch
 
 import demo.train_vlm as module
 from demo.architecture import VIDEO_TOKEN_ID
-from demo.train_vlm import (
-    Batch,
-    Trainer,
-    TrainVlmConfig,
-    attention_mask,
-    cosine,
-    label_loss,
-    tracking_targets,
-    whitening_patches,
-)
+from demo.start_weights import whitening_patches
+from demo.train_vlm import Trainer, TrainVlmConfig, cosine
+from demo.training_batches import Batch, Frames, draw_frames
+from demo.training_losses import attention_mask, label_loss, tracking_targets
 
 
 def small(out: Path, **changes: int) -> TrainVlmConfig:
@@ -108,7 +102,7 @@ def test_every_stage_changes_its_own_part_only(trainer: Trainer) -> None:
         "early": [trainer.model.get_input_embeddings(), layers[:2]],
         "late": [layers[2:], trainer.decoder.norm, trainer.model.lm_head],
     }
-    batch, frames = batch_of(trainer, 1), trainer.draw_frames(np.random.default_rng(0))
+    batch, frames = batch_of(trainer, 1), draw_frames(trainer.pool, 4, np.random.default_rng(0))
     for trained, loss_of in (
         ("vision", lambda: trainer.see(frames)),
         ("early", lambda: trainer.watch(batch)),
@@ -153,7 +147,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
         trainer = Trainer(small(out))
         calls = 0
 
-        def loss_of(batch: module.Frames) -> tuple[torch.Tensor, dict[str, float]]:
+        def loss_of(batch: Frames) -> tuple[torch.Tensor, dict[str, float]]:
             nonlocal calls
             if calls == fail_at:
                 raise KeyboardInterrupt
@@ -165,7 +159,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
             steps=4,
             lr=0.01,
             trained=[trainer.tower],
-            draw=lambda rng, _: trainer.draw_frames(rng),
+            draw=lambda rng, _: draw_frames(trainer.pool, 4, rng),
             loss_of=loss_of,
         )
         return trainer
