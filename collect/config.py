@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from collect.errors import UserError
+from collect.sampling import FrameSampling
+from collect.selection import Selection
+from collect.token_choice import TokenChoice
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AttnImplementation = Literal["sdpa", "eager", "flash_attention_2"]
@@ -25,35 +28,39 @@ class CollectConfig:
     """Run folder; the store is written to its folder `activations`."""
     sites: tuple[str, ...]
     """Hook sites: `projector`, `resid_pre/i` (input of decoder layer i) or `resid/i` (its output)."""
-    frames: int | None = None
-    """Frames of a clip, evenly spread over the video; the model family's own number by default."""
-    split: str | None = None
-    """Collect only the videos of this official split, such as `valid`."""
-    limit: int | None = None
-    """Collect at most this many videos, chosen by `seed`."""
+    frames: str | None = None
+    """Frames of a clip: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids as `0,30,60`; by default the model
+    family's own choice."""
+    select: str | None = None
+    """Videos: a split such as `valid`, a file of ids (`.txt`), at most `100`, or several of these as `valid,100`."""
+    tokens: str = "all"
+    """Visual tokens to store: `all`, `every:N` (of every N-th time step) or `tracks` (on annotated objects)."""
     batch_size: int = 4
-    """Videos in one forward pass."""
+    """Videos of one size in one forward pass; halved where they do not fit into memory."""
     dtype: Dtype = "auto"
     """Type of the weights and of the stored activations; `auto` takes the checkpoint's own."""
     device: str = "auto"
-    """Where the model runs; `auto` takes a GPU where there is one."""
+    """Where the model runs; `auto` takes a GPU where there is one, and one for each process of torchrun."""
     attn_implementation: AttnImplementation = "sdpa"
     """Attention kernel of transformers."""
     shard_rows: int = 16384
     """Tokens in one file of the store, a multiple of 256; what is not yet a whole file is lost in a crash."""
     workers: int = 2
     """Threads that decode and preprocess ahead of the model."""
-    seed: int = 0
-    """Chooses the videos where `limit` leaves some out."""
     max_failures: int | None = None
-    """Stop when more videos than this cannot be read; by default the others are collected however many fail."""
+    """Stop a process when more of its videos than this cannot be read; by default the others are collected however many
+    fail."""
 
     def __post_init__(self) -> None:
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
-        for name in ("frames", "limit", "batch_size", "workers"):
+        if self.frames is not None:
+            FrameSampling.parse(self.frames)
+        Selection.parse(self.select)
+        TokenChoice.parse(self.tokens)
+        for name in ("batch_size", "workers"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
         if self.shard_rows < 1 or self.shard_rows % CHUNK_ROWS:
             raise UserError(f"--shard-rows must be a multiple of {CHUNK_ROWS}, not {self.shard_rows}.")

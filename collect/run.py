@@ -1,58 +1,52 @@
 """The stage `collect`: videos through a truncated VLM into an activation store, resumable at any moment.
 
-Threads decode and preprocess ahead; the model runs on batches; the store writes in the background. Batches begin at
-fixed places in the list of videos, also after a resume, so that every forward pass has the shape that it has in a run
-that was never interrupted, and every stored bit is the same. One process; splitting over several is not done here.
+Who collects what is decided in `collect.assignment`, the way of a video from its file to its activations lies in
+`collect.pipeline`, and how they get to disk in `collect.store_writer`. Batches hold the same videos also after a resume
+and whoever makes them, so that every stored bit is that of a run that was never interrupted.
 """
 
+import fcntl
 import hashlib
-import json
 import logging
-import time
-from collections import deque
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config
+from collect.artefact import check_resume, write_config
+from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
-from collect.decode import Clip, decode_clip
+from collect.decode import decode_clip
 from collect.errors import UserError
-from collect.perception_test import Dataset, Video, load_dataset
+from collect.manifest import read_progress, write_manifest
+from collect.perception_test import Video, load_dataset
+from collect.pipeline import Forward, Ready, prepared_batches
+from collect.ranks import Process
+from collect.sampling import FrameSampling
+from collect.selection import Selection
 from collect.sites import parse_site
-from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, Failure, VideoRecord
+from collect.store import MANIFEST_NAME, Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
-from collect.vlm import Prefix, VideoVlm, load_vlm
+from collect.token_choice import TokenChoice
+from collect.vlm import VideoVlm, load_vlm
 from collect.vlm_files import fingerprint, resolve_model
 
 logger = logging.getLogger(__name__)
 
 STAGE = "collect"
 FOLDER_NAME = "activations"
-RANK = 0
-CHANGEABLE = ("data", "model", "out", "batch_size", "device", "workers", "max_failures")
+CHANGEABLE = ("data", "model", "out", "device", "workers", "max_failures")
 """Arguments that a resumed run may change; data and model are compared by content instead."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Ready:
-    """One video on its way to the model."""
-
-    index: int
-    video: Video
-    clip: Clip
-    prefix: Prefix
-
-
 def collect(config: CollectConfig) -> Path:
-    """Collect activations; go on where an earlier run with the same arguments ended.
+    """Collect activations; go on where an earlier run with the same arguments ended, with however many processes.
 
     Returns:
         The folder of the store, `config.out / "activations"`.
@@ -61,55 +55,87 @@ def collect(config: CollectConfig) -> Path:
         UserError: data, model or a site is not there, the folder holds a store of something else, another process is
             writing it, no video (or more than `max_failures` not) can be read, or the disk is full.
     """
-    dataset = load_dataset(config.data, config.split)
-    videos = choose_videos(dataset, config.limit, config.seed)
+    process = Process.of_environment()
+    videos = choose_videos(config.data, Selection.parse(config.select))
     folder = config.out / FOLDER_NAME
-    inputs = {"model": fingerprint(resolve_model(config.model)[0]), "data": _data_hash(videos)}
-    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE)
-    if is_begun and (folder / MANIFEST_NAME).is_file():
-        logger.info("%s is finished: nothing to do", folder)
-        return folder
-    vlm = load_vlm(
-        config.model, dtype=config.dtype, device=config.device, attn_implementation=config.attn_implementation
-    )
-    for site in config.sites:
-        parse_site(site, vlm.n_layers)
-    n_frames = config.frames or vlm.default_frames
-    specs = {site: SiteSpec(d_in=vlm.d_model, dtype=vlm.dtype) for site in config.sites}
-    capacity = len(videos) * vlm.max_visual_tokens(n_frames)
-    with StoreWriter(folder, RANK, specs, capacity, config.shard_rows, CHUNK_ROWS) as writer:
-        if not is_begun:
-            write_config(folder, STAGE, config, inputs)
-        try:
-            _fill(writer, vlm, videos, n_frames, config)
-            if writer.next_row == 0:
-                raise UserError(f"No video of {config.data} could be collected: {writer.failures[0].reason}")
-            writer.finish()
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written ({error.strerror or error}): make room there and run this again; "
-                "it goes on where it was."
-            ) from None
-        _write_manifest(folder, writer, vlm, config)
-    logger.info(
-        "%d videos, %d tokens, %d failures in %s", writer.n_videos, writer.n_committed, len(writer.failures), folder
-    )
+    model = _Model(config, process)
+    with _only_job(folder, process):
+        decided: dict[str, Any] = process.agree(lambda: _decide(config, videos, folder, model, process.world_size))
+        if decided["is_finished"]:
+            logger.info("%s is finished: nothing to do", folder)
+            return folder
+        tasks = [_task(content) for content in decided["tasks"][process.rank]]
+        if tasks:
+            try:
+                _work(config, videos, folder, tasks, model.vlm)
+            except OSError as error:
+                raise UserError(
+                    f"{folder} cannot be written ({error.strerror or error}): make room there and run this again; "
+                    "it goes on where it was."
+                ) from None
+        _complete(folder, decided["ranks"])
     return folder
 
 
-def choose_videos(dataset: Dataset, limit: int | None, seed: int) -> tuple[Video, ...]:
-    """Videos to collect, sorted by id: all whose files are there, or `limit` of them chosen by `seed`.
+def choose_videos(data: Path, selection: Selection) -> tuple[Video, ...]:
+    """Videos to collect, sorted by id: the selected ones whose files are there.
 
     Raises:
         UserError: no video's file is there.
     """
-    videos = dataset.videos_with_files
+    videos = load_dataset(data, selection.split).videos_with_files
     if not videos:
-        raise UserError(f"{dataset.folder} has annotations but no videos: put them into {dataset.folder / 'videos'}.")
-    if limit is None or limit >= len(videos):
-        return videos
-    chosen = np.random.default_rng(seed).choice(len(videos), size=limit, replace=False)
-    return tuple(videos[i] for i in sorted(chosen.tolist()))
+        raise UserError(f"{data} has annotations but no videos: put them into {data / 'videos'}.")
+    return selection.choose(videos)
+
+
+class _Model:
+    """The model of this process, loaded when it is needed."""
+
+    def __init__(self, config: CollectConfig, process: Process) -> None:
+        self._config, self._device = config, process.device(config.device)
+
+    @cached_property
+    def vlm(self) -> VideoVlm:
+        config = self._config
+        vlm = load_vlm(
+            config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
+        )
+        for site in config.sites:
+            parse_site(site, vlm.n_layers)
+        return vlm
+
+
+def _decide(
+    config: CollectConfig, videos: Sequence[Video], folder: Path, model: _Model, world_size: int
+) -> dict[str, Any]:
+    """What every process is to do; called in the first one only."""
+    inputs = {"model": fingerprint(resolve_model(config.model)[0]), "data": _data_hash(videos)}
+    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE)
+    if is_begun and (folder / MANIFEST_NAME).is_file():
+        return {"is_finished": True}
+    plan = read_plan(folder) if is_begun else None
+    before = plan or Plan(batches=make_batches(videos, config.batch_size))
+    progress = read_progress(folder, before.ranks)
+    plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)
+    if not is_begun:
+        assert model.vlm is not None  # what is wrong with model or sites is told before anything is written
+        write_config(folder, STAGE, config, inputs)
+    if plan != before or not is_begun:
+        write_plan(folder, plan)
+    return {"is_finished": False, "ranks": plan.ranks, "tasks": [[_plain(task) for task in own] for own in tasks]}
+
+
+def _plain(task: Task) -> dict[str, Any]:
+    return {**asdict(task), "wanted": sorted(task.wanted)}
+
+
+def _task(content: dict[str, Any]) -> Task:
+    return Task(
+        rank=content["rank"],
+        batches=tuple(tuple(batch) for batch in content["batches"]),
+        wanted=frozenset(content["wanted"]),
+    )
 
 
 def _data_hash(videos: Iterable[Video]) -> str:
@@ -121,87 +147,98 @@ def _data_hash(videos: Iterable[Video]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _fill(writer: StoreWriter, vlm: VideoVlm, videos: Sequence[Video], n_frames: int, config: CollectConfig) -> None:
-    """Collect the videos that are not committed yet."""
-    if writer.is_finished:
+@contextmanager
+def _only_job(folder: Path, process: Process) -> Iterator[None]:
+    """Keep out a second job on the same store, whatever its number of processes; the first process holds the lock."""
+    if process.rank > 0:
+        yield
         return
-    first = writer.next_video // config.batch_size * config.batch_size
-    begun, first_row = time.perf_counter(), writer.next_row
-    progress = tqdm(total=len(videos), initial=writer.next_video, unit="video", desc="collect")
-    with progress:
-        for batch in _batches(_prepared(vlm, videos, first, n_frames, config.workers), config.batch_size):
-            for outcome, residuals in _forward(vlm, batch, config.sites):
-                index = outcome.index
-                if index < writer.next_video:
-                    continue  # committed before this run; computed again only to keep the batch's shape
-                if isinstance(outcome, Failure):
-                    _fail(writer, outcome, config.max_failures)
-                else:
-                    writer.add_video(_record(outcome, writer.next_row), residuals)
-                progress.update()
-            rate = (writer.next_row - first_row) / (time.perf_counter() - begun)
-            progress.set_postfix_str(f"{rate:,.0f} tokens/s")
-
-
-def _prepared(
-    vlm: VideoVlm, videos: Sequence[Video], first: int, n_frames: int, workers: int
-) -> Iterator[_Ready | Failure]:
-    """Decode and preprocess videos in their order, a few ahead of the consumer."""
-
-    def prepare(index: int) -> _Ready | Failure:
-        video = videos[index]
-        assert video.path is not None
-        try:
-            clip = decode_clip(video.path, video.video_id, n_frames, video.cut_frame)
-            return _Ready(index=index, video=video, clip=clip, prefix=vlm.prefix(clip))
-        except ValueError as error:  # a UserError, or what the family's own processor refuses
-            return Failure(index=index, video_id=video.video_id, reason=str(error))
-
-    queue: deque[Future[_Ready | Failure]] = deque()
-    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "job.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        for index in range(first, len(videos)):
-            queue.append(executor.submit(prepare, index))
-            if len(queue) > 2 * workers:
-                yield queue.popleft().result()
-        while queue:
-            yield queue.popleft().result()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is writing {folder}: wait until it ends, or choose another --out."
+            ) from None
+        yield
     finally:
-        executor.shutdown(cancel_futures=True)
+        if is_new and {entry.name for entry in folder.iterdir()} == {path.name}:
+            path.unlink()  # nothing was begun
+            folder.rmdir()
+        os.close(descriptor)
 
 
-def _batches(outcomes: Iterator[_Ready | Failure], size: int) -> Iterator[list[_Ready | Failure]]:
-    batch: list[_Ready | Failure] = []
-    for outcome in outcomes:
-        batch.append(outcome)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: Sequence[Task], vlm: VideoVlm) -> None:
+    sampling = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
+    choice = TokenChoice.parse(config.tokens)
+    specs = {site: SiteSpec(d_in=vlm.d_model, dtype=vlm.dtype) for site in config.sites}
+    forward = Forward(vlm, config.sites)
+
+    def prepare(index: int) -> Ready | Failure:
+        return _prepare(vlm, index, videos[index], sampling, choice)
+
+    n_wanted = sum(len(task.wanted) for task in tasks)
+    with tqdm(total=n_wanted, unit="video", desc="collect") as progress:
+        for task in tasks:
+            with StoreWriter(
+                folder, task.rank, specs, shard_rows=config.shard_rows, chunk_rows=CHUNK_ROWS, model=vlm.describe()
+            ) as writer:
+                _fill(writer, forward, prepare, task, config, progress)
+                writer.finish()
 
 
-def _forward(
-    vlm: VideoVlm, batch: Sequence[_Ready | Failure], sites: Sequence[str]
-) -> Iterator[tuple[_Ready | Failure, dict[str, Tensor]]]:
-    """Residuals of each video of a batch, in order; one forward pass per run of equally sized clips."""
-    ready = [outcome for outcome in batch if isinstance(outcome, _Ready)]
-    residuals: dict[int, dict[str, Tensor]] = {}
-    for _, group in groupby(
-        ready, key=lambda r: (r.prefix.input_ids.shape, [x.shape for x in r.prefix.pixels.values()])
-    ):
-        members = list(group)
-        found = vlm.visual_residuals([member.prefix for member in members], sites)
-        for i, member in enumerate(members):
-            residuals[member.index] = {site: hidden[i] for site, hidden in found.items()}
-    for outcome in batch:
-        if isinstance(outcome, Failure):
-            yield outcome, {}
-        elif all(bool(torch.isfinite(hidden).all()) for hidden in residuals[outcome.index].values()):
-            yield outcome, residuals[outcome.index]
-        else:
-            reason = f"{outcome.clip.path} gives activations that are not finite: use another --dtype."
-            yield Failure(index=outcome.index, video_id=outcome.video.video_id, reason=reason), {}
+def _prepare(vlm: VideoVlm, index: int, video: Video, sampling: FrameSampling, choice: TokenChoice) -> Ready | Failure:
+    """Decode and preprocess one video; runs in a thread beside others."""
+    assert video.path is not None
+    try:
+        clip = decode_clip(video.path, video.video_id, sampling, video.cut_frame)
+        prefix = vlm.prefix(clip)
+    except ValueError as error:  # a UserError, or what the family's own processor refuses
+        return Failure(index=index, video_id=video.video_id, reason=str(error))
+    except MemoryError:
+        reason = f"{video.path} does not fit into memory: use fewer --frames."
+        return Failure(index=index, video_id=video.video_id, reason=reason)
+    chosen = choice.choose(prefix.grid, video.tracks)
+    if not len(chosen.ranks):
+        reason = f"{video.path} has no token that --tokens tracks would store."
+        return Failure(index=index, video_id=video.video_id, reason=reason)
+    return Ready(
+        index=index,
+        video=video,
+        prefix=prefix,
+        chosen=chosen,
+        path=clip.path,
+        frame_rate=clip.frame_rate,
+        n_frames=clip.n_frames,
+        height=clip.height,
+        width=clip.width,
+    )
+
+
+def _fill(
+    writer: StoreWriter, forward: Forward, prepare: Any, task: Task, config: CollectConfig, progress: Any
+) -> None:
+    """Collect the wanted videos of one rank that are not committed yet."""
+    batches: list[Batch] = [batch for batch in task.batches if task.wanted & set(batch)]
+    n_tokens = 0
+    for outcomes in forward.outcomes(prepared_batches(prepare, batches, workers=config.workers)):
+        for outcome in outcomes:
+            index = outcome.index if isinstance(outcome, Failure) else outcome[0].index
+            if index not in task.wanted:
+                continue  # committed before this run; computed again only to keep the batch's shape
+            if isinstance(outcome, Failure):
+                _fail(writer, outcome, config.max_failures)
+            else:
+                record = _record(outcome[0], writer.next_row)
+                writer.add_video(record, outcome[1])
+                n_tokens += record.n_tokens
+            progress.update()
+        rate = n_tokens / max(progress.format_dict["elapsed"], 1e-9)
+        progress.set_postfix_str(f"{rate:,.0f} tokens/s")
 
 
 def _fail(writer: StoreWriter, failure: Failure, max_failures: int | None) -> None:
@@ -212,41 +249,34 @@ def _fail(writer: StoreWriter, failure: Failure, max_failures: int | None) -> No
         raise UserError(f"{n} videos failed, more than --max-failures {max_failures}; the last: {failure.reason}")
 
 
-def _record(ready: _Ready, row_start: int) -> VideoRecord:
+def _record(ready: Ready, row_start: int) -> VideoRecord:
     return VideoRecord(
         index=ready.index,
         video_id=ready.video.video_id,
-        path=str(ready.clip.path.resolve()),
+        path=str(ready.path.resolve()),
         split=ready.video.split,
         row_start=row_start,
-        row_stop=row_start + ready.prefix.grid.n_tokens,
-        grid=ready.prefix.grid,
-        frame_rate=ready.clip.frame_rate,
-        n_frames=ready.clip.n_frames,
-        width=ready.clip.width,
-        height=ready.clip.height,
+        row_stop=row_start + len(ready.chosen.ranks),
+        grid=ready.chosen.grid,
+        frame_rate=ready.frame_rate,
+        n_frames=ready.n_frames,
+        width=ready.width,
+        height=ready.height,
+        ranks=None if ready.chosen.is_whole else np.asarray(ready.chosen.ranks),
     )
 
 
-def _write_manifest(folder: Path, writer: StoreWriter, vlm: VideoVlm, config: CollectConfig) -> None:
-    dtype = str(vlm.dtype).removeprefix("torch.")
-    manifest = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "sites": {site: {"d_in": vlm.d_model, "dtype": dtype} for site in config.sites},
-        "shard_rows": config.shard_rows,
-        "chunk_rows": CHUNK_ROWS,
-        "n_tokens": writer.n_committed,
-        "n_videos": writer.n_videos,
-        "ranks": [
-            {
-                "zarr": f"rank-{RANK}.zarr",
-                "log": f"rank-{RANK}.jsonl",
-                "n_tokens": writer.n_committed,
-                "n_videos": writer.n_videos,
-            }
-        ],
-        "model": vlm.describe(),
-        "failures": [asdict(failure) for failure in writer.failures],
-    }
-    write_atomic(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
+def _complete(folder: Path, ranks: Sequence[int]) -> None:
+    """Write the manifest if all ranks are complete, which the last process to end finds."""
+    progress = read_progress(folder, ranks)
+    if not all(rank in progress and progress[rank].is_final for rank in ranks):
+        logger.info("this process is done; others are still writing %s", folder)
+        return
+    manifest = write_manifest(folder, ranks)
+    logger.info(
+        "%d videos, %d tokens, %d failures in %s",
+        manifest["n_videos"],
+        manifest["n_tokens"],
+        len(manifest["failures"]),
+        folder,
+    )

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from collect.commit_log import read_log
@@ -58,16 +58,34 @@ class VideoRecord:
     """Frames of the video that decode and lie before the cut."""
     width: int
     height: int
+    ranks: Int64[np.ndarray, " token"] | None = None
+    """Which tokens of the grid are stored, by rank in its order; None stands for all."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of stored tokens."""
+        return self.grid.n_tokens if self.ranks is None else len(self.ranks)
+
+    def coords(self) -> Int32[np.ndarray, "token 3"]:
+        """Coordinates (t, row, column) of the stored tokens."""
+        coords = self.grid.coords()
+        return coords if self.ranks is None else coords[self.ranks]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in the commit log."""
-        return {**{name: getattr(self, name) for name in _RECORD_FIELDS}, "grid": self.grid.to_json()}
+        content = {**{name: getattr(self, name) for name in _RECORD_FIELDS}, "grid": self.grid.to_json()}
+        return content if self.ranks is None else {**content, "ranks": self.ranks.tolist()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "VideoRecord":
         """Rebuild from `to_json`."""
         fields = {name: content[name] for name in _RECORD_FIELDS}
-        return cls(**fields, grid=TokenGrid.from_json(content["grid"]))
+        ranks = content.get("ranks")
+        return cls(
+            **fields,
+            grid=TokenGrid.from_json(content["grid"]),
+            ranks=None if ranks is None else np.array(ranks, dtype=np.int64),
+        )
 
 
 _RECORD_FIELDS = (

@@ -1,11 +1,15 @@
 """Writing one rank of an activation store so that a crash at any moment loses nothing that was committed.
 
 Rows gather in memory; a background thread writes each full shard of every site and of the coordinates, makes it
-durable, and then commits it with one line of the log. A resumed writer tells with which video to go on; rows of that
-video which are already committed are dropped as they come in again. The last, incomplete shard is written by `finish`.
+durable, and then commits it with one line of the log. A resumed writer tells which videos are committed and which one
+is cut by the last shard; rows of that one which are already committed are dropped as they come in again. The last,
+incomplete shard is written by `finish`, which also cuts the arrays to the rows that they have.
+
+Memory is bounded by two shards of every array: `add_video` waits while the shard before is still being written.
 """
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from collect.artefact import write_atomic
 from collect.commit_log import CommitLog, read_log
 from collect.config import CHUNK_ROWS
 from collect.errors import UserError
@@ -26,6 +31,8 @@ from collect.shards import PARTIAL_SUFFIX, write_shard
 from collect.store import COORDS, FORMAT, FORMAT_VERSION, STORED_DTYPES, Failure, VideoRecord
 
 DEFAULT_SHARD_ROWS = 16384
+CAPACITY = 2**40
+"""Rows that an array is declared with until it is finished; those that are not written cost nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class StoreWriter:
         capacity: rows that the rank may write at most; rounded up to whole shards, costs nothing.
         shard_rows: rows of a shard file.
         chunk_rows: rows under one checksum; divides `shard_rows`.
+        model: what the manifest says about the model; stands in the log, so that the logs say all that it does.
 
     Raises:
         UserError: another process writes this rank, or it was begun with other sites or sizes.
@@ -56,9 +64,10 @@ class StoreWriter:
         folder: Path,
         rank: int,
         sites: Mapping[str, SiteSpec],
-        capacity: int,
+        capacity: int = CAPACITY,
         shard_rows: int = DEFAULT_SHARD_ROWS,
         chunk_rows: int = CHUNK_ROWS,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
         assert shard_rows % chunk_rows == 0, "whole chunks fill a shard"
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,15 +78,25 @@ class StoreWriter:
         self._capacity = -(-capacity // shard_rows) * shard_rows
         self._lock = _lock(folder / f"rank-{rank}.lock")
         try:
-            self._begin(rank)
+            self._begin(rank, dict(model or {}))
         except BaseException:
             os.close(self._lock)
             raise
 
     @property
     def next_video(self) -> int:
-        """Index of the first video that is not committed in full (nor as a failure)."""
+        """One more than the largest index among the videos so far; where to go on if they come in that order."""
         return self._next_video
+
+    @property
+    def committed(self) -> frozenset[int]:
+        """Indices of the videos that are committed in full, or as a failure."""
+        return self._committed
+
+    @property
+    def partial(self) -> int | None:
+        """Index of the video that the last committed shard cuts; it has to be the next one to be added."""
+        return self._partial
 
     @property
     def next_row(self) -> int:
@@ -103,25 +122,30 @@ class StoreWriter:
         """Take in the tokens of one video.
 
         Args:
-            record: of the video, with `row_start` = `next_row`; its `index` counts all videos that are to be collected
-                and grows from video to video.
-            residuals: site -> [n_tokens of the record's grid, d_in], in the type of the site.
+            record: of the video, with `row_start` = `next_row`; its `index` counts all videos that are to be
+                collected.
+            residuals: site -> [tokens of the record, d_in], in the type of the site.
 
         Raises:
             OSError: an earlier shard could not be written.
+            UserError: the video whose first rows are committed has another number of tokens than it had.
         """
-        n = record.grid.n_tokens
+        n = record.n_tokens
         assert record.row_start == self._next_row, "videos follow each other"
         assert record.row_stop == record.row_start + n, "a record's rows are its tokens"
         assert record.row_stop <= self._capacity, "more rows than the capacity"
+        assert self._partial in (None, record.index), "a video that a shard cuts comes first"
+        if record.row_stop < self._n_staged_in_total:
+            raise _changed(record.video_id)
+        self._partial = None
         video = np.full((n, 1), record.index, dtype=np.int32)
-        parts = {COORDS: torch.from_numpy(np.concatenate([video, record.grid.coords()], axis=1))}
+        parts = {COORDS: torch.from_numpy(np.concatenate([video, record.coords()], axis=1))}
         for site, spec in self._sites.items():
             assert residuals[site].shape == (n, spec.d_in), f"{site}: {tuple(residuals[site].shape)}"
             assert residuals[site].dtype == spec.dtype, f"{site}: {residuals[site].dtype}"
             parts[site] = residuals[site]
         self._next_row = record.row_stop
-        self._next_video = record.index + 1
+        self._next_video = max(self._next_video, record.index + 1)
         self._pending.append(record)
         done = max(0, self._n_staged_in_total - record.row_start)  # rows that were committed before a resume
         while done < n:
@@ -135,20 +159,28 @@ class StoreWriter:
                 self._submit(final=False)
 
     def add_failure(self, failure: Failure) -> None:
-        """Record a video that could not be collected; it is committed with the next shard."""
+        """Record a video that could not be collected; it is committed with the next shard.
+
+        Raises:
+            UserError: its first rows are committed, so that it could be collected before.
+        """
+        if self._partial == failure.index:
+            raise _changed(failure.video_id, failure.reason)
         self._pending.append(failure)
-        self._next_video = failure.index + 1
+        self._next_video = max(self._next_video, failure.index + 1)
 
     def finish(self) -> None:
-        """Commit what is left, after which the rank is complete.
+        """Commit what is left, after which the rank is complete and its arrays are as long as it has rows.
 
         Raises:
             OSError: a shard could not be written.
         """
+        assert self._partial is None, "the video that the last shard cuts is still missing"
         if not self._is_finished:
             self._submit(final=True)
             self._wait()
             self._is_finished = True
+        self._cut_arrays()
 
     def close(self) -> None:
         """Wait for the shard in flight and release the rank; what is not committed is lost and is collected again."""
@@ -165,7 +197,7 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begin(self, rank: int) -> None:
+    def _begin(self, rank: int, model: dict[str, Any]) -> None:
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -177,6 +209,7 @@ class StoreWriter:
             "shard_rows": self._shard_rows,
             "chunk_rows": self._chunk_rows,
             "capacity": self._capacity,
+            "model": model,
         }
         lines = read_log(self._log_path) if self._log_path.exists() else []
         if len(lines) <= 1:
@@ -203,7 +236,9 @@ class StoreWriter:
         failures = [failure for commit in commits for failure in commit["failures"]]
         self._failures = [Failure(**failure) for failure in failures]
         self.n_videos = len(videos)
-        self._next_video = max((event["index"] for event in (*videos, *failures)), default=-1) + 1
+        self._committed = frozenset(event["index"] for event in (*videos, *failures))
+        self._next_video = max(self._committed, default=-1) + 1
+        self._partial: int | None = commits[-1]["partial"] if commits else None
         self._next_row = videos[-1]["row_stop"] if videos else 0
         self._n_committed = commits[-1]["row_stop"] if commits else 0
         self._is_finished = bool(commits) and bool(commits[-1]["final"])
@@ -245,17 +280,28 @@ class StoreWriter:
                 config={"write_empty_chunks": True},
             )
 
+    def _cut_arrays(self) -> None:
+        """Declare the arrays with the rows that are valid, so that plain zarr shows those and no others."""
+        for name in (COORDS, *self._sites):
+            path = self._zarr / name / "zarr.json"
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            if metadata["shape"][0] != self._n_committed:
+                metadata["shape"][0] = self._n_committed
+                write_atomic(path, json.dumps(metadata, indent=2) + "\n")
+
     def _submit(self, *, final: bool) -> None:
         """Hand the staged shard to the writing thread, once that is done with the one before."""
         self._wait()
         row_stop = self._n_staged_in_total
+        # A failure is told apart from the video that the shard cuts by coming before it.
         events = [e for e in self._pending if isinstance(e, Failure) or e.row_stop <= row_stop]
         self._pending = [e for e in self._pending if e not in events]
+        cut = next((e.index for e in self._pending if isinstance(e, VideoRecord) and e.row_start < row_stop), None)
         self.n_videos += sum(isinstance(e, VideoRecord) for e in events)
         self._failures += [e for e in events if isinstance(e, Failure)]
         staged, self._staging = self._staging, self._spare or self._new_staging()
         self._spare = staged  # free again when the thread is done, for which the next `_submit` waits
-        self._in_flight = self._executor.submit(self._write, staged, row_stop, events, final)
+        self._in_flight = self._executor.submit(self._write, staged, row_stop, events, cut, final)
 
     def _wait(self) -> None:
         if self._in_flight is not None:
@@ -263,7 +309,12 @@ class StoreWriter:
             in_flight.result()
 
     def _write(
-        self, staged: dict[str, Tensor], row_stop: int, events: list[VideoRecord | Failure], final: bool
+        self,
+        staged: dict[str, Tensor],
+        row_stop: int,
+        events: list[VideoRecord | Failure],
+        cut: int | None,
+        final: bool,
     ) -> None:
         k = self._n_committed // self._shard_rows
         n = row_stop - self._n_committed
@@ -279,12 +330,20 @@ class StoreWriter:
                 "shard": k,
                 "row_stop": row_stop,
                 "final": final,
+                "partial": cut,
                 "videos": [e.to_json() for e in events if isinstance(e, VideoRecord)],
                 "failures": [asdict(e) for e in events if isinstance(e, Failure)],
                 "moments": {site: moments.to_json() for site, moments in self._moments.items()},
             }
         )
         self._n_committed = row_stop
+
+
+def _changed(video_id: str, reason: str = "it has fewer tokens than before") -> UserError:
+    return UserError(
+        f"Part of the video {video_id!r} is stored, but now {reason}: restore the file and the memory that there was, "
+        "or delete the activations folder and collect again."
+    )
 
 
 def _lock(path: Path) -> int:

@@ -51,9 +51,7 @@ def demo(config: DemoConfig) -> Path:
         lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=SAMPLES, items=90, seed=seed)),
     )
     site = picked_site(run)
-    gather = CollectConfig(
-        data=data, model=model, out=run, sites=(site,), frames=SAMPLES, workers=config.workers, seed=seed
-    )
+    gather = CollectConfig(data=data, model=model, out=run, sites=(site,), frames=str(SAMPLES), workers=config.workers)
     _timed("3/7 collect", lambda: collect(gather))
     learn = TrainConfig(
         run=run,

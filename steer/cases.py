@@ -16,6 +16,7 @@ from torch import Tensor
 
 from collect.decode import decode_clip
 from collect.perception_test import Video
+from collect.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
 from steer.packing import Sequences, letter_logits, packing_agrees, restrict, run_to, sequences
 from steer.questions import LETTERS, N_OPTIONS, Item
@@ -86,13 +87,13 @@ class Case:
         return tuple(place for place, item in enumerate(self.items) if item.counting)
 
 
-def clip_prefix(vlm: VideoVlm, video: Video, n_frames: int) -> Prefix:
+def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling | int) -> Prefix:
     """Decode a video's clip, cut where its questions want it cut, and run the vision tower.
 
     Raises:
         UserError: the video cannot be decoded.
     """
-    clip = decode_clip(_file(video), video.video_id, n_frames, video.cut_frame)
+    clip = decode_clip(_file(video), video.video_id, frames, video.cut_frame)
     return vlm.with_features([vlm.prefix(clip)])[0]
 
 

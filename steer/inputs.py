@@ -14,6 +14,7 @@ from torch import Tensor
 from collect.artefact import file_hash, read_config
 from collect.errors import UserError
 from collect.perception_test import Dataset, load_dataset
+from collect.sampling import FrameSampling
 from collect.split import held_out_ids
 from collect.store import ActivationStore
 from collect.vlm import Prefix, VideoVlm, load_vlm
@@ -40,7 +41,7 @@ class Inputs:
     vlm: VideoVlm
     dataset: Dataset
     items: tuple[Item, ...]
-    n_frames: int
+    frames: FrameSampling
     train_videos: frozenset[str]
     features_folder: Path
     """Of the features stage for this SAE; need not be there."""
@@ -106,7 +107,7 @@ def load_inputs(config: SteerConfig) -> Inputs:
         vlm=vlm,
         dataset=dataset,
         items=items,
-        n_frames=collected.get("frames") or vlm.default_frames,
+        frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
         train_videos=frozenset(stored - held_out),
         features_folder=config.run / "features" / sae_folder.name,
     )
@@ -164,7 +165,7 @@ class Cases:
 
     def _build(self, video_id: str) -> tuple[Case, Codes]:
         vlm, site, items = self._inputs.vlm, self._inputs.sae.site, self._by_video[video_id]
-        prefix = clip_prefix(vlm, self._inputs.dataset.video(video_id), self._inputs.n_frames)
+        prefix = clip_prefix(vlm, self._inputs.dataset.video(video_id), self._inputs.frames)
         self._check_frames(video_id, prefix)
         if self._packed is None:
             self._packed = packing_works(vlm, prefix, items, site)

@@ -20,8 +20,9 @@ def test_defaults_are_valid() -> None:
     [
         ({"sites": ()}, "--sites must name"),
         ({"sites": ("resid/1", "resid/1")}, "--sites must name"),
-        ({"frames": 0}, "--frames must be at least 1, not 0"),
-        ({"limit": 0}, "--limit must be at least 1"),
+        ({"frames": "0"}, "A clip has 1 to"),
+        ({"select": "0"}, "--select must be"),
+        ({"tokens": "every:0"}, "--tokens must be"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
         ({"workers": -1}, "--workers must be at least 1"),
         ({"shard_rows": 100}, "--shard-rows must be a multiple of 256"),

@@ -16,8 +16,8 @@ from collect import run
 from collect.config import CollectConfig
 from collect.decode import decode_clip
 from collect.errors import UserError
-from collect.perception_test import load_dataset
 from collect.run import choose_videos, collect
+from collect.selection import Selection
 from collect.store import ActivationStore
 from collect.store_writer import StoreWriter
 from collect.vlm import VideoVlm
@@ -34,7 +34,7 @@ def config(clips: Path, tiny_vlm: Path, tmp_path: Path) -> CollectConfig:
         model=str(tiny_vlm),
         out=tmp_path / "run",
         sites=("projector", "resid/1"),
-        frames=N_FRAMES,
+        frames=str(N_FRAMES),
         batch_size=3,
         device="cpu",
         shard_rows=256,
@@ -50,7 +50,7 @@ def finished(clips: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPathFacto
             model=str(tiny_vlm),
             out=tmp_path_factory.mktemp("finished"),
             sites=("projector", "resid/1"),
-            frames=N_FRAMES,
+            frames=str(N_FRAMES),
             batch_size=3,
             device="cpu",
             shard_rows=256,
@@ -122,7 +122,7 @@ from pathlib import Path
 from collect.config import CollectConfig
 from collect.run import collect
 data, model, out = sys.argv[1:]
-collect(CollectConfig(data=Path(data), model=model, out=Path(out), sites=("projector", "resid/1"), frames=8,
+collect(CollectConfig(data=Path(data), model=model, out=Path(out), sites=("projector", "resid/1"), frames="8",
                       batch_size=3, device="cpu", shard_rows=256))
 """
 
@@ -152,8 +152,8 @@ def test_kill_9_and_resume_equals_uninterrupted(clips: Path, config: CollectConf
 
 def test_other_arguments_are_refused_with_what_differs(config: CollectConfig, finished: Path) -> None:
     before = stored(finished)
-    with pytest.raises(UserError, match=r"frames = 8 \(now 4\)"):
-        collect(replace(config, out=finished.parent, frames=4))
+    with pytest.raises(UserError, match=r'frames = "8" \(now "4"\)'):
+        collect(replace(config, out=finished.parent, frames="4"))
     with pytest.raises(UserError, match=r'sites = \["projector", "resid/1"\] \(now \["resid/0"\]\)'):
         collect(replace(config, out=finished.parent, sites=("resid/0",)))
     assert stored(finished) == before
@@ -178,14 +178,14 @@ def test_paths_and_pace_may_change(config: CollectConfig, finished: Path, clips:
     moved = Path(shutil.copytree(clips, tmp_path / "moved"))
     out = tmp_path / "elsewhere"
     shutil.copytree(finished, out / "activations")
-    assert collect(replace(config, out=out, data=moved, workers=1, batch_size=1)) == out / "activations"
+    assert collect(replace(config, out=out, data=moved, workers=1)) == out / "activations"
 
 
 def test_a_second_process_is_kept_out(config: CollectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(*_: object, **__: object) -> None:
         collect(config)
 
-    monkeypatch.setattr(run, "_fill", second)
+    monkeypatch.setattr(run, "_work", second)
     with pytest.raises(UserError, match="Another process is writing"):
         collect(config)
 
@@ -199,7 +199,7 @@ def test_too_many_failures_stop_the_run_and_leave_it_resumable(config: CollectCo
 def test_no_readable_video(config: CollectConfig, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match=r"No video of .*bad could be collected: .*a\.mp4 cannot be decoded"):
+    with pytest.raises(UserError, match=r"No video could be collected into .*: .*a\.mp4 cannot be decoded"):
         collect(replace(config, data=tmp_path / "bad"))
 
 
@@ -247,13 +247,11 @@ def test_the_cut_frame_is_kept(config: CollectConfig, tmp_path: Path) -> None:
     assert video.split == "valid"
 
 
-def test_limit_chooses_by_seed_and_keeps_the_order(clips: Path) -> None:
-    dataset = load_dataset(clips)
-    names = [[video.video_id for video in choose_videos(dataset, 4, seed)] for seed in (0, 0, 1)]
-    assert names[0] == names[1] == sorted(names[0])
-    assert len(names[0]) == 4
-    assert names[0] != names[2]
-    assert len(choose_videos(dataset, 100, 0)) == 11
+def test_a_larger_limit_holds_the_smaller_one_in_the_order_of_ids(clips: Path) -> None:
+    names = [[v.video_id for v in choose_videos(clips, Selection(limit=limit))] for limit in (4, 7, 100)]
+    assert list(map(len, names)) == [4, 7, 11]
+    assert set(names[0]) < set(names[1]) < set(names[2])
+    assert names == [sorted(ids) for ids in names]
 
 
 def test_annotations_without_videos(tmp_path: Path) -> None:
@@ -262,7 +260,7 @@ def test_annotations_without_videos(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "all.json").write_text(json.dumps({"video_7": VIDEO}))
     with pytest.raises(UserError, match="has annotations but no videos"):
-        choose_videos(load_dataset(tmp_path), None, 0)
+        choose_videos(tmp_path, Selection())
 
 
 def test_no_thread_is_left_behind(config: CollectConfig) -> None:

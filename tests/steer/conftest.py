@@ -78,7 +78,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, data
     run = tmp_path_factory.mktemp("steer-run")
     collect(
         CollectConfig(
-            data=data_folder, model=str(model_folder), out=run, sites=(SITE,), frames=2, device="cpu", shard_rows=256
+            data=data_folder, model=str(model_folder), out=run, sites=(SITE,), frames="2", device="cpu", shard_rows=256
         )
     )
     store = ActivationStore.open(run / "activations")

@@ -1,0 +1,228 @@
+"""From videos to activations in host memory, with every step overlapped and bounded memory.
+
+    decode and preprocess   `workers` threads, `Lookahead` clips ahead of the model
+    forward                 the consuming thread; on a GPU it only launches work
+    device to host          a stream of its own into pinned buffers, beside the next forward pass
+    write                   the consumer takes the batch before while the GPU computes this one; the store has a thread
+
+So at most `batch_size + 2 × workers` clips, two batches of activations and (in the store's writer) two shards are in
+memory, however slow the consumer is.
+
+A batch that does not fit into memory is halved, as often as needed; a single video that does not fit fails with that
+reason. What did not fit is remembered, so that the same split is made again and only once per size.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from collect.perception_test import Video
+from collect.store import Failure
+from collect.token_choice import Chosen
+from collect.vlm import Prefix, VideoVlm
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ready:
+    """One video on its way to the model; its frames are no longer in memory, only the model's inputs."""
+
+    index: int
+    video: Video
+    prefix: Prefix
+    chosen: Chosen
+    path: Path
+    frame_rate: float
+    n_frames: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[object, ...]:
+        """What must agree within a forward pass."""
+        return (self.prefix.input_ids.shape, *((name, x.shape) for name, x in sorted(self.prefix.pixels.items())))
+
+
+Outcome = tuple[Ready, dict[str, Tensor]] | Failure
+"""A video with the activations [token, d_in] of its chosen tokens per site, on the CPU; or why there are none."""
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int) -> Iterator[R]:
+    """Apply a function in threads and yield its results in the order of the items.
+
+    At most `ahead + workers` results are begun and not yet taken.
+    """
+    queue: deque[Future[R]] = deque()
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    try:
+        for item in items:
+            if len(queue) >= ahead + workers:
+                yield queue.popleft().result()
+            queue.append(executor.submit(function, item))
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def prepared_batches(
+    prepare: Callable[[int], Ready | Failure], batches: Sequence[Sequence[int]], *, workers: int
+) -> Iterator[list[Ready | Failure]]:
+    """Decode and preprocess batch after batch, ahead of the consumer by one batch."""
+    ahead = max(map(len, batches), default=0) + workers
+    ready = in_order(prepare, (i for batch in batches for i in batch), workers=workers, ahead=ahead)
+    try:
+        for batch in batches:
+            yield [next(ready) for _ in batch]
+    finally:
+        ready.close()  # type: ignore[attr-defined]  # a generator
+
+
+class Forward:
+    """The model over batches; results follow one batch behind, while the device is busy with the next one.
+
+    Args:
+        vlm: the model.
+        sites: what to read.
+    """
+
+    def __init__(self, vlm: VideoVlm, sites: Sequence[str]) -> None:
+        self._vlm, self._sites = vlm, tuple(sites)
+        self._copies = _copies_from(vlm.device)
+        self._largest: dict[tuple[object, ...], int] = {}
+
+    def outcomes(self, batches: Iterable[Sequence[Ready | Failure]]) -> Iterator[list[Outcome]]:
+        """One list a batch, in the order of its videos; the tensors are valid until the next list is taken."""
+        before: Callable[[], list[Outcome]] | None = None
+        for batch in batches:
+            launched = self._launch(batch)
+            if before is not None:
+                yield before()
+            before = launched
+        if before is not None:
+            yield before()
+
+    def _launch(self, batch: Sequence[Ready | Failure]) -> Callable[[], list[Outcome]]:
+        """Start the passes of a batch, one a size of clip; the returned function waits for them."""
+        ready = sorted((r for r in batch if isinstance(r, Ready)), key=lambda r: (repr(r.size), r.index))
+        self._copies.begin()
+        done: dict[int, dict[str, Tensor] | Failure] = {}
+        for size, group in groupby(ready, key=lambda r: r.size):
+            self._pass(size, list(group), done)
+        copied = self._copies.end()
+
+        def wait() -> list[Outcome]:
+            copied()
+            return [r if isinstance(r, Failure) else _outcome(r, done[r.index]) for r in batch]
+
+        return wait
+
+    def _pass(
+        self, size: tuple[object, ...], members: Sequence[Ready], done: dict[int, dict[str, Tensor] | Failure]
+    ) -> None:
+        largest = self._largest.get(size, len(members))
+        if len(members) <= largest:
+            try:
+                found = self._vlm.visual_residuals([member.prefix for member in members], self._sites)
+                for i, member in enumerate(members):
+                    ranks = torch.from_numpy(member.chosen.ranks).to(self._vlm.device)
+                    done[member.index] = {
+                        site: self._copies.take(hidden[i] if len(ranks) == len(hidden[i]) else hidden[i][ranks])
+                        for site, hidden in found.items()
+                    }
+                return
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # Behind the handler, so that the traceback no longer keeps the failed pass's tensors alive.
+            if self._vlm.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if len(members) == 1:
+            reason = f"{members[0].path} does not fit into the memory of {self._vlm.device}: use fewer --frames."
+            done[members[0].index] = _failure(members[0], reason)
+            return
+        half = len(members) // 2
+        self._largest[size] = min(largest, len(members) - half)
+        self._pass(size, members[:half], done)
+        self._pass(size, members[half:], done)
+
+
+class _SameMemory:
+    """Stands for copies where the model runs on the CPU: there is nothing to copy."""
+
+    def begin(self) -> None:
+        pass
+
+    def take(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def end(self) -> Callable[[], None]:
+        return lambda: None
+
+
+class _PinnedCopies:
+    """Copies into pinned memory on a stream of their own; two sets of buffers, one a batch in turn."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._device = device
+        self._sets: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._turn, self._used = 0, 0
+
+    def begin(self) -> None:
+        self._turn, self._used = 1 - self._turn, 0
+
+    def take(self, tensor: Tensor) -> Tensor:
+        buffers = self._sets[self._turn]
+        n_bytes = tensor.numel() * tensor.element_size()
+        if self._used == len(buffers):
+            buffers.append(torch.empty(0, dtype=torch.uint8))
+        if buffers[self._used].numel() < n_bytes:
+            buffers[self._used] = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+        host = buffers[self._used][:n_bytes].view(tensor.dtype).view(tensor.shape)
+        self._used += 1
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)
+        return host
+
+    def end(self) -> Callable[[], None]:
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return event.synchronize
+
+
+def _copies_from(device: torch.device) -> _SameMemory | _PinnedCopies:
+    return _PinnedCopies(device) if device.type == "cuda" else _SameMemory()
+
+
+def _outcome(ready: Ready, found: Mapping[str, Tensor] | Failure) -> Outcome:
+    if isinstance(found, Failure):
+        return found
+    if all(bool(torch.isfinite(rows.sum(dtype=torch.float32))) or _all_finite(rows) for rows in found.values()):
+        return ready, dict(found)
+    return _failure(ready, f"{ready.path} gives activations that are not finite: use another --dtype.")
+
+
+def _all_finite(rows: Tensor) -> bool:
+    """The exact answer, for where the sum of finite numbers overflows."""
+    return bool(torch.isfinite(rows).all())
+
+
+def _failure(ready: Ready, reason: str) -> Failure:
+    return Failure(index=ready.index, video_id=ready.video.video_id, reason=reason)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

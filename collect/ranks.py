@@ -1,0 +1,83 @@
+"""This process among those that `torchrun` (or any launcher that sets its variables) has started.
+
+Processes work on their own; only at the start the first one decides who does what and tells the others. Nothing is
+held open afterwards, so that one that dies takes nothing of the others along.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from collect.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Place of this process among all."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    """Place on its machine, which is also the number of its GPU."""
+
+    @classmethod
+    def of_environment(cls) -> "Process":
+        """Read RANK, WORLD_SIZE and LOCAL_RANK; without them the process is alone.
+
+        Raises:
+            UserError: the variables are not numbers that fit together.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        try:
+            rank, world_size, local_rank = (
+                int(os.environ.get(name, d)) for name, d in zip(names, (0, 1, 0), strict=True)
+            )
+        except ValueError:
+            rank, world_size, local_rank = -1, 0, -1
+        if not (0 <= rank < world_size and local_rank >= 0):
+            found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
+            raise UserError(f"The launcher's variables do not fit together ({found}): start with torchrun.")
+        return cls(rank=rank, world_size=world_size, local_rank=local_rank)
+
+    def device(self, name: str) -> str:
+        """The device that `auto` stands for here, one GPU a process of a machine; other names stay as they are."""
+        import torch
+
+        if name != "auto" or self.world_size == 1 or not torch.cuda.is_available():
+            return name
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+
+    def agree(self, decide: Callable[[], Any]) -> Any:
+        """Have the first process decide, and tell all.
+
+        Args:
+            decide: returns what JSON can hold; called in the first process only.
+
+        Raises:
+            UserError: as `decide` raised it, in every process.
+        """
+        if self.world_size == 1:
+            return decide()
+        import torch.distributed as dist
+
+        message: list[str | None] = [None]
+        dist.init_process_group("gloo")
+        try:
+            if self.rank == 0:
+                message[0] = _outcome(decide)
+            dist.broadcast_object_list(message, src=0)
+        finally:
+            dist.destroy_process_group()
+        outcome = json.loads(cast("str", message[0]))
+        if "error" in outcome:
+            raise UserError(outcome["error"])
+        return outcome["result"]
+
+
+def _outcome(decide: Callable[[], Any]) -> str:
+    try:
+        return json.dumps({"result": decide()})
+    except UserError as error:
+        return json.dumps({"error": str(error)})
