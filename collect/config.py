@@ -1,4 +1,4 @@
-"""Arguments of `video-sae collect`."""
+"""Arguments of `video-sae collect` and `video-sae verify`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,3 +66,19 @@ class CollectConfig:
             raise UserError(f"--shard-rows must be a multiple of {CHUNK_ROWS}, not {self.shard_rows}.")
         if self.max_failures is not None and self.max_failures < 0:
             raise UserError(f"--max-failures must not be negative, but is {self.max_failures}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Check every checksum and every count of an activation store."""
+
+    run: Path
+    """Run folder, or the store itself."""
+    repair: bool = False
+    """Cut ranks with bad shards back to before them, so that `collect` fills them again."""
+    workers: int = 4
+    """Threads that read."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"--workers must be at least 1, not {self.workers}.")

@@ -64,7 +64,11 @@ def write_manifest(folder: Path, ranks: Iterable[int]) -> dict[str, Any]:
         "failures": sorted(failures, key=lambda failure: failure["index"]),
     }
     if not manifest["n_tokens"]:
-        reason = manifest["failures"][0]["reason"] if failures else "none of their tokens is wanted"
+        reason = (
+            min(failures, key=lambda failure: failure["index"])["reason"]
+            if failures
+            else "none of their tokens is wanted"
+        )
         raise UserError(f"No video could be collected into {folder}: {reason}")
     write_atomic(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
     return manifest

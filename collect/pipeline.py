@@ -25,7 +25,7 @@ from torch import Tensor
 
 from collect.perception_test import Video
 from collect.store import Failure
-from collect.token_choice import Chosen
+from collect.token_subset import Chosen
 from collect.vlm import Prefix, VideoVlm
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -34,6 +34,7 @@ from collect.sites import parse_site
 from collect.store import MANIFEST_NAME, Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_choice import TokenChoice
+from collect.token_subset import choose_tokens
 from collect.vlm import VideoVlm, load_vlm
 from collect.vlm_files import fingerprint, resolve_model
 
@@ -148,7 +149,7 @@ def _data_hash(videos: Iterable[Video]) -> str:
 
 
 @contextmanager
-def _only_job(folder: Path, process: Process) -> Iterator[None]:
+def _only_job(folder: Path, process: Process) -> Generator[None]:
     """Keep out a second job on the same store, whatever its number of processes; the first process holds the lock."""
     if process.rank > 0:
         yield
@@ -202,7 +203,7 @@ def _prepare(vlm: VideoVlm, index: int, video: Video, sampling: FrameSampling, c
     except MemoryError:
         reason = f"{video.path} does not fit into memory: use fewer --frames."
         return Failure(index=index, video_id=video.video_id, reason=reason)
-    chosen = choice.choose(prefix.grid, video.tracks)
+    chosen = choose_tokens(choice, prefix.grid, video.tracks)
     if not len(chosen.ranks):
         reason = f"{video.path} has no token that --tokens tracks would store."
         return Failure(index=index, video_id=video.video_id, reason=reason)
@@ -220,7 +221,12 @@ def _prepare(vlm: VideoVlm, index: int, video: Video, sampling: FrameSampling, c
 
 
 def _fill(
-    writer: StoreWriter, forward: Forward, prepare: Any, task: Task, config: CollectConfig, progress: Any
+    writer: StoreWriter,
+    forward: Forward,
+    prepare: Callable[[int], Ready | Failure],
+    task: Task,
+    config: CollectConfig,
+    progress: "tqdm[Any]",
 ) -> None:
     """Collect the wanted videos of one rank that are not committed yet."""
     batches: list[Batch] = [batch for batch in task.batches if task.wanted & set(batch)]

@@ -131,7 +131,7 @@ class ActivationStore:
         Raises:
             UserError: there is no store, it is not finished, its version is unknown, or its log is damaged.
         """
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         ranks: list[_Rank] = []
         videos: list[VideoRecord] = []
         row_start = 0
@@ -196,7 +196,7 @@ class ActivationStore:
 
     def stored_dtype(self, site: str) -> np.dtype[Any]:
         """Type of the bytes in a site's shards: uint16 for bfloat16, else that of `dtype`; little-endian."""
-        return np.dtype(STORED_DTYPES[self.dtype(site)]).newbyteorder("<")
+        return array_dtype(self._site(site)["dtype"])
 
     def read(self, site: str, start: int, stop: int) -> Float[Tensor, "token d_in"]:
         """Read activations of rows `start` to `stop` in the type that `dtype` says.
@@ -295,7 +295,17 @@ class ActivationStore:
         return out
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def array_dtype(dtype: str) -> np.dtype[Any]:
+    """Type of the bytes in the shards of a site whose activations have this type; little-endian."""
+    return np.dtype(STORED_DTYPES[getattr(torch, dtype)]).newbyteorder("<")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read `manifest.json`.
+
+    Raises:
+        UserError: there is none, so that the store is not finished, or it is damaged or of another version.
+    """
     path = folder / MANIFEST_NAME
     if not path.is_file():
         what = "is not finished" if folder.is_dir() else "does not exist"

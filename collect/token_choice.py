@@ -1,40 +1,16 @@
-"""Which visual tokens of a clip are stored: all, those of every n-th time step, or those on annotated tracks.
+"""`--tokens` as one word: which visual tokens of a clip are stored.
 
-`--tokens` takes `all`, `every:N` or `tracks`. With `every:N` the stored grid has fewer time steps and is otherwise
-whole. With `tracks` single tokens are picked: those of which some track's box covers at least half of the patch at a
-moment of the token's frame span.
+    all        every one
+    every:4    those of every fourth time step, from the first on
+    tracks     those on annotated objects
+
+Only the word is read here, without numpy, so that configs may check it; `collect.token_subset` picks the tokens.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from dataclasses import dataclass
 
 from collect.errors import UserError
-from collect.token_grid import TokenGrid
-
-MIN_COVERED = 0.5
-MAX_GAP_S = 1.1
-"""Longest time between two annotated boxes over which a track is followed; boxes come about once a second."""
-EXACT_S = 1e-6
-
-
-@runtime_checkable
-class Boxes(Protocol):
-    """The part of a track that the choice reads."""
-
-    @property
-    def boxes(self) -> Float64[np.ndarray, "n 4"]:
-        """(x1, y1, x2, y2), as fractions of the frame."""
-        ...
-
-    @property
-    def times_s(self) -> Float64[np.ndarray, " n"]:
-        """When each was annotated."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,61 +32,3 @@ class TokenChoice:
         if match is None:
             raise UserError(f"--tokens must be all, tracks or every:N such as every:4, not {text!r}.")
         return cls(every=int(match[2] or 1), on_tracks=match[1] is not None)
-
-    def choose(self, grid: TokenGrid, tracks: Sequence[Boxes]) -> "Chosen":
-        """Choose tokens of one clip, whose video has these tracks."""
-        if self.on_tracks:
-            return Chosen(grid=grid, ranks=np.flatnonzero(on_tracks(grid, tracks)), is_whole=False)
-        ranks = np.arange(grid.n_tokens).reshape(grid.n_t, -1)[:: self.every].reshape(-1)
-        thinned = replace(grid, spans_s=grid.spans_s[:: self.every], frame_ids=grid.frame_ids[:: self.every])
-        return Chosen(grid=thinned, ranks=ranks, is_whole=True)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Chosen:
-    """The stored tokens of one clip."""
-
-    grid: TokenGrid
-    """What the coordinates of the stored tokens refer to."""
-    ranks: Int64[np.ndarray, " token"]
-    """Their ranks among the tokens that the model sees."""
-    is_whole: bool
-    """Whether they are all tokens of `grid`."""
-
-
-def on_tracks(grid: TokenGrid, tracks: Sequence[Boxes]) -> Bool[np.ndarray, " token"]:
-    """Tokens half covered by a box at the start, at the end, or at an annotated moment of their frame span.
-
-    Between two annotations at most `MAX_GAP_S` apart boxes move in a straight line; elsewhere there are none.
-    """
-    chosen = np.zeros((grid.n_t, grid.n_rows, grid.n_cols), dtype=bool)
-    for track in tracks:
-        for t, (start, stop) in enumerate(grid.spans_s):
-            within = track.times_s[(track.times_s > start) & (track.times_s < stop)]
-            for moment in (start, *within, stop):
-                box = _box_at(track, float(moment))
-                if box is not None:
-                    chosen[t] |= covered_share(grid.boxes, box) >= MIN_COVERED
-    return chosen.reshape(-1)
-
-
-def _box_at(track: Boxes, moment_s: float) -> Float64[np.ndarray, " 4"] | None:
-    """A track's box at a moment; None where it is not annotated."""
-    times_s = track.times_s
-    after = int(np.searchsorted(times_s, moment_s))
-    if after < len(times_s) and times_s[after] - moment_s <= EXACT_S:
-        return track.boxes[after]
-    if not 0 < after < len(times_s) or times_s[after] - times_s[after - 1] > MAX_GAP_S:
-        return None
-    share = (moment_s - times_s[after - 1]) / (times_s[after] - times_s[after - 1])
-    return (1 - share) * track.boxes[after - 1] + share * track.boxes[after]
-
-
-def covered_share(
-    patches: Float64[np.ndarray, "n_rows n_cols 4"], box: Float64[np.ndarray, " 4"]
-) -> Float64[np.ndarray, "n_rows n_cols"]:
-    """Share of each patch that a box covers."""
-    low = np.maximum(patches[..., :2], box[:2])
-    high = np.minimum(patches[..., 2:], box[2:])
-    area = np.prod(patches[..., 2:] - patches[..., :2], axis=-1)
-    return np.prod(np.clip(high - low, 0.0, None), axis=-1) / area

@@ -20,6 +20,7 @@ from collect.run import collect
 from collect.store import ActivationStore, Failure
 from collect.store_writer import StoreWriter
 from collect.token_choice import TokenChoice
+from collect.token_subset import choose_tokens
 from collect.vlm import Prefix, VideoVlm
 from tests.collect.video_files import EXACT, noise, write_video
 
@@ -41,7 +42,7 @@ def ready_of(vlm: VideoVlm, clips: Path, index: int, n_frames: int) -> Ready:
         index=index,
         video=video,
         prefix=prefix,
-        chosen=TokenChoice().choose(prefix.grid, ()),
+        chosen=choose_tokens(TokenChoice(), prefix.grid, ()),
         path=path,
         frame_rate=30.0,
         n_frames=12,

@@ -1,0 +1,182 @@
+"""`verify` names every bad file, and a repaired store ends as one that was never damaged."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collect.artefact import write_config
+from collect.config import VerifyConfig
+from collect.errors import UserError
+from collect.store import ActivationStore
+from collect.verify import find_problems, verify
+from tests.collect.store_files import contents, fill, open_writer, write_manifest, write_store
+from video_sae import main
+
+LENGTHS = (3, 0, 7, 1, 5, 0, 4, 2)  # 66 tokens: four shards of 16 rows and a rest of 2
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_store(tmp_path_factory.mktemp("whole") / "run" / "activations", LENGTHS)
+    write_config(folder, "collect", {}, {})
+    return folder
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run" / "activations"))
+
+
+def flip(path: Path, at: int = 5) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def edit_log(store: Path, change: Callable[[list[dict]], None]) -> None:
+    path = store / "rank-0.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_good_store_passes(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert verify(VerifyConfig(run=store)) == store
+    assert verify(VerifyConfig(run=store.parent)) == store
+    assert "nothing is wrong" in caplog.text
+
+
+def test_an_unfinished_store_passes_as_far_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "activations"
+    with open_writer(folder) as writer:
+        fill(writer, LENGTHS[:4])
+    write_config(folder, "collect", {}, {})
+    with caplog.at_level("INFO"):
+        verify(VerifyConfig(run=folder))
+    assert "not finished" in caplog.text
+
+
+@pytest.mark.parametrize("array", ["projector", "resid/2", "coords"])
+@pytest.mark.parametrize("shard", [0, 3, 4])
+def test_a_flipped_bit_is_found_in_any_array_and_shard(store: Path, array: str, shard: int) -> None:
+    path = store / "rank-0.zarr" / array / "c" / str(shard) / "0"
+    flip(path)
+    (problem,) = find_problems(store)
+    assert problem.path == path
+    assert problem.reason == "its chunk 0 fails its checksum"
+
+
+def test_every_bad_file_is_named_and_the_command_ends_with_2(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = store / "rank-0.zarr" / "resid" / "2" / "c"
+    flip(shards / "0" / "0")
+    (shards / "1" / "0").unlink()
+    data = (shards / "2" / "0").read_bytes()
+    (shards / "2" / "0").write_bytes(data[: len(data) // 2])
+    flip(shards / "3" / "0", at=-1)
+    assert main(["verify", "--run", str(store)]) == 2
+    words = capsys.readouterr().err
+    assert "4 things are wrong" in words
+    for shard, reason in (
+        ("0", "its chunk 0 fails its checksum"),
+        ("1", "No such file or directory"),
+        ("2", "its index fails its checksum"),
+        ("3", "its index fails its checksum"),
+    ):
+        assert f"{shards / shard / '0'}: {reason}" in words
+    assert "Traceback" not in words
+
+
+def test_an_appended_byte_is_found(store: Path) -> None:
+    path = store / "rank-0.zarr" / "coords" / "c" / "1" / "0"
+    data = path.read_bytes()
+    path.write_bytes(b"x" + data)  # index and its checksum, which are at the end, still hold
+    (problem,) = find_problems(store)
+    assert problem.path == path
+
+
+def test_coordinates_of_another_video(store: Path, tmp_path: Path) -> None:
+    """All checksums hold, but the rows are not those that the log says."""
+    other = write_store(tmp_path / "other", (3, 0, 1, 7, 5, 0, 4, 2))
+    shutil.copy(other / "rank-0.zarr/coords/c/0/0", store / "rank-0.zarr/coords/c/0/0")
+    (problem,) = find_problems(store)
+    assert problem.reason == "its coordinates are not those of the video 'v2'"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda lines: lines.pop(2), "line 3 does not follow the one before"),
+        (lambda lines: lines[3]["videos"].pop(), "do not follow those before"),
+        (lambda lines: lines[1]["moments"].update(projector=lines[2]["moments"]["projector"]), "are not of 16 rows"),
+        (lambda lines: lines[-1].pop("row_stop"), "KeyError"),
+        (lambda lines: lines[0].update(shard_rows="x"), "TypeError"),
+    ],
+)
+def test_a_wrong_log_is_found(store: Path, change: Callable[[list[dict]], None], reason: str) -> None:
+    edit_log(store, change)
+    problems = find_problems(store)
+    assert problems
+    assert any(problem.path == store / "rank-0.jsonl" and reason in problem.reason for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"n_tokens": 67}, r"it says \(67, 6, 2\) tokens, videos and failures, and the logs \(66, 6, 2\)"),
+        ({"n_videos": 5}, r"it says \(66, 5, 2\)"),
+        ({"failures": []}, r"it says \(66, 6, 0\)"),
+        ({"chunk_rows": 8}, "its sites or sizes are not those"),
+        ({"version": 99}, "is of another version"),
+    ],
+)
+def test_a_wrong_manifest_is_found(store: Path, change: dict[str, object], reason: str) -> None:
+    path = store / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=reason):
+        verify(VerifyConfig(run=store))
+
+
+def test_wrong_metadata_of_an_array_are_found(store: Path) -> None:
+    path = store / "rank-0.zarr" / "coords" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    assert metadata["shape"] == [66, 4]
+    path.write_text(json.dumps({**metadata, "shape": [65, 4]}))
+    (problem,) = find_problems(store)
+    assert problem.path == path
+    assert "it declares ([65, 4]" in problem.reason
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no activation store"):
+        verify(VerifyConfig(run=tmp_path / "none"))
+
+
+@pytest.mark.parametrize("shard", [0, 2, 4])
+def test_a_repaired_store_ends_as_one_that_was_never_damaged(store: Path, whole: Path, shard: int) -> None:
+    flip(store / "rank-0.zarr" / "resid" / "2" / "c" / str(shard) / "0")
+    with pytest.raises(UserError, match="run this with --repair"):
+        verify(VerifyConfig(run=store))
+    assert (store / "manifest.json").exists()
+    with pytest.raises(UserError, match="was cut back"):
+        verify(VerifyConfig(run=store, repair=True))
+    with pytest.raises(UserError, match="is not finished"):
+        ActivationStore.open(store)
+    with open_writer(store) as writer:
+        assert writer.n_committed == 16 * shard
+        fill(writer, LENGTHS)
+        writer.finish()
+        write_manifest(store, writer)
+    assert contents(store) == contents(whole)
+    verify(VerifyConfig(run=store))
+
+
+def test_what_has_no_remedy_is_left_alone(store: Path) -> None:
+    edit_log(store, lambda lines: lines.pop(2))
+    before = contents(store)
+    with pytest.raises(UserError, match="Restore what is named from a copy"):
+        verify(VerifyConfig(run=store, repair=True))
+    assert contents(store) == before
