@@ -47,9 +47,11 @@ class Fields:
             raise self.error(name, "text")
         return value
 
-    def integer(self, name: str) -> int:
-        """A whole number."""
+    def integer(self, name: str, *, or_text: bool = False) -> int:
+        """A whole number; with `or_text` also its decimal digits."""
         value = self._content.get(name)
+        if or_text and isinstance(value, str) and value.isdecimal():
+            return int(value)
         if not _is_integer(value):
             raise self.error(name, "a whole number")
         return int(cast("int", value))
@@ -61,9 +63,11 @@ class Fields:
             raise self.error(name, "a number above 0")
         return float(cast("float", value))
 
-    def flag(self, name: str) -> bool:
-        """A truth value, also written 0 or 1."""
+    def flag(self, name: str, *, absent: bool | None = None) -> bool:
+        """A truth value, also written 0 or 1; `absent`, unless None, is that of a missing field, of null and of -1."""
         value = self._content.get(name)
+        if absent is not None and value in (None, -1):
+            return absent
         if value not in (0, 1):  # True and False are equal to 1 and 0
             raise self.error(name, "true or false")
         return bool(value)
@@ -96,6 +100,14 @@ class Fields:
             if not isinstance(row, list) or len(cast("list[object]", row)) != width or not all(map(_is_number, row)):
                 raise self.error(name, f"lists of {width} numbers")
         return [[float(item) for item in row] for row in value]
+
+    def equals(self, other: "Fields") -> bool:
+        """Whether another object has the same content."""
+        return self._content == other._content
+
+    def conflict(self, other: "Fields") -> UserError:
+        """The error for two objects that should be the same."""
+        return UserError(f"{self._place} and {other._place} have one id and differ: remove one of the files.")
 
     def child(self, name: str) -> "Fields":
         """The object in a field."""

@@ -2,10 +2,13 @@
 
     DATA/videos/*.mp4                 or the videos right in DATA
     DATA/annotations/*.json           {video_id: {metadata, object_tracking, action_localisation, ...}}
+    DATA/all_valid.json               the same right in DATA, under the names of the benchmark
+    DATA/*.parquet                    questions from the hub (`collect.hub_questions`); also in DATA/annotations
     DATA/cut_frame_mapping_*.json     {video_id: frame}; also in DATA/annotations
 
-Several annotation files may speak of the same video, as where each task has its own. A folder of videos without
-annotations is a dataset without tracks, segments and questions. Point tracks and grounded questions are not read.
+Several files may speak of the same video, as where each task has its own; what two of them say alike counts once. A
+folder of videos without annotations is a dataset without tracks, segments and questions. Point tracks and grounded
+questions are not read.
 
 Source: Pătrăucean et al., "Perception Test: A Diagnostic Benchmark for Multimodal Video Models", 2023, and the
 repository google-deepmind/perception_test.
@@ -13,69 +16,27 @@ repository google-deepmind/perception_test.
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
+from collect.annotation import Question, Segment, Track, read_question, read_segment, read_track
 from collect.errors import UserError
+from collect.hub_questions import HubVideo, is_hub_name, parquet_files, read_hub, read_parquet
 from collect.json_fields import Fields
-from collect.video_file import DecodeError, probe
+from collect.video_file import DecodeError, Facts, probe
 
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 DURATION_EDGES_S = (10.0, 20.0, 30.0)
-MICROSECONDS = 1e6
-ANSWER_WITHHELD = -1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Track:
-    """One object's identity over time, annotated about once a second; boxes persist while the object is hidden."""
-
-    id: int
-    label: str
-    is_occluder: bool
-    is_masked: bool
-    boxes: Float64[np.ndarray, "n 4"]
-    """(x1, y1, x2, y2), as fractions of the frame."""
-    frame_ids: Int64[np.ndarray, " n"]
-    times_s: Float64[np.ndarray, " n"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """One action or sound from `start_s` (included) to `end_s` (excluded)."""
-
-    id: int
-    label: str
-    label_id: int
-    parent_objects: tuple[int, ...]
-    """Ids of the tracks that take part; -1 stands for an object that is not annotated."""
-    start_s: float
-    end_s: float
-    is_visible: bool | None = None
-    """For sounds: whether what makes the sound is in view. None for actions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One multiple-choice question about one video."""
-
-    id: int
-    video_id: str
-    question: str
-    options: tuple[str, ...]
-    answer_id: int
-    """Index of the right option; `ANSWER_WITHHELD` in the test split."""
-    area: str
-    reasoning: str
-    tag: tuple[str, ...]
+OWN_NAMES = ("all_", "sample", "mc_question", "object_tracking", "action_localisation", "sound_localisation")
+"""Beginnings of the names under which the benchmark's annotations may stand right in the data folder."""
+UNKNOWN_SPLIT = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,30 +99,37 @@ class Dataset:
         return tuple(video for video in self.videos if video.path is not None)
 
 
-def load_dataset(folder: Path, split: str | None = None) -> Dataset:
+def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None) -> Dataset:
     """Read a folder of videos and annotations.
 
     Args:
-        folder: in the layout that this module describes.
+        folder: in the layout that this module describes; or one .parquet file of such a folder; or the name of a data
+            set of the hub, which has questions only.
         split: keep only the videos of this split, such as `valid`; None keeps all.
+        ids: keep only the videos that this file names, as `read_ids` reads it; None keeps all.
 
     Raises:
-        UserError: there is no such folder, no video in it (of that split), or an annotation file is malformed; then
-            the message names file, video and field.
+        UserError: there is no such folder, no video in it (of that split, or of a named id), or an annotation file is
+            malformed; then the message names file, video and field.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}: give the folder that holds `videos` and `annotations`.")
-    paths = _video_files(folder)
-    annotated = _annotations(folder)
-    if not annotated and not paths:
+    place, annotated, asked = _sources(folder)
+    paths = _video_files(place) if place.is_dir() else {}
+    known = annotated.keys() | asked.keys()
+    if not known and not paths:
         raise UserError(f"{folder} holds no videos: put them into {folder / 'videos'}, as .mp4 files for instance.")
-    if annotated:
-        cuts = _cut_frames(folder)
+    if known:
+        cuts = _cut_frames(place)
         videos = [
-            _video(video_id, fields, path=paths.get(video_id), cut_frame=cuts.get(video_id))
-            for video_id, fields in annotated.items()
+            _video(
+                video_id,
+                annotated.get(video_id, []),
+                asked.get(video_id, []),
+                path=paths.get(video_id),
+                cut_frame=cuts.get(video_id),
+            )
+            for video_id in known
         ]
-        left_out = len(paths.keys() - annotated.keys())
+        left_out = len(paths.keys() - known)
         if left_out:
             logger.info("%s: %d video files have no annotation and are left out", folder, left_out)
     else:
@@ -170,7 +138,49 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
     chosen = [video for video in videos if split is None or video.split == split]
     if not chosen:
         raise UserError(f"{folder} holds no video of the split {split!r}: choose one of {', '.join(splits)}.")
+    if ids is not None:
+        chosen = _named(chosen, ids, folder)
     return Dataset(folder=folder, videos=tuple(sorted(chosen, key=lambda video: video.video_id)))
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """Read a list of video ids: one a line, also the first column of a .csv; lines that begin with # do not count.
+
+    Raises:
+        UserError: the file is not there or names no video.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list of video ids ({error}): give a text file.") from None
+    names = (line.partition(",")[0].strip().strip('"').removesuffix(".mp4") for line in lines)
+    found = tuple(dict.fromkeys(name for name in names if name and not name.startswith("#") and name != "video_id"))
+    if not found:
+        raise UserError(f"{path} names no video: write one video id a line.")
+    return found
+
+
+def _named(videos: Sequence[Video], ids: Path, folder: Path) -> list[Video]:
+    by_id = {video.video_id: video for video in videos}
+    wanted = read_ids(ids)
+    missing = [video_id for video_id in wanted if video_id not in by_id]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of the {len(wanted)} videos of {ids}, such as {missing[0]!r}: "
+            "take them out of the list, or give the folder and the split that hold them."
+        )
+    return [by_id[video_id] for video_id in wanted]
+
+
+def _sources(folder: Path) -> tuple[Path, dict[str, list[Fields]], dict[str, list[HubVideo]]]:
+    """The folder that holds the videos, and per video what JSON files and what tables of questions say about it."""
+    if folder.is_dir():
+        return folder, _annotations(folder), read_parquet(parquet_files(folder))
+    if folder.is_file() and folder.suffix == ".parquet":
+        return folder.parent, {}, read_parquet([folder])
+    if is_hub_name(folder):
+        return folder, {}, read_hub(folder.as_posix())
+    raise UserError(f"There is no folder {folder}: give the folder that holds `videos` and `annotations`.")
 
 
 def _video_files(folder: Path) -> dict[str, Path]:
@@ -187,7 +197,8 @@ def _video_files(folder: Path) -> dict[str, Path]:
 def _annotations(folder: Path) -> dict[str, list[Fields]]:
     """Per video, what each annotation file says about it."""
     found: dict[str, list[Fields]] = {}
-    for path in sorted((folder / "annotations").glob("*.json")):
+    own = (path for path in folder.glob("*.json") if path.name.startswith(OWN_NAMES))
+    for path in (*sorted(own), *sorted((folder / "annotations").glob("*.json"))):
         if path.name.startswith("cut_frame_mapping"):
             continue
         for video_id, content in _read_object(path).items():
@@ -215,15 +226,16 @@ def _cut_frames(folder: Path) -> dict[str, int]:
     return found
 
 
-def _bare_video(video_id: str, path: Path) -> Video:
+def _bare_video(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) -> Video:
+    """A video of which only its file is known, if that."""
     try:
-        facts = probe(path)
+        facts = Facts(frame_rate=0.0, n_frames=0, height=0, width=0) if path is None else probe(path)
     except DecodeError:  # told when the video is collected
-        return Video(video_id=video_id, path=path, split="unknown", frame_rate=0.0, n_frames=0, height=0, width=0)
+        facts = Facts(frame_rate=0.0, n_frames=0, height=0, width=0)
     return Video(
         video_id=video_id,
         path=path,
-        split="unknown",
+        split=split,
         frame_rate=facts.frame_rate,
         n_frames=facts.n_frames,
         height=facts.height,
@@ -231,13 +243,29 @@ def _bare_video(video_id: str, path: Path) -> Video:
     )
 
 
-def _video(video_id: str, sources: list[Fields], *, path: Path | None, cut_frame: int | None) -> Video:
-    metadata = sources[0].child("metadata")
+def _video(
+    video_id: str, sources: Sequence[Fields], asked: Sequence[HubVideo], *, path: Path | None, cut_frame: int | None
+) -> Video:
+    described = [source for source in sources if source.has("metadata")]
+    if sources and not described:
+        raise sources[0].error("metadata", "an object")
+    if described:
+        video = _described_video(video_id, described[0].child("metadata"), path)
+    else:
+        video = _bare_video(video_id, path, asked[0].split)
+    questions = _records("mc_question", sources) or _records("mc_question", [table.fields for table in asked])
+    return replace(
+        video,
+        cut_frame=cut_frame,
+        tracks=tuple(read_track(record) for record in _records("object_tracking", sources)),
+        actions=tuple(read_segment(record, sound=False) for record in _records("action_localisation", sources)),
+        sounds=tuple(read_segment(record, sound=True) for record in _records("sound_localisation", sources)),
+        questions=tuple(read_question(record, video_id) for record in questions),
+    )
+
+
+def _described_video(video_id: str, metadata: Fields, path: Path | None) -> Video:
     height, width = metadata.integers("resolution", n=2)
-
-    def records(name: str) -> Iterable[Fields]:
-        return (record for source in sources for record in source.children(name))
-
     return Video(
         video_id=video_id,
         path=path,
@@ -248,53 +276,18 @@ def _video(video_id: str, sources: list[Fields], *, path: Path | None, cut_frame
         width=width,
         is_cup_game=metadata.flag("is_cup_game"),
         is_camera_moving=metadata.flag("is_camera_moving"),
-        cut_frame=cut_frame,
-        tracks=tuple(_track(record) for record in records("object_tracking")),
-        actions=tuple(_segment(record, sound=False) for record in records("action_localisation")),
-        sounds=tuple(_segment(record, sound=True) for record in records("sound_localisation")),
-        questions=tuple(_question(record, video_id) for record in records("mc_question")),
     )
 
 
-def _track(fields: Fields) -> Track:
-    frame_ids = fields.integers("frame_ids")
-    times = fields.numbers("timestamps", n=len(frame_ids))
-    return Track(
-        id=fields.integer("id"),
-        label=fields.text("label"),
-        is_occluder=fields.flag("is_occluder"),
-        is_masked=fields.flag("is_masked"),
-        boxes=np.array(fields.rows("bounding_boxes", n=len(frame_ids), width=4), dtype=np.float64).reshape(-1, 4),
-        frame_ids=np.array(frame_ids, dtype=np.int64),
-        times_s=np.array(times, dtype=np.float64) / MICROSECONDS,
-    )
-
-
-def _segment(fields: Fields, *, sound: bool) -> Segment:
-    start, end = fields.numbers("timestamps", n=2)
-    return Segment(
-        id=fields.integer("id"),
-        label=fields.text("label"),
-        label_id=fields.integer("label_id"),
-        parent_objects=tuple(fields.integers("parent_objects")),
-        start_s=start / MICROSECONDS,
-        end_s=end / MICROSECONDS,
-        is_visible=fields.flag("is_visible") if sound else None,
-    )
-
-
-def _question(fields: Fields, video_id: str) -> Question:
-    options = tuple(fields.texts("options"))
-    answer_id = fields.integer("answer_id") if fields.has("answer_id") else ANSWER_WITHHELD
-    if not ANSWER_WITHHELD <= answer_id < len(options):
-        raise fields.error("answer_id", f"one of the {len(options)} options, counted from 0")
-    return Question(
-        id=fields.integer("id"),
-        video_id=video_id,
-        question=fields.text("question"),
-        options=options,
-        answer_id=answer_id,
-        area=fields.text("area"),
-        reasoning=fields.text("reasoning"),
-        tag=tuple(fields.texts("tag")),
-    )
+def _records(name: str, sources: Sequence[Fields]) -> list[Fields]:
+    """The entries of a task; those that several sources have count once."""
+    found: list[Fields] = []
+    for source in sources:
+        earlier = {record.integer("id", or_text=True): record for record in found}
+        for record in source.children(name):
+            twin = earlier.get(record.integer("id", or_text=True))
+            if twin is None:
+                found.append(record)
+            elif not twin.equals(record):
+                raise record.conflict(twin)
+    return found

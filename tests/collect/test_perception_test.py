@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from collect.annotation import ANSWER_WITHHELD
 from collect.errors import UserError
-from collect.perception_test import ANSWER_WITHHELD, load_dataset
+from collect.perception_test import load_dataset, read_ids
 from tests.collect.video_files import numbered, write_video
 
 VIDEO: dict[str, Any] = {
@@ -127,6 +128,77 @@ def test_cut_frames(folder: Path, place: str) -> None:
     (folder / place / "cut_frame_mapping_valid.json").write_text(json.dumps({"video_7": 90, "video_8": 0}))
     dataset = load_dataset(folder)
     assert (dataset.video("video_7").cut_frame, dataset.video("video_8").cut_frame) == (90, None)
+
+
+def test_annotations_right_in_the_data_folder(folder: Path) -> None:
+    (folder / "annotations" / "all_valid.json").rename(folder / "all_valid.json")
+    (folder / "config.json").write_text("[]")  # somebody else's
+    (video,) = load_dataset(folder).videos
+    assert (len(video.tracks), len(video.questions)) == (1, 1)
+
+
+def test_what_two_files_say_alike_counts_once(folder: Path) -> None:
+    save(
+        folder,
+        "mc_question_valid.json",
+        {"video_7": {"metadata": VIDEO["metadata"], "mc_question": VIDEO["mc_question"]}},
+    )
+    (video,) = load_dataset(folder).videos
+    assert [question.id for question in video.questions] == [31]
+
+
+def test_two_files_that_contradict_each_other_are_named(folder: Path) -> None:
+    other = copy.deepcopy(VIDEO)
+    other["mc_question"][0]["answer_id"] = 2
+    save(folder, "mc_question_valid.json", {"video_7": other})
+    with pytest.raises(UserError, match=r"mc_question_valid\.json.* and .*all_valid\.json.* differ: remove one"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, False, "absent"])
+def test_a_task_that_a_video_lacks(folder: Path, value: object) -> None:
+    video = copy.deepcopy(VIDEO)
+    for task in ("object_tracking", "action_localisation", "sound_localisation", "mc_question"):
+        video[task] = value
+        if value == "absent":
+            del video[task]
+    save(folder, "all_valid.json", {"video_7": video})
+    (read,) = load_dataset(folder).videos
+    assert (read.tracks, read.actions, read.sounds, read.questions) == ((), (), (), ())
+
+
+@pytest.mark.parametrize("value", [None, -1, "absent"])
+def test_the_roles_of_an_object_outside_cup_games_may_be_left_open(folder: Path, value: object) -> None:
+    video = copy.deepcopy(VIDEO)
+    for name in ("is_occluder", "is_masked"):
+        video["object_tracking"][0][name] = value
+        if value == "absent":
+            del video["object_tracking"][0][name]
+    save(folder, "all_valid.json", {"video_7": video})
+    (track,) = load_dataset(folder).videos[0].tracks
+    assert (track.is_occluder, track.is_masked) == (False, False)
+
+
+def test_a_list_of_ids_chooses_videos(folder: Path) -> None:
+    save(folder, "all_valid.json", {f"video_{i}": VIDEO for i in (7, 8, 9)})
+    names = folder / "ids.txt"
+    names.write_text("# chosen by hand\nvideo_9\n\n video_7.mp4 \nvideo_9\n")
+    assert [video.video_id for video in load_dataset(folder, ids=names).videos] == ["video_7", "video_9"]
+    assert read_ids(names) == ("video_9", "video_7")
+    names.write_text("video_id,task\nvideo_8,mc\n")
+    assert read_ids(names) == ("video_8",)
+
+
+def test_a_list_of_ids_that_does_not_fit(folder: Path) -> None:
+    names = folder / "ids.txt"
+    names.write_text("video_7\nvideo_1\n")
+    with pytest.raises(UserError, match=r"lacks 1 of the 2 videos of .*'video_1'"):
+        load_dataset(folder, ids=names)
+    names.write_text("\n# nothing\n")
+    with pytest.raises(UserError, match="names no video"):
+        load_dataset(folder, ids=names)
+    with pytest.raises(UserError, match="cannot be read as a list"):
+        load_dataset(folder, ids=folder / "none.txt")
 
 
 def test_annotated_videos_without_files_have_no_path(folder: Path) -> None:
