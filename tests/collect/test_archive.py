@@ -1,0 +1,162 @@
+import errno
+import io
+import shutil
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from collect import archive as archive_module
+from collect.archive import DamagedArchive, bytes_to_unpack, require_space, unpack
+from collect.errors import UserError
+from tests.collect.file_server import zip_bytes
+
+MEMBERS = {
+    "set/one.mp4": b"1" * 1000,
+    "set/deep/two.mp4": b"2" * 500,
+    "set/read.me": b"no",
+    "__MACOSX/._one.mp4": b"no",
+}
+
+
+def packed(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    return path
+
+
+def put(archive: Path) -> dict[str, int]:
+    return unpack(archive, archive.parent / "out", ".mp4", lambda *_: None)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_wanted_members_arrive_without_their_folders(tmp_path: Path, compression: int) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS, compression=compression))
+    told: list[tuple[int, int]] = []
+    sizes = unpack(archive, tmp_path / "out", ".mp4", lambda n, total: told.append((n, total)))
+    assert sizes == {"one.mp4": 1000, "two.mp4": 500}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "one.mp4": b"1" * 1000,
+        "two.mp4": b"2" * 500,
+    }
+    assert told == [(1000, 1500), (1500, 1500)]
+
+
+def test_a_member_that_is_there_is_not_written_again(tmp_path: Path) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS))
+    put(archive)
+    before = (tmp_path / "out" / "one.mp4").stat().st_ino
+    (tmp_path / "out" / "two.mp4").write_bytes(b"x" * 500)  # of the same size, but other content
+    put(archive)
+    assert (tmp_path / "out" / "one.mp4").stat().st_ino == before
+    assert (tmp_path / "out" / "two.mp4").read_bytes() == b"2" * 500
+
+
+def test_a_broken_off_unpacking_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS))
+    copy = shutil.copyfileobj
+
+    def fail_at_two(source: zipfile.ZipExtFile, *rest: object) -> None:
+        if source.name.endswith("two.mp4"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, *rest)
+
+    monkeypatch.setattr(archive_module.shutil, "copyfileobj", fail_at_two)
+    with pytest.raises(UserError, match=r"The disk is full while .* is being unpacked"):
+        put(archive)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.mp4"]
+    assert bytes_to_unpack(archive, tmp_path / "out", ".mp4") == 500
+    monkeypatch.undo()
+    put(archive)
+    assert bytes_to_unpack(archive, tmp_path / "out", ".mp4") == 0
+
+
+def test_a_leftover_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".one.mp4.partial").write_bytes(b"half")
+    put(archive)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.mp4", "two.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.mp4", "a/../../evil.mp4", "/evil.mp4", "..\\evil.mp4", "C:\\evil.mp4", "c:evil.mp4"]
+)
+def test_a_name_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
+    archive = packed(tmp_path, zip_bytes({"good.mp4": b"1", name: b"2"}))
+    with pytest.raises(UserError, match="leads out of its folder"):
+        put(archive)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.zip", "out"] or not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        link = zipfile.ZipInfo("link.mp4")
+        link.create_system = 3
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        opened.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError, match="is a link"):
+        put(packed(tmp_path, buffer.getvalue()))
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_link_in_the_folder_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS))
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "one.mp4").symlink_to(outside)
+    (tmp_path / "out" / ".two.mp4.partial").symlink_to(outside)
+    put(archive)
+    assert outside.read_bytes() == b"precious"
+    assert not (tmp_path / "out" / "one.mp4").is_symlink()
+
+
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two members of the name one\.mp4"):
+        put(packed(tmp_path, zip_bytes({"a/one.mp4": b"1", "b/one.mp4": b"2"})))
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no \.mp4 member"):
+        put(packed(tmp_path, zip_bytes({"one.json": b"{}"})))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", zip_bytes(MEMBERS)[:-40]])
+def test_what_is_no_archive_or_not_whole_is_damaged(tmp_path: Path, content: bytes) -> None:
+    archive = packed(tmp_path, content)
+    with pytest.raises(DamagedArchive, match=r"a\.zip is damaged .*fetch it again"):
+        put(archive)
+    assert bytes_to_unpack(archive, tmp_path / "out", ".mp4") == 0
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_flipped_bit_is_found_by_its_crc(tmp_path: Path, compression: int) -> None:
+    content = bytearray(zip_bytes({"one.mp4": bytes(range(256)) * 8}, compression=compression))
+    content[30 + len("one.mp4") + 100] ^= 1  # the local header has 30 bytes and the name
+    with pytest.raises(DamagedArchive):
+        put(packed(tmp_path, bytes(content)))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_encrypted_member_is_damage(tmp_path: Path) -> None:
+    content = bytearray(zip_bytes({"one.mp4": b"1" * 100}))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.index(signature) + offset
+        content[at : at + 2] = struct.pack("<H", 1)  # the flag of encryption
+    with pytest.raises(DamagedArchive, match="encrypted"):
+        put(packed(tmp_path, bytes(content)))
+
+
+def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = packed(tmp_path, zip_bytes(MEMBERS))
+    usage = shutil.disk_usage(tmp_path)._replace(free=archive_module.SPARE_BYTES + 1499)
+    monkeypatch.setattr(archive_module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"a\.zip needs 0\.00 GB .* make room there"):
+        put(archive)
+    assert not list((tmp_path / "out").iterdir())
+    require_space(tmp_path / "not" / "yet", 1499, "one byte less")
