@@ -38,6 +38,7 @@ COMMANDS = (
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="verify", config="collect.config:VerifyConfig", function="collect.verify:verify"),
     Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
+    Command(name="evaluate", config="steer.config:EvaluateConfig", function="steer.splice:evaluate"),
     Command(name="features", config="features.config:FeaturesConfig", function="features.run:features"),
     Command(name="profile", config="steer.config:ProfileConfig", function="steer.profile:run_profile"),
     Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),

@@ -22,12 +22,29 @@ _KEPT = 2
 _REMEDY = "delete it to go on from the checkpoint before it, or from the start"
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of an SAE's folder, oldest first."""
-    return sorted((folder / FOLDER_NAME).glob("step-*.safetensors"))
+def checkpoints(folder: Path, part: str = "") -> list[Path]:
+    """The checkpoints of an SAE's folder, oldest first.
+
+    Args:
+        folder: the SAE's folder.
+        part: of which process, where each has its own share of the latents.
+    """
+    return sorted((folder / FOLDER_NAME / part).glob("step-*.safetensors"))
 
 
-def save_checkpoint(folder: Path, state: TrainState, normalisation: Normalisation, cursor: Cursor) -> Path:
+def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
+    """The checkpoint that is written after so many steps; arguments as for `checkpoints`."""
+    return folder / FOLDER_NAME / part / f"step-{step:08d}.safetensors"
+
+
+def step_of(path: Path) -> int:
+    """After how many steps a checkpoint was written."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def save_checkpoint(
+    folder: Path, state: TrainState, normalisation: Normalisation, cursor: Cursor, part: str = ""
+) -> Path:
     """Write the state after its last step, then remove all but the newest two checkpoints.
 
     Args:
@@ -35,11 +52,12 @@ def save_checkpoint(folder: Path, state: TrainState, normalisation: Normalisatio
         state: what to write.
         normalisation: what the trainer does to its input.
         cursor: where in the data the next step begins.
+        part: which process's share of the latents the state is; see `checkpoints`.
     """
-    path = folder / FOLDER_NAME / f"step-{state.step:08d}.safetensors"
+    path = checkpoint_path(folder, state.step, part)
     header = json.dumps({"step": state.step, "normalisation": normalisation.kind, "cursor": cursor})
     save_tensors(path, {**state.tensors(), **normalisation.tensors()}, {"state": header})
-    for old in checkpoints(folder)[:-_KEPT]:
+    for old in checkpoints(folder, part)[:-_KEPT]:
         old.unlink()
     return path
 

@@ -183,6 +183,8 @@ class TokenLoader:
         """Which row stands where."""
         self.batch_size = batch_size
         """Tokens a step, over all lanes."""
+        self.n_lanes = n_lanes
+        """Parts into which every batch is cut."""
         self._lane_size = batch_size // n_lanes
         self._lanes = [
             _Lane(reader, self.plan, lane, device, resident=resident)
@@ -248,7 +250,8 @@ class TokenLoader:
         Args:
             limit: most tokens to yield.
         """
-        left = min(limit, self.plan.n_lane_tokens * len(self._lanes))
+        assert self.n_lanes == 1, "lanes end before a batch is full"
+        left = min(limit, self.n_tokens)
         for batch in self.batches(0, -(-left // self.batch_size)):
             yield batch[:left]
             left -= batch.shape[0]

@@ -7,6 +7,8 @@
 Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
 train videos only; `collect.split` says which those are. `summary.json` is written last: a folder that has it is
 finished. Until then a rerun goes on from the newest checkpoint of each SAE.
+
+Under `torchrun` the processes share the work (`parallel`), and the first one writes and evaluates.
 """
 
 import hashlib
@@ -25,13 +27,16 @@ from collect.split import held_out_ids
 from collect.store import ActivationStore
 from train_sae.comparison import write_comparison
 from train_sae.config import LoopOptions, Member, TrainConfig
+from train_sae.group import Group
 from train_sae.loader import TokenLoader
 from train_sae.metrics import evaluate
 from train_sae.normalize import measure
+from train_sae.parallel import check_parts, device_of, join
 from train_sae.phases import Phases
+from train_sae.sae import Sae
 from train_sae.shard_reader import ShardReader
 from train_sae.token_set import TokenSet, filtered_rows, split_by_video
-from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish
+from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish, newest_step
 
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20
@@ -52,12 +57,16 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
+    group = join(config.loop.shard_latents)
     inputs = {"activations": _identity(store, config.site)}
+    if group.n_processes > 1:
+        inputs["processes"] = str(group.n_processes)
     members = [member for member in config.members() if not _is_finished(member, inputs)]
     result = config.folder if len(config.members()) == 1 else config.run / "sae"
     if not members:
         return result
-    device = resolve_device(config.device)
+    check_parts(group, config)
+    device = device_of(group, config.device) or resolve_device(config.device)
     train_set, held_out_set = token_sets(store, config)
     if not train_set.n_tokens:
         raise UserError(
@@ -70,32 +79,49 @@ def train(config: TrainConfig) -> Path:
         train_set,
         batch_size=config.batch_size,
         seed=config.seed,
+        n_lanes=group.n_data,
+        lanes=[group.rank] if group.n_data > 1 else None,
         device=device,
         resident=config.loop.resident,
     )
+    # What is measured does not depend on how many processes share the work.
+    sampler = loader
+    if loader.n_lanes > 1:
+        sampler = TokenLoader(reader, train_set, batch_size=config.batch_size, seed=config.seed, device=device)
+    group.barrier()  # all have looked at what is there
     for member in members:
-        if not (member.folder / "config.json").exists():
+        if group.is_first and not (member.folder / "config.json").exists():
             write_config(member.folder, STAGE, member.arguments(), inputs)
     measured = None
     trainees: list[Trainee] = []
     for member in members:
-        if measured is None and Trainee.is_new(member):
-            measured = measure(_counted("measure norm", loader.sample(_MEASURED_TOKENS)), config.sae_options)
-        trainees.append(begin_or_resume(member, store, loader, measured, device))
-    _fit(loader, trainees, config.loop, device)
+        step = newest_step(member, group, device)
+        if measured is None and step == 0:
+            measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS)), config.sae_options)
+        trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
+    _fit(loader, trainees, config.loop, device, group)
 
-    saes = [trainee.export(store).to(device) for trainee in trainees]
-    on_train = evaluate(saes, _counted("evaluate on train", loader.sample(_EVALUATED_TOKENS)))
-    on_held_out = None
+    exported = [trainee.export(store) for trainee in trainees]
+    if group.is_first:
+        _finish_all(trainees, [sae.to(device) for sae in exported], sampler, reader, held_out_set)
+        write_comparison(config.run / "sae")
+    group.barrier()
+    return result
+
+
+def _finish_all(
+    trainees: list[Trainee], saes: list[Sae], sampler: TokenLoader, reader: ShardReader, held_out_set: TokenSet
+) -> None:
+    """Evaluate the SAEs and write their folders."""
+    on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS)))
+    on_held_out, config = None, trainees[0].member.config
     if held_out_set.n_tokens:
-        apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed, device=device)
+        apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed)
         on_held_out = evaluate(saes, _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS)))
     else:
         log.warning("No video is held out, so the SAE is evaluated on its train videos only: collect more videos.")
     for number, (trainee, sae) in enumerate(zip(trainees, saes, strict=True)):
         finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
-    write_comparison(config.run / "sae")
-    return result
 
 
 def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
@@ -142,7 +168,9 @@ def _identity(store: ActivationStore, site: str) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _fit(loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, device: torch.device) -> None:
+def _fit(
+    loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, device: torch.device, group: Group
+) -> None:
     """Take the steps that are left; an SAE that is ahead of the others waits for them."""
     start, n_steps = min(trainee.step for trainee in trainees), trainees[0].n_steps
     phases = Phases()
@@ -152,6 +180,7 @@ def _fit(loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, dev
         desc=f"train {trainees[0].name}" if len(trainees) == 1 else f"train {len(trainees)} SAEs",
         unit="token",
         unit_scale=True,
+        disable=not group.is_first,
     )
     try:
         for trainee in trainees:

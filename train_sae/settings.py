@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.config import Architecture
+from train_sae.group import SOLO, Group
 from train_sae.options import Options
 
 
@@ -29,6 +30,8 @@ class StepSettings:
     """Seed of what a step draws: sampled Matryoshka widths."""
     options: Options = field(default_factory=Options)
     """Settings of the architecture."""
+    group: Group = SOLO
+    """The processes that take the step together."""
 
     def widths(self, d_sae: int, step: int) -> tuple[int, ...]:
         """Widths of the Matryoshka prefixes at a step, rising, the last being the whole dictionary.

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.architectures import Weights
-from train_sae.selection import Selection, Transposed, select_batch_topk, select_topk, tokens_of, transpose
+from train_sae.selection import Selection, Transposed, tokens_of, transpose
 from train_sae.settings import StepSettings, StepStats
 from train_sae.state import TrainState
 from train_sae.update import Outcome, smallest_positive, update
@@ -34,20 +34,21 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         settings: what the step does; one of the TopK family.
         lr: learning rate of this step.
     """
-    w, n_tokens = state.weights, x.shape[0]
+    w, n_tokens, group = state.weights, x.shape[0], settings.group
     dead = state.dead(settings.dead_tokens)
     centred = x - w.b_dec
     pre = F.linear(centred.to(settings.precision), w.enc.to(settings.precision), w.b_enc.to(settings.precision))
     selection = (
-        select_topk(pre, settings.k)
+        group.select_topk(pre, settings.k)
         if settings.arch == "topk"
-        else select_batch_topk(pre, settings.k, state.threshold.to(pre))
+        else group.select_batch_topk(pre, settings.k, state.threshold.to(pre))
     )
     selection = Selection(selection.offsets, selection.latents, selection.values.to(x))
-    widths = settings.widths(w.dec.shape[0], state.step)
-    rows = _by_prefix(selection, widths, n_tokens)
+    n_latents = w.dec.shape[0]
+    widths = settings.widths(n_latents * group.n_shards, state.step)
+    rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
     # x_hat − x for each prefix: the decoder bias is in both and falls out.
-    errors = _decode(rows, w.dec).view(len(widths), n_tokens, -1).cumsum_(0).sub_(centred)
+    errors = group.sum_shards(_decode(rows, w.dec)).view(len(widths), n_tokens, -1).cumsum_(0).sub_(centred)
     error = errors[-1]
     grad_out = errors.flip(0).cumsum_(0).flip(0).mul_(2 / n_tokens)
     grads = _sparse_gradients(rows, w, centred, grad_out.flatten(0, 1))
@@ -55,11 +56,11 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
 
     aux = error.new_zeros(())
     dead_latents = dead.nonzero().squeeze(1)
-    if dead_latents.numel():
+    if group.is_anywhere(dead_latents.numel() > 0):
         # Ranked among the dead latents only, then renumbered.
-        picked = select_topk(pre.index_select(1, dead_latents), min(settings.aux_k, dead_latents.numel()))
+        picked = group.select_topk(pre.index_select(1, dead_latents), settings.aux_k)
         extra = Selection(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
-        aux_error = _decode(extra, w.dec) + error
+        aux_error = group.sum_shards(_decode(extra, w.dec)) + error
         aux = aux_error.square().sum(1).mean()
         scale = 2 * settings.options.aux_loss_coefficient / n_tokens
         extra_grads = _sparse_gradients(extra, w, centred, aux_error * scale)
@@ -67,7 +68,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
 
     w.enc.grad, w.b_enc.grad = grads.enc, grads.b_enc
     w.dec.grad = grads.dec if w.dec.requires_grad else None
-    w.b_dec.grad = grad_b_dec - grads.b_enc @ w.enc
+    w.b_dec.grad = grad_b_dec - group.sum_shards(grads.b_enc @ w.enc)
     active = selection.values > 0
     fired = torch.zeros_like(dead).index_fill_(0, selection.latents[active], True)
     mse = error.square().sum(1).mean()
@@ -81,12 +82,12 @@ class _Gradients(NamedTuple):
     b_enc: Float[Tensor, " d_sae"]
 
 
-def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int) -> Selection:
+def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> Selection:
     """Give each (prefix, token) a row: the latents that the prefix adds to the one before it."""
     if len(widths) == 1:
         return selection
     bounds = torch.tensor(widths[:-1], device=selection.latents.device)
-    prefix = torch.bucketize(selection.latents, bounds, right=True)
+    prefix = torch.bucketize(selection.latents + first_latent, bounds, right=True)
     row = prefix * n_tokens + tokens_of(selection)
     order = row.argsort(stable=True)
     ends = torch.bincount(row, minlength=len(widths) * n_tokens).cumsum(0)

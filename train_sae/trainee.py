@@ -15,12 +15,15 @@ from torch import Tensor
 from collect.artefact import write_atomic
 from collect.errors import UserError
 from collect.store import ActivationStore
-from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from train_sae.architectures import trained_names
+from train_sae.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint, step_of
 from train_sae.config import Member
 from train_sae.export import save_sae, to_sae
+from train_sae.group import SOLO, Group
 from train_sae.loader import TokenLoader
 from train_sae.metrics import Quality, decoder_coherence
 from train_sae.normalize import Normalisation
+from train_sae.parallel import shard_of, whole
 from train_sae.phases import Phases
 from train_sae.run_log import MetricsLog
 from train_sae.sae import Sae
@@ -45,6 +48,7 @@ class Trainee:
         loader: where its batches come from.
         state: weights, optimiser and counters.
         normalisation: what is done to its input.
+        group: the processes that train it together.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class Trainee:
         loader: TokenLoader,
         state: TrainState,
         normalisation: Normalisation,
+        group: Group = SOLO,
     ) -> None:
+        self._group = group
         self.member, self.name = member, member.name
         self.state = state
         self.normalisation = normalisation.to(state.weights.b_dec.device)
@@ -72,9 +78,10 @@ class Trainee:
             threshold_rate=min(1.0, max(_THRESHOLD_RATE, 20 / self.n_steps)),
             seed=config.seed,
             options=config.sae_options,
+            group=group,
         )
         self._window: list[StepStats] = []
-        self._lr = 0.0
+        self._lr, self._n_dead = 0.0, 0
         self._log: MetricsLog | None = None
         self._phases = Phases()
         self._seconds_before = dict(self._phases.seconds)
@@ -85,18 +92,13 @@ class Trainee:
         """Steps taken."""
         return self.state.step
 
-    @staticmethod
-    def is_new(member: Member) -> bool:
-        """Whether an SAE has no checkpoint to go on from."""
-        return not checkpoints(member.folder)
-
     def open_log(self, phases: Phases) -> None:
         """Go on with the record of the training.
 
         Args:
             phases: clocks of the process, which every line reports.
         """
-        self._log = MetricsLog(self.member, self.step)
+        self._log = MetricsLog(self.member, self.step) if self._group.is_first else None
         self._phases, self._seconds_before = phases, dict(phases.seconds)
         self._began = time.perf_counter()
 
@@ -123,7 +125,6 @@ class Trainee:
         Raises:
             UserError: a loss is not finite.
         """
-        assert self._log is not None, "the record is open"
         with self._phases("log"):
             columns = {
                 name: torch.stack([getattr(stats, name) for stats in self._window]).cpu().double()
@@ -134,7 +135,9 @@ class Trainee:
                 self._stop_at_broken_batch(
                     self.step - len(self._window) + int(broken[0]), float(columns["mse"][broken[0]])
                 )
-            rows = self._loader.rows(self.step - 1)
+            rows = torch.from_numpy(self._loader.rows(self.step - 1))
+            if self._group.n_data > 1:
+                rows = torch.cat(self._group.gather(rows.to(self.state.threshold.device)))
         now, batch_size = time.perf_counter(), self.member.config.batch_size
         seconds = {f"{phase}_s": total - self._seconds_before[phase] for phase, total in self._phases.seconds.items()}
         metrics = {
@@ -148,11 +151,12 @@ class Trainee:
             "dead": float(columns["n_dead"][-1]),
             "threshold": float(columns["threshold"][-1]),
             "lr": self._lr,
-            "videos_per_batch": int(np.unique(self._videos_of(rows)).size),
+            "videos_per_batch": int(np.unique(self._videos_of(rows.numpy())).size),
             "tokens_per_s": len(self._window) * batch_size / (now - self._began),
             **seconds,
         }
-        self._log.write(metrics)
+        if self._log is not None:
+            self._log.write(metrics)
         self._window, self._began, self._seconds_before = [], now, dict(self._phases.seconds)
         return {name: f"{metrics[name]:.4g}" for name in ("fvu", "l0", "dead")}
 
@@ -164,12 +168,15 @@ class Trainee:
         """
         if not self.state.is_finite():
             raise self._diverged(self.step, "a weight is not finite")
-        save_checkpoint(self.member.folder, self.state, self.normalisation, self._loader.cursor(self.step))
+        if self._group.is_first or self._group.n_shards > 1:
+            cursor, part = self._loader.cursor(self.step), part_name(self._group)
+            save_checkpoint(self.member.folder, self.state, self.normalisation, cursor, part)
 
     def export(self, store: ActivationStore) -> Sae:
-        """The SAE as it is now, on the CPU."""
+        """The SAE as it is now, on the CPU; every process of the group has to ask for it."""
+        self._n_dead = int(self._group.sum_shards(self.state.dead(self.dead_tokens).sum()))
         return to_sae(
-            self.state.exported,
+            whole(self.state.exported, self._group),
             arch=self.member.arch,
             k=self.member.k,
             normalisation=self.normalisation,
@@ -179,7 +186,7 @@ class Trainee:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What the training was."""
+        """What the training was, up to `export`."""
         return {
             "name": self.name,
             "site": self.member.config.site,
@@ -191,7 +198,7 @@ class Trainee:
             "n_steps": self.step,
             "n_training_tokens": self.step * self.member.config.batch_size,
             "n_train_tokens": self._loader.n_tokens,
-            "n_dead_in_training": int(self.state.dead(self.dead_tokens).sum()),
+            "n_dead_in_training": self._n_dead,
             "dead_tokens": self.dead_tokens,
             "threshold": float(self.state.threshold),
             "scale": self.normalisation.scale,
@@ -216,7 +223,7 @@ class Trainee:
         raise self._diverged(step, f"the loss is {loss} {cause} ({place})")
 
     def _diverged(self, step: int, what: str) -> UserError:
-        saved = checkpoints(self.member.folder)
+        saved = checkpoints(self.member.folder, part_name(self._group))
         good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written before"
         return UserError(
             f"Training {self.name} stopped at step {step}: {what}; {good}. Train again with a lower --lr under another "
@@ -243,35 +250,61 @@ def begin_or_resume(
     member: Member,
     store: ActivationStore,
     loader: TokenLoader,
+    step: int,
     measured: Normalisation | None,
     device: torch.device,
+    group: Group = SOLO,
 ) -> Trainee:
-    """Start an SAE's training, or go on from its newest checkpoint.
+    """Start an SAE's training, or go on from a checkpoint.
 
     Args:
         member: its settings.
         store: what it is trained on.
         loader: where its batches come from.
+        step: from `newest_step`.
         measured: the normalisation of a training that starts.
         device: where it is trained.
+        group: the processes that train it together.
 
     Raises:
         UserError: the checkpoint is damaged, or is of another order of the tokens.
     """
-    saved = checkpoints(member.folder)
-    if saved:
-        state, normalisation, cursor = load_checkpoint(saved[-1], device)
+    if step:
+        path = checkpoint_path(member.folder, step, part_name(group))
+        state, normalisation, cursor = load_checkpoint(path, device)
         if cursor != loader.cursor(state.step):
             raise UserError(
-                f"{saved[-1]} was written at {cursor}, where this run is at {loader.cursor(state.step)}: "
+                f"{path} was written at {cursor}, where this run is at {loader.cursor(state.step)}: "
                 "train with the program that began it, or under another --name."
             )
-        log.info("Going on from step %d (%s).", state.step, saved[-1])
-        return Trainee(member, store, loader, state, normalisation)
+        log.info("Going on from step %d (%s).", state.step, path)
+        return Trainee(member, store, loader, state, normalisation, group)
     assert measured is not None, "a training that starts is given its normalisation"
-    config, center = member.config, measured.center.float().to(device)
-    state = initial_state(center, member.d_sae, config.seed, member.arch, config.sae_options)
-    return Trainee(member, store, loader, state, measured)
+    config, options = member.config, member.config.sae_options
+    # The dictionary may be too large for the device until it is shared out.
+    center = measured.center.float().to("cpu" if group.n_shards > 1 else device)
+    state = initial_state(center, member.d_sae, config.seed, member.arch, options)
+    if group.n_shards > 1:
+        weights = shard_of(state.weights, group, device)
+        state = TrainState(weights, trained_names(member.arch, weights), options.ema_decay is not None)
+    return Trainee(member, store, loader, state, measured, group)
+
+
+def newest_step(member: Member, group: Group, device: torch.device) -> int:
+    """After how many steps the newest checkpoint was written that every process has; 0 if there is none.
+
+    A process that was killed while others wrote has one checkpoint less than they, who keep the one before.
+    """
+    saved = checkpoints(member.folder, part_name(group))
+    newest = step_of(saved[-1]) if saved else 0
+    if group.n_shards == 1:
+        return newest
+    return min(int(step) for step in group.gather(torch.tensor([newest], device=device)))
+
+
+def part_name(group: Group) -> str:
+    """Where under the checkpoints a process keeps its own: empty where all processes have the same state."""
+    return f"latents-{group.rank}-of-{group.n_shards}" if group.n_shards > 1 else ""
 
 
 def finish(

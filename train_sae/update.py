@@ -44,14 +44,17 @@ def update(
         lr: learning rate of this step.
         outcome: what the step found.
     """
-    dec, options = state.weights.dec, settings.options
+    dec, options, group = state.weights.dec, settings.options, settings.group
     if dec.grad is not None:
         dec.grad.sub_((dec.grad * dec).sum(1, keepdim=True) * dec)
-    grads = [weight.grad for weight in state.trained.values() if weight.grad is not None]
+    grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
+    group.average_(grads.values())
     if options.clip_grad_norm is not None:
-        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        squares = {name: grad.square().sum() for name, grad in grads.items()}
+        shared = squares.pop("b_dec", torch.zeros_like(outcome.mse))
+        norm = (group.sum_shards(torch.stack(list(squares.values())).sum()) + shared).sqrt()
         scale = (options.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for grad in grads:
+        for grad in grads.values():
             grad.mul_(scale)
     state.optimizer.param_groups[0]["lr"] = lr
     state.optimizer.step()
@@ -63,16 +66,16 @@ def update(
         assert options.ema_decay is not None, "a state with an average is trained with a decay"
         for name, weight in state.trained.items():
             state.average[name].lerp_(weight, 1 - options.ema_decay)
-    state.count(outcome.fired, len(x), outcome.smallest, settings.threshold_rate)
-    return StepStats(
-        mse=outcome.mse,
-        variance=(x - x.mean(0)).square().sum(1).mean(),
-        aux=outcome.aux,
-        l0=outcome.n_active / float(len(x)),
-        n_dead=outcome.dead.sum().to(outcome.mse),
-        threshold=state.threshold.to(outcome.mse),
-        sparsity=outcome.sparsity,
-    )
+    group.unite_(outcome.fired)
+    state.count(outcome.fired, len(x) * group.n_data, group.least(outcome.smallest), settings.threshold_rate)
+    center = x.mean(0)
+    group.average_([center])
+    l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(len(x)), outcome.dead.sum().to(x)]))
+    variance = (x - center).square().sum(1).mean()
+    means = torch.stack([outcome.mse, variance, outcome.aux, outcome.sparsity, l0])
+    group.average_([means])
+    mse, variance, aux, sparsity, l0 = means
+    return StepStats(mse, variance, aux, l0, n_dead, state.threshold.to(mse), sparsity)
 
 
 def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:

@@ -1,11 +1,17 @@
-"""A store of which each row holds its own number, and which remembers what was read."""
+"""Stand-ins for what the loader reads from, and for the loader."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from train_sae.loader import TokenLoader
+
 
 class RowNumbers:
+    """A store of which each row holds its own number, and which remembers what was read."""
+
     d_in = 2
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
@@ -16,3 +22,11 @@ class RowNumbers:
         assert np.all(np.diff(rows) > 0)
         self.reads.append(rows)
         out[torch.from_numpy(places)] = torch.from_numpy(rows).to(self.dtype)[:, None]
+
+
+class BothLanes(TokenLoader):
+    """One process that trains on both lanes of two: its batches are those of two processes together."""
+
+    def __init__(self, *arguments: Any, **changes: Any) -> None:
+        both = {"n_lanes": 2, "lanes": (0, 1)} if "n_lanes" in changes else {}
+        super().__init__(*arguments, **{**changes, **both})

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -302,6 +303,23 @@ def test_weights_and_biases_gets_what_the_file_gets(run_folder: Path, monkeypatc
     assert calls[0]["config"]["d_sae"] == 64
     assert calls[1:-1] == [(line["step"], line) for line in read_metrics(folder)]
     assert calls[-1] == "finished"
+
+
+def test_weights_and_biases_works_without_a_network(run_folder: Path, tmp_path: Path) -> None:
+    settings = config(run_folder, name="offline", wandb=True)
+    code = f"""
+from pathlib import PosixPath
+import train_sae.run
+from train_sae.config import TrainConfig
+train_sae.run.train({settings!r})
+"""
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    (record,) = (settings.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    assert b"videos_per_batch" in content
+    assert b"offline" in content
 
 
 def test_other_settings_in_a_folder_are_a_user_error(run_folder: Path) -> None:

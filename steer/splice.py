@@ -1,0 +1,208 @@
+"""The `evaluate` command: an SAE on held-out videos, by itself and spliced into its model.
+
+Spliced means that the residual of every visual token at the SAE's site is replaced by its reconstruction, and the model
+goes on from there to answer. What the answers lose says how much of what the model uses the reconstruction keeps. Two
+replacements that keep nothing of the video stand beside it: zeros, and the mean residual of the store.
+
+    RUN/sae/NAME/evaluation.json
+
+No assumption is made about the text: losses are those of the correct letter after the prompt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from collect.artefact import write_atomic
+from collect.store import ActivationStore
+from collect.vlm import VideoVlm
+from steer.answers import hits, margins
+from steer.cases import Case
+from steer.config import EvaluateConfig, SteerConfig
+from steer.inputs import Cases, load_inputs
+from steer.packing import letter_logits
+from steer.questions import N_OPTIONS
+from train_sae.evaluate import held_out_quality
+from train_sae.run import resolve_device
+from train_sae.sae import Sae, find_sae, load_sae
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_NAME = "evaluation.json"
+VERSIONS = ("original", "sae", "zero", "mean")
+N_BOOTSTRAP = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Answers to the questions about one video under each version, averaged over the orders of the options."""
+
+    loss: Float[Tensor, "version item"]
+    margin: Float[Tensor, "version item"]
+    accuracy: Float[Tensor, "version item"]
+
+
+def evaluate(config: EvaluateConfig) -> Path:
+    """Evaluate an SAE on held-out videos and return the file with the numbers.
+
+    Raises:
+        UserError: run, SAE, model or questions are missing or do not belong together.
+    """
+    store = ActivationStore.open(config.run / "activations")
+    folder = find_sae(config.run, config.sae)
+    sae = load_sae(folder).to(resolve_device(config.device))
+    quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
+    result: dict[str, Any] = {
+        "sae": folder.name,
+        "held_out": {**dataclasses.asdict(quality), **dataclasses.asdict(coherence)},
+        "spliced": spliced(config) if config.questions else None,
+    }
+    path = folder / EVALUATION_NAME
+    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
+    if result["spliced"]:
+        shown = result["spliced"]["recovered"]["zero"]
+        words = [f"{name} {found['value']:.3f}" for name, found in shown.items() if found["value"] is not None]
+        logger.info("spliced in, recovered against zeros: %s", ", ".join(words) or "nothing was lost to be recovered")
+    return path
+
+
+def spliced(config: EvaluateConfig) -> dict[str, Any]:
+    """Answer the questions about held-out videos with every version of the visual residuals.
+
+    Raises:
+        UserError: see `load_inputs`.
+    """
+    inputs = load_inputs(
+        SteerConfig(
+            run=config.run,
+            sae=config.sae,
+            data=config.data,
+            items=config.questions,
+            control_items=config.questions,
+            device=config.device,
+            seed=config.seed,
+        )
+    )
+    inputs = dataclasses.replace(inputs, items=tuple(item for item in inputs.items if item.held_out))
+    cases = Cases(inputs)
+    mean = torch.from_numpy(inputs.store.moments(inputs.sae.site).mean).float().to(inputs.vlm.device)
+    found: dict[str, Scores] = {}
+    with tqdm(cases.videos, desc="splice", unit="video") as progress:
+        for video_id in progress:
+            case, _ = cases[video_id]
+            replaced = versions(inputs.sae, case.laid.visual, mean)
+            found[video_id] = score(inputs.vlm, inputs.sae.site, case, replaced, cases.letters)
+    return summarise(found, config.seed)
+
+
+def versions(
+    sae: Sae, x: Float[Tensor, "visual d_model"], mean: Float[Tensor, " d_model"]
+) -> Float[Tensor, "version visual d_model"]:
+    """The visual residuals themselves, their reconstruction, zeros, and the mean residual at every token."""
+    x_hat = sae.decode_sparse(sae.encode_sparse(x.float()))
+    return torch.stack([x.float(), x_hat, torch.zeros_like(x_hat), mean.expand_as(x_hat)])
+
+
+def score(
+    vlm: VideoVlm,
+    site: str,
+    case: Case,
+    replaced: Float[Tensor, "version visual d_model"],
+    letters: Int[Tensor, " letter"],
+) -> Scores:
+    """Answer a video's questions once per version of its visual residuals.
+
+    Args:
+        vlm: the model.
+        site: where the residuals were read.
+        case: the video and its questions.
+        replaced: what stands at the visual tokens in each version.
+        letters: token ids of the option letters.
+    """
+    laid = case.laid
+    logits, mass = list[Tensor](), list[Tensor]()
+    with torch.no_grad():
+        for rows in replaced:  # one at a time: a packed row holds every question about the video
+            put = rows.to(laid.hidden.dtype).expand(len(laid.hidden), -1, -1)
+            hidden = laid.hidden.index_copy(1, laid.visual_positions, put)
+            some_logits, some_mass = letter_logits(vlm, site, laid, hidden, letters)
+            logits.append(some_logits[0])
+            mass.append(some_mass[0])
+    orders = (-1, N_OPTIONS)
+    correct = case.correct.expand(len(replaced), -1, -1)
+    return score_letters(torch.stack(logits).unflatten(1, orders), torch.stack(mass).unflatten(1, orders), correct)
+
+
+def score_letters(
+    logits: Float[Tensor, "version item order letter"],
+    mass: Float[Tensor, "version item order"],
+    correct: Int[Tensor, "version item order"],
+) -> Scores:
+    """Loss of the correct letter as the next token, margin and accuracy.
+
+    Args:
+        logits: logits of the letters.
+        mass: probability of the letters together among the whole vocabulary.
+        correct: position of the correct letter.
+    """
+    among_letters = torch.log_softmax(logits, dim=-1).gather(-1, correct[..., None])[..., 0]
+    loss = -(among_letters + mass.clamp(min=torch.finfo(mass.dtype).tiny).log())
+    return Scores(loss=loss.mean(-1), margin=margins(logits, correct).mean(-1), accuracy=hits(logits, correct).mean(-1))
+
+
+def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
+    """Means of each version over videos, and what the SAE recovers of what zeros and the mean residual lose.
+
+    Recovered is (replaced − SAE) / (replaced − original) of the means over videos; its 95 % interval resamples videos.
+    It is null where the replacement loses nothing, so that there is nothing to recover, and draws in which it loses
+    nothing are left out of the interval.
+
+    Args:
+        found: scores by video.
+        seed: seed of the bootstrap.
+    """
+    names = [field.name for field in dataclasses.fields(Scores)]
+    by_video = {
+        name: np.stack([getattr(scores, name).double().mean(1).cpu().numpy() for scores in found.values()])
+        for name in names
+    }
+    n_items = sum(scores.loss.shape[1] for scores in found.values())
+    draws = np.random.default_rng(seed).integers(0, len(found), (N_BOOTSTRAP, len(found)))
+    recovered = {
+        baseline: {
+            name: _recovered(values, VERSIONS.index(baseline), draws, falls=name != "loss")
+            for name, values in by_video.items()
+        }
+        for baseline in ("zero", "mean")
+    }
+    means = {
+        version: {name: float(values[:, number].mean()) for name, values in by_video.items()}
+        for number, version in enumerate(VERSIONS)
+    }
+    return {"n_videos": len(found), "n_questions": n_items, "versions": means, "recovered": recovered}
+
+
+def _recovered(values: np.ndarray, baseline: int, draws: np.ndarray, *, falls: bool) -> dict[str, float | None]:
+    """Share that comes back, from scores [video, version]; `falls` where a worse answer has a lower score."""
+    sign = -1 if falls else 1
+    lost = sign * (values[:, baseline] - values[:, VERSIONS.index("original")])
+    left = sign * (values[:, baseline] - values[:, VERSIONS.index("sae")])
+    if lost.mean() <= 0:
+        return {"value": None, "low": None, "high": None}
+    below = lost[draws].mean(1)
+    ratios = left[draws].mean(1)[below > 0] / below[below > 0]
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return {"value": float(left.mean() / lost.mean()), "low": float(low), "high": float(high)}

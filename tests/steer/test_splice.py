@@ -1,0 +1,101 @@
+"""An SAE's reconstruction in the place of the visual residuals."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steer.config import EvaluateConfig
+from steer.splice import Scores, evaluate, score, score_letters, summarise, versions
+from tests.steer.conftest import SAE_NAME
+from tests.steer.toy import ToyVlm, counting_item, toy_case, toy_sae, visual
+
+
+def scored(scale: float) -> Scores:
+    """The toy's answer "three of three" with evidence 1, with a reconstruction of `scale` times the residual."""
+    vlm = ToyVlm()
+    case = toy_case(vlm, visual(torch.ones(4)), (counting_item(), counting_item(question_id=1)))
+    x = case.laid.visual
+    return score(vlm, "resid/0", case, versions(toy_sae(scale), x, x.mean(0)), vlm.answer_ids())
+
+
+def test_a_perfect_reconstruction_changes_nothing_and_an_empty_one_is_zeros() -> None:
+    original, sae, zero, mean = scored(1.0).margin
+    assert torch.allclose(sae, original)
+    # All visual tokens of the toy are alike, so that their mean changes nothing either.
+    assert torch.allclose(mean, original)
+    assert float(zero[0]) < float(original[0]) - 0.1
+    _, sae, zero, _ = scored(0.0).margin
+    assert torch.allclose(sae, zero)
+
+
+def test_half_a_reconstruction_lies_between() -> None:
+    for values, falls in ((scored(0.5).margin, True), (scored(0.5).loss, False)):
+        original, sae, zero, _ = values[:, 0].tolist()
+        low, high = (zero, original) if falls else (original, zero)
+        assert low < sae < high
+
+
+def test_without_the_video_every_letter_is_alike() -> None:
+    scores = scored(1.0)
+    # Margin: 0 − log(e⁰ + e⁰). The letters A, B, C and two other words have equal logits: loss log 5.
+    assert scores.margin[2, 0] == pytest.approx(-math.log(2), abs=1e-5)
+    assert scores.loss[2, 0] == pytest.approx(math.log(5), abs=1e-5)
+
+
+def test_scores_by_hand() -> None:
+    logits = torch.tensor([[[[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 4.0]]]])
+    mass = torch.tensor([[[0.5, 1.0, 0.25]]])
+    scores = score_letters(logits, mass, torch.tensor([[[0, 1, 0]]]))
+    # −log(p among letters · mass): e²/(e²+e+1) · ½; e³/(e³+2) · 1; e/(2e+e⁴) · ¼, averaged over the orders.
+    e = math.e
+    losses = [-math.log(e**2 / (e**2 + e + 1) / 2), -math.log(e**3 / (e**3 + 2)), -math.log(e / (2 * e + e**4) / 4)]
+    assert float(scores.loss) == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert float(scores.accuracy) == pytest.approx(2 / 3)
+
+
+def test_recovered_by_hand() -> None:
+    def one(loss: list[float], accuracy: list[float]) -> Scores:
+        column = torch.tensor(accuracy)[:, None]
+        return Scores(loss=torch.tensor(loss)[:, None], margin=column * 0, accuracy=column)
+
+    # Two videos; original, SAE, zero, mean.
+    found = {"a": one([1.0, 1.5, 3.0, 2.0], [1.0, 0.5, 0.0, 1.0]), "b": one([1.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 1.0])}
+    result = summarise(found, seed=0)
+    assert (result["n_videos"], result["n_questions"]) == (2, 2)
+    assert result["versions"]["zero"]["loss"] == 2.5
+    # Loss: zeros cost 2 and 1, of which 1.5 and 1 come back. Accuracy: 1 and 1, of which 0.5 and 1 come back.
+    zero = result["recovered"]["zero"]
+    assert zero["loss"]["value"] == pytest.approx(2.5 / 3)
+    assert zero["accuracy"]["value"] == pytest.approx(0.75)
+    # Drawing video a twice gives 1.5 / 2, b twice 1 / 1.
+    assert zero["loss"]["low"] == pytest.approx(0.75)
+    assert zero["loss"]["high"] == pytest.approx(1.0)
+    # The mean residual costs no loss on average, no margin and no accuracy: nothing is there to be recovered.
+    assert all(value == {"value": None, "low": None, "high": None} for value in result["recovered"]["mean"].values())
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def test_the_command_writes_both_halves(run_folder: Path) -> None:
+    path = evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+    assert path == run_folder / "sae" / SAE_NAME / "evaluation.json"
+    result = read(path)
+    # Four of eight videos are held out, each with two counting questions and another one.
+    assert (result["spliced"]["n_videos"], result["spliced"]["n_questions"]) == (4, 12)
+    assert set(result["spliced"]["versions"]) == {"original", "sae", "zero", "mean"}
+    assert 0 < result["held_out"]["fvu"] < 1
+    assert result["held_out"]["l0"] <= 4
+    assert read(evaluate(EvaluateConfig(run=run_folder, device="cpu"))) == result
+
+
+def test_without_questions_the_model_is_not_needed(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("steer.splice.load_inputs")
+    result = read(evaluate(EvaluateConfig(run=run_folder, questions=0, tokens=30, device="cpu")))
+    assert result["spliced"] is None
+    assert result["held_out"]["n_tokens"] == 30

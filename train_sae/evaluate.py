@@ -1,0 +1,37 @@
+"""Quality of a trained SAE on the held-out videos of the store that it was trained on."""
+
+import torch
+
+from collect.errors import UserError
+from collect.split import held_out_ids
+from collect.store import ActivationStore
+from train_sae.loader import TokenLoader
+from train_sae.metrics import Coherence, Quality, decoder_coherence, evaluate
+from train_sae.sae import Sae
+from train_sae.shard_reader import ShardReader
+from train_sae.token_set import TokenSet, filtered_rows, split_by_video
+
+BATCH_SIZE = 4096
+
+
+def held_out_quality(store: ActivationStore, sae: Sae, limit: int, seed: int) -> tuple[Quality, Coherence]:
+    """Measure an SAE on held-out videos, on the tokens that pass the filters of its training.
+
+    Args:
+        store: what it was trained on.
+        sae: on the device where the work is to be done; its metadata names the filters.
+        limit: most tokens, drawn at random.
+        seed: seed of the draw.
+
+    Raises:
+        UserError: no token of a held-out video passes the filters.
+    """
+    filters = tuple(sae.metadata.get("training", {}).get("tokens", ()))
+    split = split_by_video(store.videos, held_out_ids((video.video_id, video.split) for video in store.videos))
+    tokens = TokenSet(split.held_out, filtered_rows(store, sae.site, filters))
+    if not tokens.n_tokens:
+        raise UserError(f"{store.folder} has no tokens of held-out videos that its SAE could be evaluated on.")
+    reader = ShardReader(store.shards(sae.site), store.dtype(sae.site))
+    loader = TokenLoader(reader, tokens, batch_size=BATCH_SIZE, seed=seed, device=torch.device(sae.W_dec.device))
+    ((quality, _),) = evaluate([sae], loader.sample(limit))
+    return quality, decoder_coherence(sae.W_dec)
