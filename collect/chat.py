@@ -1,7 +1,8 @@
-"""A model's chat prompt, split at the video: token ids before it, token ids after it for one question, answer letters.
+"""A model's chat prompt: the text that its template renders for a video and a question, and the tokens after the video.
 
 The prompt is what the checkpoint's own chat template renders for one user turn with the video first and the question
-after it, up to where the model's answer begins.
+after it, up to where the model's answer begins. A processor then puts many tokens in the place of the template's
+placeholder; how many, and with what between them, is the processor's business.
 """
 
 from collections.abc import Sequence
@@ -20,34 +21,74 @@ class Chat:
     Args:
         name: the model's name, for messages.
         processor: its transformers processor.
-        placeholder_id: id of the token that stands for the video in the rendered template.
+        placeholder: what the template writes for a video, or for each frame.
+        visual_token_id: id of the token that the processor writes for each visual feature.
+        tail: what the processor writes between the last of these and the text that follows the placeholder.
+        by_frame: whether the frames of a video are separate images in the template.
 
     Raises:
         UserError: the template does not write exactly one placeholder for a video.
     """
 
-    def __init__(self, name: str, processor: Any, placeholder_id: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        processor: Any,
+        *,
+        placeholder: str,
+        visual_token_id: int,
+        tail: str = "",
+        by_frame: bool = False,
+    ) -> None:
         self._name = name
         self._processor = processor
-        self._placeholder_id = placeholder_id
-        self.head: Int64[Tensor, " n_head"] = self._split("")[0]
-        """Token ids before the video; they do not depend on the question."""
+        self._placeholder = placeholder
+        self._visual_token_id = visual_token_id
+        self._tail = tail
+        self._by_frame = by_frame
+        self.text("", 1)
+
+    def text(self, question: str, n_frames: int) -> str:
+        """Render the whole prompt for a video of so many frames, with the template's own placeholders.
+
+        Raises:
+            UserError: the question itself holds a placeholder for a video, or the template writes none.
+        """
+        n = n_frames if self._by_frame else 1
+        kind = "image" if self._by_frame else "video"
+        turn = {"role": "user", "content": [*({"type": kind} for _ in range(n)), {"type": "text", "text": question}]}
+        text: str = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        if (found := text.count(self._placeholder)) != n:
+            raise UserError(
+                f"The chat template of {self._name} gives {found} video placeholders with the question "
+                f"{question!r} where {n} {'is' if n == 1 else 'are'} needed: take a checkpoint whose template writes "
+                "one, and no placeholder in the question."
+            )
+        return text
 
     def suffix(self, question: str) -> Int64[Tensor, " n_suffix"]:
-        """Token ids after the video for one user text.
+        """Token ids after the last visual feature for one user text.
 
         Raises:
             UserError: the question itself holds a placeholder for a video.
         """
-        return self._split(question)[1]
+        tokenizer = self._processor.tokenizer
+        after = self.text(question, 1).rpartition(self._placeholder)[2]
+        # The token that stands before is tokenised too, because some tokenizers treat the start of a text otherwise.
+        anchor: str = tokenizer.convert_ids_to_tokens(self._visual_token_id)
+        ids = torch.tensor(tokenizer(anchor + self._tail + after, add_special_tokens=False)["input_ids"])
+        places = (ids == self._visual_token_id).nonzero()[:, 0].tolist()
+        if len(places) != 1:
+            raise UserError(
+                f"The question {question!r} holds {len(places) - 1} times the text {anchor!r}, which {self._name} "
+                "keeps for what it sees: leave it out."
+            )
+        return ids[places[0] + 1 :]
 
-    def whole(self, question: str, frames: Sequence[Any]) -> Int64[Tensor, " token"]:
-        """Token ids of a whole prompt as the processor makes them from a clip's frames, for comparison."""
-        text = self._render(question)
-        inputs = self._processor(
-            text=[text], videos=[frames], do_sample_frames=False, return_tensors="pt", **self._specials(text)
-        )
-        return inputs["input_ids"][0]
+    def specials(self, text: str) -> dict[str, Any]:
+        """Tokenizer arguments: as in transformers, a template that writes the first token must not get a second."""
+        bos = self._processor.tokenizer.bos_token
+        return {"add_special_tokens": not (bos is not None and text.startswith(bos))}
 
     def answer_ids(self, letters: Sequence[str]) -> Int64[Tensor, " letter"]:
         """Token ids of the answers' letters.
@@ -61,24 +102,3 @@ class Chat:
             if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
                 raise UserError(f"{self._name} has no single token for the answer {letter!r}: choose other letters.")
         return torch.tensor([tokens[0] for tokens in ids])
-
-    def _split(self, question: str) -> tuple[Int64[Tensor, " n_head"], Int64[Tensor, " n_suffix"]]:
-        text = self._render(question)
-        ids = torch.tensor(self._processor.tokenizer(text, **self._specials(text))["input_ids"])
-        places = (ids == self._placeholder_id).nonzero()[:, 0].tolist()
-        if len(places) != 1:
-            raise UserError(
-                f"The chat template of {self._name} gives {len(places)} video placeholders with the question "
-                f"{question!r} where one is needed: take a checkpoint whose template writes one, and no placeholder in "
-                "the question."
-            )
-        return ids[: places[0]], ids[places[0] + 1 :]
-
-    def _render(self, question: str) -> str:
-        turn = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}
-        return self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-
-    def _specials(self, text: str) -> dict[str, Any]:
-        # As in transformers' own `apply_chat_template`: a template that writes the first token must not get a second.
-        bos = self._processor.tokenizer.bos_token
-        return {"add_special_tokens": not (bos is not None and text.startswith(bos))}

@@ -49,7 +49,7 @@ class Ready:
     @property
     def size(self) -> tuple[object, ...]:
         """What must agree within a forward pass."""
-        return (self.prefix.input_ids.shape, *((name, x.shape) for name, x in sorted(self.prefix.pixels.items())))
+        return (self.prefix.layout,)
 
 
 Outcome = tuple[Ready, dict[str, Tensor]] | Failure
@@ -134,9 +134,11 @@ class Forward:
             try:
                 found = self._vlm.visual_residuals([member.prefix for member in members], self._sites)
                 for i, member in enumerate(members):
-                    ranks = torch.from_numpy(member.chosen.ranks).to(self._vlm.device)
+                    ranks = torch.from_numpy(member.chosen.ranks)
                     done[member.index] = {
-                        site: self._copies.take(hidden[i] if len(ranks) == len(hidden[i]) else hidden[i][ranks])
+                        site: self._copies.take(
+                            hidden[i] if len(ranks) == len(hidden[i]) else hidden[i][ranks.to(hidden.device)]
+                        )
                         for site, hidden in found.items()
                     }
                 return

@@ -30,7 +30,6 @@ from collect.pipeline import Forward, Ready, prepared_batches
 from collect.ranks import Process
 from collect.sampling import FrameSampling
 from collect.selection import Selection
-from collect.sites import parse_site
 from collect.store import MANIFEST_NAME, Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_choice import TokenChoice
@@ -102,9 +101,20 @@ class _Model:
         vlm = load_vlm(
             config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
         )
-        for site in config.sites:
-            parse_site(site, vlm.n_layers)
+        check_sites(vlm, config.sites)
         return vlm
+
+
+def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
+    """See that the model has all sites and that they have the same tokens, as a store has one set of coordinates.
+
+    Raises:
+        UserError: it lacks one, or sites of the vision tower are mixed with others.
+    """
+    if len({vlm.site(site).kind == "vision" for site in sites}) > 1:
+        raise UserError(
+            "The tokens of `vision/i` lie elsewhere than those of other sites: collect them into a run of their own."
+        )
 
 
 def _decide(
@@ -176,11 +186,11 @@ def _only_job(folder: Path, process: Process) -> Generator[None]:
 def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: Sequence[Task], vlm: VideoVlm) -> None:
     sampling = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
     choice = TokenChoice.parse(config.tokens)
-    specs = {site: SiteSpec(d_in=vlm.d_model, dtype=vlm.dtype) for site in config.sites}
+    specs = {site: SiteSpec(d_in=vlm.width(site), dtype=vlm.dtype) for site in config.sites}
     forward = Forward(vlm, config.sites)
 
     def prepare(index: int) -> Ready | Failure:
-        return _prepare(vlm, index, videos[index], sampling, choice)
+        return _prepare(vlm, index, videos[index], config.sites[0], sampling, choice)
 
     n_wanted = sum(len(task.wanted) for task in tasks)
     with tqdm(total=n_wanted, unit="video", desc="collect") as progress:
@@ -192,7 +202,9 @@ def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: S
                 writer.finish()
 
 
-def _prepare(vlm: VideoVlm, index: int, video: Video, sampling: FrameSampling, choice: TokenChoice) -> Ready | Failure:
+def _prepare(
+    vlm: VideoVlm, index: int, video: Video, site: str, sampling: FrameSampling, choice: TokenChoice
+) -> Ready | Failure:
     """Decode and preprocess one video; runs in a thread beside others."""
     assert video.path is not None
     try:
@@ -203,7 +215,7 @@ def _prepare(vlm: VideoVlm, index: int, video: Video, sampling: FrameSampling, c
     except MemoryError:
         reason = f"{video.path} does not fit into memory: use fewer --frames."
         return Failure(index=index, video_id=video.video_id, reason=reason)
-    chosen = choose_tokens(choice, prefix.grid, video.tracks)
+    chosen = choose_tokens(choice, vlm.grid(prefix, site), video.tracks)
     if not len(chosen.ranks):
         reason = f"{video.path} has no token that --tokens tracks would store."
         return Failure(index=index, video_id=video.video_id, reason=reason)

@@ -5,7 +5,7 @@ token's rank k has the coordinates t = k // (R C), row = k % (R C) // C and colu
 a row interval and a column interval, which is also how a grid is stored.
 
 Boxes are nominal: attention in the vision tower is global within a frame, so that a token also knows what lies outside
-its box. How a processor crops and resizes is the business of the family that builds the grid (`collect.vlm_families`).
+its box. How a processor crops and resizes is the business of the family that builds the grid (`collect.vlm`).
 """
 
 from collections.abc import Mapping
@@ -97,6 +97,36 @@ class TokenGrid:
             row_spans=np.array(content["row_spans"], dtype=np.float64).reshape(-1, 2),
             col_spans=np.array(content["col_spans"], dtype=np.float64).reshape(-1, 2),
         )
+
+
+def frame_grid(
+    n_rows: int,
+    n_cols: int,
+    times_s: Float64[np.ndarray, " frame"],
+    frame_ids: Int64[np.ndarray, " frame"],
+    frame_rate: float,
+    frames_per_step: int = 1,
+) -> TokenGrid:
+    """Grid over whole frames, divided evenly, with one time step for every `frames_per_step` of them."""
+    return TokenGrid.uniform(
+        n_rows=n_rows,
+        n_cols=n_cols,
+        spans_s=frame_spans(times_s, frame_rate, frames_per_step),
+        frame_ids=frame_ids[::frames_per_step],
+    )
+
+
+def cell_spans(n: int, *, first: float, cell: float, total: float) -> Float64[np.ndarray, "n 2"]:
+    """Intervals of `n` cells side by side, as fractions of `total`.
+
+    Args:
+        n: number of cells.
+        first: where the first cell begins.
+        cell: length of a cell, in the unit of `first` and `total`.
+        total: length of the whole frame's side; cells need not cover it.
+    """
+    edges = (first + cell * np.arange(n + 1)) / total
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def even_spans(n: int) -> Float64[np.ndarray, "n 2"]:

@@ -6,12 +6,14 @@ Only safetensors, JSON, text and chat templates are fetched or read: never pickl
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
+
+Quantization = Literal["none", "8bit", "4bit"]
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 SAMPLED_BLOCKS = 64
@@ -80,17 +82,36 @@ def fingerprint(folder: Path) -> str:
 
 
 def load_weights(
-    folder: Path, model: str, *, dtype: Dtype, attn_implementation: AttnImplementation
+    folder: Path,
+    model: str,
+    *,
+    dtype: Dtype,
+    attn_implementation: AttnImplementation,
+    device_map: Any = None,
+    quantization: Quantization = "none",
 ) -> tuple[nn.Module, Any]:
     """Load model and processor from a folder.
 
+    Args:
+        folder: where they are.
+        model: what the user named, for messages.
+        dtype: of the weights.
+        attn_implementation: attention kernel.
+        device_map: transformers' own argument; None loads to the CPU.
+        quantization: bits of the weights, by bitsandbytes.
+
     Raises:
-        UserError: the folder lacks a file, or a file is damaged.
+        UserError: the folder lacks a file, a file is damaged, or a package is missing that was asked for.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+
+    extra: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
 
     try:
+        if quantization != "none":
+            bits: dict[str, Any] = {f"load_in_{quantization}": True}
+            extra["quantization_config"] = BitsAndBytesConfig(**bits)
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         network = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -99,6 +120,7 @@ def load_weights(
             trust_remote_code=False,
             use_safetensors=True,
             local_files_only=True,
+            **extra,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")

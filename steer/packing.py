@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from collect.sites import parse_site, resume, stop_at
+from collect.sites import resume, stop_at
 from collect.vlm import Embedded, VideoVlm
 
 PACKING_TOLERANCE = 1e-3
@@ -38,6 +38,10 @@ class Sequences:
     last: Int[Tensor, " question"]
     """Index in its row of each question's last token, whose logits answer it."""
     visual_positions: Int[Tensor, " visual"]
+    blocks: Int[Tensor, " token"] | None = None
+    """Number of the block in which a token sees every other one, -1 outside blocks; None in a causal model."""
+    deep: Float[Tensor, "deep visual d_model"] | None = None
+    """What the model adds to the visual tokens after its first layers, if anything."""
 
     @property
     def n_bytes(self) -> int:
@@ -60,6 +64,7 @@ def sequences(emb: Embedded, *, packed: bool) -> Sequences:
     n, device = len(emb.last), emb.last.device
     start = int(emb.visual_positions[-1]) + 1
     lengths = [int(last) + 1 for last in emb.last]
+    deep = None if emb.deep is None else emb.deep[:, 0]  # of one clip, so the same in every row
     if not packed:
         columns = torch.arange(emb.inputs_embeds.shape[1], device=device)
         in_question = (columns >= start) & (columns <= emb.last[:, None])
@@ -72,6 +77,8 @@ def sequences(emb: Embedded, *, packed: bool) -> Sequences:
             question_row=rows,
             last=emb.last,
             visual_positions=emb.visual_positions,
+            blocks=emb.blocks,
+            deep=deep,
         )
     tails = [length - start for length in lengths]
     source_row = torch.tensor([0] * start + [row for row, tail in enumerate(tails) for _ in range(tail)], device=device)
@@ -85,6 +92,8 @@ def sequences(emb: Embedded, *, packed: bool) -> Sequences:
         question_row=torch.zeros(n, dtype=torch.int64, device=device),
         last=start + torch.tensor(tails, device=device).cumsum(0) - 1,
         visual_positions=emb.visual_positions,
+        blocks=None if emb.blocks is None else emb.blocks[source_column],
+        deep=deep,
     )
 
 
@@ -119,15 +128,20 @@ def restrict(laid: Sequences, questions: Sequence[int]) -> Sequences:
         question=question[tokens][None],
         question_row=laid.question_row[kept],
         last=new_index[laid.last[kept]],
+        blocks=None if laid.blocks is None else laid.blocks[tokens],
     )
 
 
 def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
-    """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there."""
-    parsed = {name: parse_site(name, vlm.n_layers) for name in sites}
+    """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there.
+
+    Raises:
+        UserError: the model has no such site, or cannot run on from it.
+    """
+    parsed = {name: vlm.resumable(name) for name in sites}
     later = [site for site in parsed.values() if site.layers_before > 0]
     with torch.no_grad():
-        found = stop_at(vlm.decoder, later, laid.hidden, **_kwargs(laid, 1)) if later else {}
+        found = stop_at(vlm.decoder, later, laid.hidden, **_kwargs(vlm, laid, 1, 0)) if later else {}
     return {name: replace(laid, hidden=found.get(name, laid.hidden)) for name in parsed}
 
 
@@ -154,7 +168,8 @@ def letter_logits(
     """
     n_rows = len(laid.hidden)
     n_edits = len(hidden) // n_rows
-    out = resume(vlm.decoder, parse_site(site, vlm.n_layers), hidden, **_kwargs(laid, n_edits))
+    parsed = vlm.resumable(site)
+    out = resume(vlm.decoder, parsed, hidden, **_kwargs(vlm, laid, n_edits, parsed.layer))
     out = out.unflatten(0, (n_edits, n_rows))[:, laid.question_row, laid.last]
     logits = cast("Any", vlm.model).get_output_embeddings()(out).float()
     chosen = logits[..., letters]
@@ -177,16 +192,15 @@ def packing_agrees(vlm: VideoVlm, site: str, emb: Embedded, letters: Int[Tensor,
     return bool((got[0] - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 
-def _additive(allowed: Bool[Tensor, "token token"], dtype: torch.dtype) -> Float[Tensor, "1 1 token token"]:
-    zero = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return zero.masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
-
-
-def _kwargs(laid: Sequences, n_edits: int) -> dict[str, Any]:
+def _kwargs(vlm: VideoVlm, laid: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
     repeats = [1] * (laid.position_ids.ndim - 2) + [n_edits, 1]
-    kwargs: dict[str, Any] = {"position_ids": laid.position_ids.repeat(repeats)}
-    if laid.packed:
+    n_rows = n_edits * len(laid.hidden)
+    return vlm.decoder_kwargs(
+        position_ids=laid.position_ids.repeat(repeats),
+        visual_positions=laid.visual_positions,
+        layer=layer,
         # Made anew for every pass: kept, it would take more memory than the residuals.
-        mask = _additive(visible(laid.question[0]), laid.hidden.dtype)
-        kwargs["attention_mask"] = mask.expand(n_edits, -1, -1, -1)
-    return kwargs
+        allowed=visible(laid.question[0]) if laid.packed else None,
+        blocks=laid.blocks,
+        deep=None if laid.deep is None else laid.deep[:, None].expand(-1, n_rows, -1, -1),
+    )

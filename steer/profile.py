@@ -88,7 +88,7 @@ def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = set(sites) or {f"resid/{layer}" for layer in range(vlm.n_layers)}
     for site in wanted:
-        parse_site(site, vlm.n_layers)
+        vlm.resumable(site)
     return (FIRST_SITE, *(site for site in vlm.sites() if site in wanted and site != FIRST_SITE))
 
 

@@ -1,6 +1,5 @@
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,27 +10,37 @@ from collect.vlm import VideoVlm
 
 @pytest.fixture
 def chat(vlm: VideoVlm) -> Chat:
-    return Chat("tiny", vlm.processor, vlm.visual_token_id)
+    return Chat("tiny", vlm.processor, placeholder=vlm.placeholder, visual_token_id=vlm.visual_token_id)
 
 
 def words(vlm: VideoVlm, ids: torch.Tensor) -> list[str]:
     return vlm.processor.tokenizer.convert_ids_to_tokens(ids.tolist())
 
 
-def test_head_and_suffix_enclose_the_video(chat: Chat, vlm: VideoVlm) -> None:
-    assert words(vlm, chat.head) == ["<bos>", "user"]
+def test_text_is_the_template_with_one_placeholder(chat: Chat) -> None:
+    assert chat.text("How many cubes", 7).split() == ["<bos>", "user", "<|video|>", "How", "many", "cubes", "assistant"]
+
+
+def test_suffix_is_what_follows_the_video(chat: Chat, vlm: VideoVlm) -> None:
     assert words(vlm, chat.suffix("How many cubes")) == ["How", "many", "cubes", "assistant"]
 
 
-def test_whole_prompt_has_one_placeholder_per_visual_token(chat: Chat, vlm: VideoVlm) -> None:
-    frames = list(np.zeros((2, 32, 32, 3), dtype=np.uint8))
-    ids = chat.whole("How many cubes", frames)
-    assert int((ids == vlm.visual_token_id).sum()) == 2 * 16
-    assert torch.equal(ids[ids != vlm.visual_token_id], torch.cat([chat.head, chat.suffix("How many cubes")]))
+def test_tail_comes_before_the_text(vlm: VideoVlm) -> None:
+    chat = Chat("tiny", vlm.processor, placeholder="<|video|>", visual_token_id=vlm.visual_token_id, tail=" <eos> ")
+    assert words(vlm, chat.suffix("How")) == ["<eos>", "How", "assistant"]
 
 
-def test_first_token_is_not_written_twice(chat: Chat, vlm: VideoVlm) -> None:
-    assert chat.head.tolist().count(vlm.processor.tokenizer.bos_token_id) == 1
+def test_one_placeholder_a_frame(vlm: VideoVlm) -> None:
+    chat = Chat(
+        "tiny", vlm.processor, placeholder="<|image|>", visual_token_id=vlm.processor.image_token_id, by_frame=True
+    )
+    assert chat.text("How", 3).split() == ["<bos>", "user", *["<|image|>"] * 3, "How", "assistant"]
+    assert words(vlm, chat.suffix("How")) == ["How", "assistant"]
+
+
+def test_first_token_is_not_written_twice(chat: Chat) -> None:
+    assert chat.specials(chat.text("How", 1)) == {"add_special_tokens": False}
+    assert chat.specials("How") == {"add_special_tokens": True}
 
 
 def test_a_template_without_a_video_is_refused(vlm: VideoVlm) -> None:
@@ -42,4 +51,4 @@ def test_a_template_without_a_video_is_refused(vlm: VideoVlm) -> None:
             return "<bos> user"
 
     with pytest.raises(UserError, match="tiny gives 0 video placeholders"):
-        Chat("tiny", Processor(), vlm.visual_token_id)
+        Chat("tiny", Processor(), placeholder="<|video|>", visual_token_id=vlm.visual_token_id)

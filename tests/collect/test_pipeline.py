@@ -224,7 +224,7 @@ def test_decoding_that_does_not_fit_is_a_failure(clips: Path, vlm: VideoVlm, mon
     monkeypatch.setattr(run, "decode_clip", too_large)
     path = clips / "videos" / "v00.mp4"
     video = Video(video_id="v", path=path, split="", frame_rate=30.0, n_frames=12, height=48, width=64)
-    failure = run._prepare(vlm, 0, video, run.FrameSampling(n=2), TokenChoice())
+    failure = run._prepare(vlm, 0, video, "projector", run.FrameSampling(n=2), TokenChoice())
     assert isinstance(failure, Failure)
     assert "does not fit into memory" in failure.reason
 

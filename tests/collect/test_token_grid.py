@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collect.token_grid import TokenGrid, even_spans, frame_spans
+from collect.token_grid import TokenGrid, cell_spans, even_spans, frame_grid, frame_spans
 
 sizes = st.integers(min_value=1, max_value=7)
 
@@ -71,3 +71,15 @@ def test_frame_span_of_merged_frames_ends_with_the_last_of_them() -> None:
     # Five frames in steps of two: (0, 0.5), (1, 1.5) and the last one alone.
     spans = frame_spans(np.array([0.0, 0.5, 1.0, 1.5, 2.0]), 10.0, frames_per_step=2)
     assert np.allclose(spans, [[0.0, 0.6], [1.0, 1.6], [2.0, 2.1]])
+
+
+def test_cells_of_a_crop_do_not_cover_the_frame() -> None:
+    # A frame 100 wide of which the middle 60 are cropped and divided in three: 20 to 40, 40 to 60, 60 to 80.
+    assert np.allclose(cell_spans(3, first=20.0, cell=20.0, total=100.0), [[0.2, 0.4], [0.4, 0.6], [0.6, 0.8]])
+
+
+def test_a_grid_of_merged_frames_has_the_first_frame_of_each() -> None:
+    grid = frame_grid(2, 3, np.array([0.0, 0.5, 1.0]), np.array([0, 5, 10]), 10.0, frames_per_step=2)
+    assert (grid.n_t, grid.n_rows, grid.n_cols) == (2, 2, 3)
+    assert grid.frame_ids.tolist() == [0, 10]
+    assert np.allclose(grid.spans_s, [[0.0, 0.6], [1.0, 1.1]])

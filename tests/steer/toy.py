@@ -94,10 +94,10 @@ class ToyVlm(VideoVlm):
 
     d_model = D
 
-    def preprocess(self, clip: Any) -> Any:
+    def grids(self, pixels: Any, clip: Any) -> Any:
         raise NotImplementedError
 
-    def project(self, pixels: Any) -> Any:
+    def project(self, pixels: Any, n_clips: int) -> Any:
         raise NotImplementedError
 
     def prefix(self, clip: Any) -> Prefix:

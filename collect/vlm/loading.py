@@ -1,0 +1,83 @@
+"""Loading a VLM: its family, its device, its weights, and the check that it is what its family should be."""
+
+import logging
+from typing import Literal
+
+import torch
+
+from collect.config import AttnImplementation, Dtype
+from collect.errors import UserError
+from collect.vlm.base import VideoVlm
+from collect.vlm.check import check_prefix
+from collect.vlm.gemma3 import Gemma3
+from collect.vlm.internvl import InternVl
+from collect.vlm.llava import LlavaNextVideo, LlavaOnevision
+from collect.vlm.perception_lm import PerceptionLm
+from collect.vlm.qwen import Qwen3Vl, Qwen25Vl
+from collect.vlm.smolvlm import SmolVlm
+from collect.vlm_files import Quantization, fingerprint, load_weights, resolve_model
+
+logger = logging.getLogger(__name__)
+
+FAMILIES: dict[str, type[VideoVlm]] = {
+    cls.family: cls
+    for cls in (PerceptionLm, LlavaOnevision, LlavaNextVideo, Qwen25Vl, Qwen3Vl, InternVl, SmolVlm, Gemma3)
+}
+"""Supported families by the `model_type` of their configuration."""
+
+
+def load_vlm(
+    model: str,
+    *,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    attn_implementation: AttnImplementation = "sdpa",
+    device_map: Literal["auto", "balanced", "sequential"] | None = None,
+    quantization: Quantization = "none",
+) -> VideoVlm:
+    """Load a video VLM from a folder or the hub; code from the checkpoint is never run, pickles are never read.
+
+    The checkpoint is then compared with its own forward pass on two small frames (`collect.vlm.check`).
+
+    Args:
+        model: a folder in transformers' layout, or a hub id such as `facebook/Perception-LM-1B`.
+        dtype: of the weights; `auto` takes the checkpoint's own.
+        device: such as `cpu` or `cuda:1`; `auto` takes a GPU where there is one. Not used with a device map.
+        attn_implementation: transformers' attention kernel.
+        device_map: spread the layers over several devices, by accelerate; None puts all on `device`.
+        quantization: load the weights in 8 or 4 bits, by bitsandbytes. Nobody has tested this yet: activations are
+            those of the quantised model, so collect and steer with the same setting.
+
+    Raises:
+        UserError: there is no such model or device, its family is not supported, or the check fails.
+    """
+    folder, family = resolve_model(model)
+    if family not in FAMILIES:
+        raise UserError(
+            f"{model} is of the family {family!r}, which is not supported: use a model of one of "
+            f"{', '.join(sorted(FAMILIES))}."
+        )
+    target = _device(device)
+    placement = device_map if device_map is not None else target if quantization != "none" else None
+    network, processor = load_weights(
+        folder,
+        model,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        device_map=placement,
+        quantization=quantization,
+    )
+    if placement is None:
+        network = network.to(target)
+    vlm = FAMILIES[family](name=model, model=network, processor=processor, fingerprint=fingerprint(folder))
+    check_prefix(vlm)
+    return vlm
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device {name!r} here: use `auto`, `cpu` or one that torch can reach.") from None
