@@ -1,24 +1,26 @@
 """How fast shuffled batches come, and how well they are shuffled.
 
-    loader_over_floor      GB/s of `TokenLoader`, shuffled, by GB/s of the floor
-    floor_gb_per_s         `preadv` of whole chunks, in order, into one reused buffer, by one thread
-    gb_per_s               of the loader, checksums already verified
-    verifying_gb_per_s     of its first pass, which verifies them
-    threads_floor_gb_per_s the floor with the loader's number of threads
-    videos_per_batch       different videos in a batch, mean over batches; `_ideal` of as many independent draws
-    video_mates            other tokens of the same video in the batch, per token; `_ideal` likewise
-    local_mates            other tokens of the same unit of 64 rows, per token; `_ideal` likewise
-    wide_*                 the shuffle numbers at the size of Perception Test (10,500 videos of 6,272 tokens), from the
-                           plan alone
+    loader_over_floor         GB/s of `TokenLoader`, shuffled, by the GB/s of the floor
+    floor_gb_per_s            the floor: `preadv` of the same chunks in file order into one reused buffer of the size of
+                              a pool, one thread. It is what filling a pool costs without shuffling
+    gb_per_s                  of the loader, checksums already verified
+    verifying_gb_per_s        of its first pass, which verifies them
+    loader_over_cached_floor  by the GB/s of `preadv` into one reused chunk of 1 MiB, which stays in the processor's
+    cached_floor_gb_per_s     cache: faster than any reader can be that leaves the rows in memory
+    gather_over_floor         the floor and then a gather of the rows in shuffled order, by the floor: what the loader
+                              is spared
+    videos_per_batch          different videos in a batch, mean over batches; `_ideal` of as many independent draws
+    video_mates               other tokens of the same video in the batch, per token; `_ideal` likewise
+    local_mates               other tokens of the same 64 rows, per token; `_ideal` likewise
 
-The store is [token, 2048] bfloat16 in shards of 16,384 rows with chunks of 256, read warm: it fits into memory. Batches
-of 8,192 tokens are taken and not used.
+Speed is measured on [token, 2048] bfloat16 in shards of 16,384 rows with chunks of 256, read warm, in pools of 131,072
+rows, so that runs of 64 rows are as scattered as in a store of many pools. Batches of 8,192 tokens are taken and not
+used. The shuffle is that of the plan for 10,500 videos of 6,272 tokens with the default pool.
 """
 
 import os
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,51 +29,53 @@ import torch
 from benchmarks.harness import Metrics, Options, alternate, median_ratio, medians, run_benchmark, seconds
 from collect.shards import Shard, open_shard, write_shard
 from train_sae.loader import TokenLoader
-from train_sae.plan import Plan
+from train_sae.plan import UNIT_ROWS, Plan
 from train_sae.shard_reader import ShardReader
 from train_sae.token_set import RowRange, TokenSet
 
 D_IN, SHARD_ROWS, CHUNK_ROWS, BATCH = 2048, 16384, 256, 8192
-WIDE_VIDEOS, WIDE_TOKENS = 10_500, 6_272
+POOL_ROWS = 2**17
+N_VIDEOS, VIDEO_TOKENS = 10_500, 6_272
 
 
 def measure(options: Options) -> Metrics:
     """Measure a store in a temporary folder."""
-    n_shards, rounds = (4, 2) if options.quick else (64, 5)
+    n_shards, rounds = (16, 2) if options.quick else (48, 7)
     with tempfile.TemporaryDirectory() as folder:
         shards = list(_write(Path(folder), n_shards))
         n_rows = n_shards * SHARD_ROWS
-        video_rows = WIDE_TOKENS if not options.quick else 512
-        videos = tuple(RowRange(start, min(start + video_rows, n_rows)) for start in range(0, n_rows, video_rows))
         reader = ShardReader(shards, torch.bfloat16)
-        loader = TokenLoader(reader, TokenSet(videos), batch_size=BATCH, seed=0)
+        tokens = TokenSet((RowRange(0, n_rows),))
+        loader = TokenLoader(reader, tokens, batch_size=BATCH, seed=0, pool_rows=POOL_ROWS)
         steps = n_rows // BATCH
-        first = seconds(lambda: _drain(loader, 0, steps))
+        pool, chunk = torch.ones(POOL_ROWS, D_IN, dtype=torch.bfloat16), torch.ones(CHUNK_ROWS, D_IN).bfloat16()
         epoch = iter(range(1, 100))
-        threads = min(4, os.cpu_count() or 1)
+        first = seconds(lambda: _drain(loader, 0, steps))
 
         def take() -> None:
             start = next(epoch) * steps
             _drain(loader, start, start + steps)
 
-        times = alternate(
-            {"floor": lambda: _floor(shards, 1), "loader": take, "threads": lambda: _floor(shards, threads)},
-            rounds=rounds,
-        )
-        gigabytes = n_rows * D_IN * 2 / 1e9
-        speed = {name: gigabytes / value for name, value in medians(times).items()}
-        shuffle = _shuffle(loader.plan, np.array([rows.start for rows in videos]), n_batches=steps)
-    wide_videos = 200 if options.quick else WIDE_VIDEOS
-    ranges = tuple(RowRange(i * WIDE_TOKENS, (i + 1) * WIDE_TOKENS) for i in range(wide_videos))
-    wide = _shuffle(Plan(TokenSet(ranges), seed=0), np.arange(wide_videos) * WIDE_TOKENS, n_batches=20)
+        sides = {
+            "loader": take,
+            "floor": lambda: _floor(shards, pool),
+            "cached": lambda: _floor(shards, chunk),
+            "gather": lambda: _gather(shards, pool),
+        }
+        times = alternate(sides, rounds)
+    gigabytes = n_rows * D_IN * 2 / 1e9
+    speed = {name: gigabytes / value for name, value in medians(times).items()}
+    n_videos = 200 if options.quick else N_VIDEOS
+    ranges = tuple(RowRange(i * VIDEO_TOKENS, (i + 1) * VIDEO_TOKENS) for i in range(n_videos))
     return {
         "loader_over_floor": median_ratio(times["floor"], times["loader"]),
         "gb_per_s": speed["loader"],
         "floor_gb_per_s": speed["floor"],
-        "threads_floor_gb_per_s": speed["threads"],
         "verifying_gb_per_s": gigabytes / first,
-        **shuffle,
-        **{f"wide_{name}": value for name, value in wide.items()},
+        "loader_over_cached_floor": median_ratio(times["cached"], times["loader"]),
+        "cached_floor_gb_per_s": speed["cached"],
+        "gather_over_floor": median_ratio(times["floor"], times["gather"]),
+        **shuffle(Plan(TokenSet(ranges), seed=0), n_videos, n_batches=64),
     }
 
 
@@ -93,22 +97,28 @@ def _write(folder: Path, n_shards: int) -> Iterator[Shard]:
         )
 
 
-def _floor(shards: list[Shard], threads: int) -> None:
+def _floor(shards: list[Shard], out: torch.Tensor) -> None:
     """Read every chunk of every shard in order into a buffer that is used again and again."""
+    raw = out.view(torch.uint8).numpy().reshape(-1, shards[0].chunk_bytes)
+    place = 0
+    for shard in shards:
+        descriptor = os.open(shard.path, os.O_RDONLY)
+        for offset in shard.chunk_offsets.tolist():
+            assert os.preadv(descriptor, [raw[place].data], offset) == shard.chunk_bytes
+            place = (place + 1) % len(raw)
+        os.close(descriptor)
 
-    def read(part: list[Shard]) -> None:
-        buffer = memoryview(bytearray(shards[0].chunk_bytes))
-        for shard in part:
-            descriptor = os.open(shard.path, os.O_RDONLY)
-            for offset in shard.chunk_offsets.tolist():
-                assert os.preadv(descriptor, [buffer], offset) == len(buffer)
-            os.close(descriptor)
 
-    if threads == 1:
-        read(shards)
-        return
-    with ThreadPoolExecutor(threads) as executor:
-        list(executor.map(read, [shards[i::threads] for i in range(threads)]))
+def _gather(shards: list[Shard], pool: torch.Tensor) -> None:
+    """Fill the pool in order, and take its rows in shuffled batches."""
+    per_pool = len(pool) // SHARD_ROWS
+    for first in range(0, len(shards), per_pool):
+        part = shards[first : first + per_pool]
+        _floor(part, pool)
+        order = torch.randperm(len(part) * SHARD_ROWS, generator=torch.Generator().manual_seed(first))
+        batch = torch.empty(BATCH, D_IN, dtype=torch.bfloat16)
+        for rows in order.split(BATCH):
+            torch.index_select(pool, 0, rows, out=batch)
 
 
 def _drain(loader: TokenLoader, start: int, stop: int) -> None:
@@ -116,25 +126,27 @@ def _drain(loader: TokenLoader, start: int, stop: int) -> None:
         pass
 
 
-def _shuffle(plan: Plan, video_starts: np.ndarray, n_batches: int) -> dict[str, float]:
-    """Videos and mates per batch, over the first batches of an epoch, beside independent draws without repetition."""
+def shuffle(plan: Plan, n_videos: int, n_batches: int) -> dict[str, float]:
+    """Videos and mates per batch, over the first batches of an epoch, beside independent draws without repetition.
+
+    Args:
+        plan: of videos of equal length that lie one behind the other from row 0 on.
+        n_videos: number of videos.
+        n_batches: batches to look at.
+    """
     order = _first_rows(plan, n_batches * BATCH)
-    n_batches = len(order) // BATCH
-    batches = order[: n_batches * BATCH].reshape(n_batches, BATCH)
-    videos = [
-        np.unique(np.searchsorted(video_starts, rows, side="right") - 1, return_counts=True)[1] for rows in batches
-    ]
-    units = [np.unique(rows // 64, return_counts=True)[1] for rows in batches]
-    n_rows, n_videos = plan.n_tokens, len(video_starts)
-    share = BATCH / n_rows
-    rows_per_video = n_rows / n_videos
+    batches = order[: len(order) // BATCH * BATCH].reshape(-1, BATCH)
+    rows_per_video = plan.n_tokens // n_videos
+    videos = [np.bincount(rows // rows_per_video) for rows in batches]
+    units = [np.unique(rows // UNIT_ROWS, return_counts=True)[1] for rows in batches]
+    share = (BATCH - 1) / (plan.n_tokens - 1)
     return {
-        "videos_per_batch": float(np.mean([len(counts) for counts in videos])),
-        "videos_per_batch_ideal": n_videos * (1 - (1 - share) ** rows_per_video),
+        "videos_per_batch": float(np.mean([(counts > 0).sum() for counts in videos])),
+        "videos_per_batch_ideal": n_videos * (1 - (1 - BATCH / plan.n_tokens) ** rows_per_video),
         "video_mates": float(np.mean([(counts * (counts - 1)).sum() / BATCH for counts in videos])),
         "video_mates_ideal": share * (rows_per_video - 1),
         "local_mates": float(np.mean([(counts * (counts - 1)).sum() / BATCH for counts in units])),
-        "local_mates_ideal": share * 63,
+        "local_mates_ideal": share * (UNIT_ROWS - 1),
     }
 
 

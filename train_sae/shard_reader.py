@@ -10,6 +10,7 @@ Files are opened for each stretch of rows and closed behind it, so that a store 
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import google_crc32c
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from collect.shards import CRC_BYTES, Shard, damaged
@@ -86,6 +87,7 @@ class ShardReader:
         self._unverified = np.full(len(self._offsets), verify)
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._executor: ThreadPoolExecutor | None = None
+        self._scratch = threading.local()
 
     @property
     def d_in(self) -> int:
@@ -180,22 +182,27 @@ class ShardReader:
                 os.close(descriptor)
 
     def _chunk(self, descriptor: int, chunk: int, *, check: bool) -> Shaped[np.ndarray, "row byte"]:
-        """Read a whole chunk and, where wanted, verify its checksum."""
+        """Read a whole chunk and, where wanted, verify its checksum; this thread's next call overwrites it."""
         shard = self._shards[int(self._shard_of[chunk])]
-        wanted, offset = self._chunk_rows * self._row_bytes + CRC_BYTES, int(self._offsets[chunk])
-        parts: list[bytes] = []
-        while wanted:
-            part = os.pread(descriptor, wanted, offset)
-            if not part:
+        offset, n_read = int(self._offsets[chunk]), 0
+        raw = self._buffer()
+        while n_read < len(raw):
+            n_now = os.preadv(descriptor, [raw[n_read:].data], offset + n_read)
+            if not n_now:
                 raise damaged(shard.path, f"it ends within its chunk at byte {offset}")
-            parts.append(part)
-            wanted, offset = wanted - len(part), offset + len(part)
-        raw = parts[0] if len(parts) == 1 else b"".join(parts)
+            n_read += n_now
+        content = raw[:-CRC_BYTES]
         if check:
-            if google_crc32c.value(raw[:-CRC_BYTES]) != int.from_bytes(raw[-CRC_BYTES:], "little"):
-                raise damaged(shard.path, f"its chunk at byte {int(self._offsets[chunk])} fails its checksum")
+            if google_crc32c.value(content) != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
+                raise damaged(shard.path, f"its chunk at byte {offset} fails its checksum")
             self._unverified[chunk] = False
-        return np.frombuffer(raw, dtype=np.uint8)[:-CRC_BYTES].reshape(self._chunk_rows, self._row_bytes)
+        return content.reshape(self._chunk_rows, self._row_bytes)
+
+    def _buffer(self) -> UInt8[np.ndarray, " byte"]:
+        """This thread's buffer for one chunk; new memory for each would cost more than the reading."""
+        if not hasattr(self._scratch, "buffer"):
+            self._scratch.buffer = np.empty(self._chunk_rows * self._row_bytes + CRC_BYTES, dtype=np.uint8)
+        return self._scratch.buffer
 
 
 @functools.cache
