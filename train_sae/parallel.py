@@ -11,7 +11,6 @@ the k best of all stay. What is decoded is summed over the processes; gradients 
 Which one is decided by the option `shard_latents`. Selections wait for the device; with one process nothing does.
 """
 
-import atexit
 import os
 from collections.abc import Iterable
 
@@ -155,13 +154,7 @@ def join(shard_latents: bool) -> Group:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(_leave)
     return LatentSharded() if shard_latents else DataParallel()
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def device_of(group: Group, name: str) -> torch.device | None:

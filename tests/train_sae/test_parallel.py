@@ -48,6 +48,8 @@ for name in names:
         run=Path(run), site=site, name=name, arch=(arch,), d_sae=(64,), k=(2,), lr=(3e-3,), batch_size=128, epochs=1.0,
         device="cpu", options=options,
     ))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
 """
 N_STEPS = 14
 
