@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## run every stage on the embedded default; the report
 	$(BIN)/video-sae demo
 
 test: $(VENV)/.installed-dev  ## run the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 check: lint types contracts test  ## lint, types, import contracts and tests
 

@@ -36,6 +36,7 @@ COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
     Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
+    Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
     Command(name="verify", config="collect.config:VerifyConfig", function="collect.verify:verify"),
     Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
     Command(name="evaluate", config="steer.config:EvaluateConfig", function="steer.splice:evaluate"),

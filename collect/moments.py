@@ -18,7 +18,8 @@ from torch import Tensor
 BINS_PER_OCTAVE = 128
 FIRST_OCTAVE = -24
 N_OCTAVES = 64
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 256
+"""Rows whose sums are taken in float32; the sums of these are float64."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +36,7 @@ class Moments:
 
 
 class RunningMoments:
-    """Sums from which `Moments` follow; `add` and `merge` are exact but for rounding in float64.
+    """Sums from which `Moments` follow, exact to float32's rounding over a block of rows.
 
     Args:
         d_in: width of the activations.
@@ -50,11 +51,15 @@ class RunningMoments:
     def add(self, rows: Float[Tensor, "token d_in"]) -> None:
         """Take in more tokens."""
         for block in rows.split(BLOCK_ROWS):
-            values = block.to(torch.float64)
+            values = block.to(torch.float32)
             squared = values.square()
-            self.total += values.sum(dim=0).numpy()
-            self.squares += squared.sum(dim=0).numpy()
-            self.norms += np.bincount(_bins(squared.sum(dim=1).sqrt().numpy()), minlength=len(self.norms))
+            if not bool(torch.isfinite(squared.sum())):  # squares beyond float32
+                values = block.to(torch.float64)
+                squared = values.square()
+            self.total += values.sum(dim=0).to(torch.float64).numpy()
+            self.squares += squared.sum(dim=0).to(torch.float64).numpy()
+            norms = squared.sum(dim=1).to(torch.float64).sqrt().numpy()
+            self.norms += np.bincount(_bins(norms), minlength=len(self.norms))
         self.n += len(rows)
 
     def merge(self, other: "RunningMoments") -> None:

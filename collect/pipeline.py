@@ -134,12 +134,8 @@ class Forward:
             try:
                 found = self._vlm.visual_residuals([member.prefix for member in members], self._sites)
                 for i, member in enumerate(members):
-                    ranks = torch.from_numpy(member.chosen.ranks)
                     done[member.index] = {
-                        site: self._copies.take(
-                            hidden[i] if len(ranks) == len(hidden[i]) else hidden[i][ranks.to(hidden.device)]
-                        )
-                        for site, hidden in found.items()
+                        site: self._copies.take(_chosen_rows(hidden[i], member)) for site, hidden in found.items()
                     }
                 return
             except RuntimeError as error:
@@ -202,6 +198,11 @@ class _PinnedCopies:
         event = torch.cuda.Event()
         event.record(self._stream)
         return event.synchronize
+
+
+def _chosen_rows(rows: Tensor, ready: Ready) -> Tensor:
+    ranks = ready.chosen.ranks
+    return rows if len(ranks) == len(rows) else rows[torch.from_numpy(ranks).to(rows.device)]
 
 
 def _copies_from(device: torch.device) -> _SameMemory | _PinnedCopies:

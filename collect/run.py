@@ -83,7 +83,7 @@ def choose_videos(data: Path, selection: Selection) -> tuple[Video, ...]:
     Raises:
         UserError: no video's file is there.
     """
-    videos = load_dataset(data, selection.split).videos_with_files
+    videos = load_dataset(data, selection.split, selection.ids).videos_with_files
     if not videos:
         raise UserError(f"{data} has annotations but no videos: put them into {data / 'videos'}.")
     return selection.choose(videos)

@@ -30,7 +30,7 @@ class Selection:
     split: str | None = None
     """Only the videos of this official split."""
     ids: Path | None = None
-    """Only the videos named in this file, one id a line."""
+    """Only the videos named in this file, one id a line (`collect.perception_test.read_ids`)."""
     limit: int | None = None
     """At most so many: those with the smallest hashes of their ids, so that a larger number holds the smaller's."""
 
@@ -43,10 +43,10 @@ class Selection:
         """
         found: dict[str, str] = {}
         for word in [] if text is None else text.split(","):
-            name = "limit" if re.fullmatch(r"\d+", word) else "ids" if word.endswith(".txt") else "split"
+            name = "limit" if re.fullmatch(r"\d+", word) else "ids" if word.endswith((".txt", ".csv")) else "split"
             if name in found or not re.fullmatch(r"[^\s,]+", word) or word == "0":
                 raise UserError(
-                    f"--select must be a split, a file of ids (.txt), a number from 1, or several of them with "
+                    f"--select must be a split, a file of ids (.txt or .csv), a number from 1, or several of them with "
                     f"commas such as valid,100, not {text!r}."
                 )
             found[name] = word
@@ -57,27 +57,11 @@ class Selection:
         )
 
     def choose(self, videos: Sequence[V]) -> tuple[V, ...]:
-        """Those of the videos that are selected, in their order; the split is the caller's to load.
-
-        Raises:
-            UserError: the file of ids cannot be read, or names a video that is not there.
-        """
-        chosen = _named(videos, self.ids) if self.ids is not None else tuple(videos)
-        if self.limit is None or self.limit >= len(chosen):
-            return chosen
-        kept = set(sorted((video.video_id for video in chosen), key=_hash)[: self.limit])
-        return tuple(video for video in chosen if video.video_id in kept)
-
-
-def _named(videos: Sequence[V], path: Path) -> tuple[V, ...]:
-    try:
-        wanted = set(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give a text file with one video id a line.") from None
-    missing = sorted(wanted - {video.video_id for video in videos})
-    if missing:
-        raise UserError(f"{path} names {missing[0]!r}, which has no file here: fetch it, or remove it from the list.")
-    return tuple(video for video in videos if video.video_id in wanted)
+        """At most `limit` of the videos, in their order; split and ids are for `load_dataset` to choose by."""
+        if self.limit is None or self.limit >= len(videos):
+            return tuple(videos)
+        kept = set(sorted((video.video_id for video in videos), key=_hash)[: self.limit])
+        return tuple(video for video in videos if video.video_id in kept)
 
 
 def _hash(video_id: str) -> str:

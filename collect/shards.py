@@ -12,11 +12,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Shaped, UInt64
+from jaxtyping import Shaped, UInt8, UInt64
 
 from collect.errors import UserError
 
@@ -120,16 +119,23 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
     Raises:
         UserError: the file cannot be read, or a chunk fails its checksum.
     """
-    first, last = (start - shard.row_start) // shard.chunk_rows, (stop - 1 - shard.row_start) // shard.chunk_rows
+    chunks = range((start - shard.row_start) // shard.chunk_rows, -(-(stop - shard.row_start) // shard.chunk_rows))
     try:
         descriptor = os.open(shard.path, os.O_RDONLY)
     except OSError as error:
         raise damaged(shard.path, error.strerror or "it cannot be opened") from None
     try:
-        for chunk in range(first, last + 1):
+        spare: np.ndarray | None = None
+        for chunk in chunks:
             chunk_start = shard.row_start + chunk * shard.chunk_rows
-            rows = _checked_chunk(descriptor, shard, chunk, out.dtype).reshape(shard.chunk_rows, -1)
             low, high = max(start, chunk_start), min(stop, chunk_start + shard.chunk_rows)
+            if high - low == shard.chunk_rows:  # straight to where it is wanted
+                _read_chunk(descriptor, shard, chunk, out[low - start : high - start].reshape(-1).view(np.uint8))
+                continue
+            if spare is None:
+                spare = np.empty(shard.chunk_bytes, dtype=np.uint8)
+            _read_chunk(descriptor, shard, chunk, spare)
+            rows = spare.view(out.dtype).reshape(shard.chunk_rows, -1)
             out[low - start : high - start] = rows[low - chunk_start : high - chunk_start]
     finally:
         os.close(descriptor)
@@ -149,13 +155,12 @@ def damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path} is damaged ({reason}): restore it, or delete the activations folder and collect again.")
 
 
-def _checked_chunk(descriptor: int, shard: Shard, chunk: int, dtype: np.dtype[Any]) -> np.ndarray:
-    raw = np.empty(shard.chunk_bytes + CRC_BYTES, dtype=np.uint8)
-    n_read = os.preadv(descriptor, [raw.data], int(shard.chunk_offsets[chunk]))
-    content, stored = raw[:-CRC_BYTES], raw[-CRC_BYTES:]
-    if n_read != len(raw) or google_crc32c.value(content) != int.from_bytes(stored.tobytes(), "little"):
+def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray, " byte"]) -> None:
+    """Read one chunk's rows into `out` and verify their checksum."""
+    stored = np.empty(CRC_BYTES, dtype=np.uint8)
+    n_read = os.preadv(descriptor, [out.data, stored.data], int(shard.chunk_offsets[chunk]))
+    if n_read != len(out) + CRC_BYTES or google_crc32c.value(out) != int.from_bytes(stored.tobytes(), "little"):
         raise damaged(shard.path, f"its chunk {chunk} fails its checksum")
-    return content.view(dtype)
 
 
 def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[np.ndarray]:

@@ -181,6 +181,18 @@ class ActivationStore:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
+    def require_whole_grids(self) -> None:
+        """Check that every token of every video's grid is stored, as what looks at neighbours in it needs.
+
+        Raises:
+            UserError: some are not.
+        """
+        if any(video.ranks is not None for video in self.videos):
+            raise UserError(
+                f"{self.folder} was collected with --tokens tracks, and whole grids are needed here: "
+                "collect with --tokens all or every:N."
+            )
+
     @property
     def failures(self) -> tuple[Failure, ...]:
         """Videos that could not be collected, and why."""
@@ -315,6 +327,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         known = (manifest["format"], manifest["version"]) == (FORMAT, FORMAT_VERSION)
     except (ValueError, KeyError, TypeError):
         raise damaged(path, "it is not the JSON that collect writes") from None
+    if "archived" in manifest:
+        raise UserError(f"{folder} is an archive with compressed shards: `video-sae archive --restore` brings it back.")
     if not known:
         raise UserError(f"{path} is of another version than {FORMAT_VERSION}: collect again with this program.")
     return manifest

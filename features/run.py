@@ -55,6 +55,7 @@ def features(config: FeaturesConfig) -> Path:
             the folder was begun with other settings.
     """
     store = ActivationStore.open(config.run / "activations")
+    store.require_whole_grids()
     sae_folder = find_sae(config.run, config.sae)
     sae = load_sae(sae_folder)
     _check_match(store, sae, sae_folder)

@@ -67,6 +67,11 @@ def load_inputs(config: SteerConfig) -> Inputs:
     store_folder = config.run / "activations"
     collected = read_config(store_folder, "collect")["arguments"]
     store = ActivationStore.open(store_folder)
+    if collected.get("tokens", "all") != "all":
+        raise UserError(
+            f"{store_folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
+            "collect with --tokens all."
+        )
     sae_folder = find_sae(config.run, config.sae)
     sae = load_sae(sae_folder)
     if sae.site not in store.sites:

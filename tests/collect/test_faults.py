@@ -1,5 +1,6 @@
 """kill -9 at random moments: the store ends as that of a run that was never interrupted, byte by byte."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from collect.config import CollectConfig, VerifyConfig
+from collect.errors import UserError
 from collect.run import collect
 from collect.verify import verify
 from tests.collect.store_files import contents
@@ -61,7 +63,8 @@ class Server:
         pid = int(self._process.stdout.readline())
         if kill_after_s is not None:
             time.sleep(kill_after_s)
-            os.kill(pid, signal.SIGKILL)  # a process that ended already is a zombie of the server's until it is read
+            with contextlib.suppress(ProcessLookupError):  # it ended before
+                os.kill(pid, signal.SIGKILL)
         return int(self._process.stdout.readline()) == 0
 
     def close(self) -> None:
@@ -127,15 +130,16 @@ def test_kill_9_at_random_moments(server: Server, whole: tuple[dict[str, bytes],
 def test_kill_9_at_many_random_moments(server: Server, whole: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
     moments = random.Random(1)
     n_killed = 0
-    for i in range(20):
+    for i in range(100):
         n_killed += trial(server, tmp_path / str(i), whole, moments)
         shutil.rmtree(tmp_path / str(i))
-    assert n_killed >= 20
+        if n_killed >= 20:
+            return
+    raise AssertionError(f"only {n_killed} runs were killed in 100 trials")
 
 
 def test_a_full_disk_at_any_byte(clips: Path, tiny_vlm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space runs out after some bytes; once there is room again, the store ends as if there always had been."""
-    from collect.errors import UserError
 
     def config(name: str) -> CollectConfig:
         return CollectConfig(
@@ -169,8 +173,6 @@ def test_a_full_disk_at_any_byte(clips: Path, tiny_vlm: Path, tmp_path: Path, mo
 
 
 def test_a_store_that_cannot_be_read(clips: Path, tiny_vlm: Path, tmp_path: Path) -> None:
-    from collect.errors import UserError
-
     config = CollectConfig(
         data=clips, model=str(tiny_vlm), out=tmp_path, sites=("resid/0",), frames="2", device="cpu", shard_rows=256
     )

@@ -57,3 +57,9 @@ def test_json_round_trip_is_exact() -> None:
 def test_bfloat16_is_summed_without_further_rounding() -> None:
     rows = torch.full((3000, 1), 1.0078125, dtype=torch.bfloat16)
     assert gathered(rows, []).result().mean.item() == 1.0078125
+
+
+def test_squares_beyond_float32_are_counted_all_the_same() -> None:
+    moments = gathered(torch.tensor([[1e25, 0.0], [1e25, 3.0]]), []).result()
+    assert moments.second_moment == pytest.approx([1e50, 4.5], rel=1e-6)
+    assert moments.mean == pytest.approx([1e25, 1.5])

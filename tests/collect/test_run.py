@@ -16,10 +16,12 @@ from collect import run
 from collect.config import CollectConfig
 from collect.decode import decode_clip
 from collect.errors import UserError
+from collect.perception_test import load_dataset
 from collect.run import choose_videos, collect
 from collect.selection import Selection
 from collect.store import ActivationStore
 from collect.store_writer import StoreWriter
+from collect.token_subset import on_tracks
 from collect.vlm import VideoVlm
 from tests.collect.store_files import contents
 from tests.collect.video_files import EXACT, noise, write_video
@@ -254,6 +256,12 @@ def test_a_larger_limit_holds_the_smaller_one_in_the_order_of_ids(clips: Path) -
     assert names == [sorted(ids) for ids in names]
 
 
+def test_a_file_of_ids(clips: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text("v07\nv02\n")
+    assert {video.video_id for video in choose_videos(clips, Selection.parse(str(path)))} == {"v02", "v07"}
+
+
 def test_annotations_without_videos(tmp_path: Path) -> None:
     from tests.collect.test_perception_test import VIDEO
 
@@ -266,3 +274,36 @@ def test_annotations_without_videos(tmp_path: Path) -> None:
 def test_no_thread_is_left_behind(config: CollectConfig) -> None:
     collect(config)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode", "store-writer"))]
+
+
+def test_tokens_on_tracks_and_their_places(tiny_world: Path, config: CollectConfig) -> None:
+    """Which rows are stored is the choice of `choose_tokens`, and what is in them is what a full store has there."""
+    all_config = replace(config, data=tiny_world, select="3", frames="4", sites=("resid/1",))
+    full = ActivationStore.open(collect(all_config))
+    few = ActivationStore.open(collect(replace(all_config, out=config.out / "few", tokens="tracks")))
+    full.require_whole_grids()
+    with pytest.raises(UserError, match="whole grids are needed"):
+        few.require_whole_grids()
+    dataset = load_dataset(tiny_world)
+    assert 0 < few.n_tokens < full.n_tokens
+    for video in few.videos:
+        expected = on_tracks(video.grid, dataset.video(video.video_id).tracks)
+        assert video.ranks is not None
+        assert np.array_equal(video.ranks, np.flatnonzero(expected))
+        rows = full.rows_of(video.video_id)
+        whole = full.read("resid/1", rows.start, rows.stop)
+        assert torch.equal(few.read("resid/1", video.row_start, video.row_stop), whole[video.ranks])
+        assert np.array_equal(few.coords(video.row_start, video.row_stop)[:, 1:], video.grid.coords()[video.ranks])
+
+
+def test_every_second_time_step(config: CollectConfig, finished: Path) -> None:
+    full = ActivationStore.open(finished)
+    half = ActivationStore.open(collect(replace(config, tokens="every:2")))
+    half.require_whole_grids()
+    assert half.n_tokens == full.n_tokens // 2
+    for video in half.videos:
+        rows = full.rows_of(video.video_id)
+        whole = full.read("resid/1", rows.start, rows.stop).reshape(N_FRAMES, 16, -1)
+        part = half.read("resid/1", video.row_start, video.row_stop).reshape(N_FRAMES // 2, 16, -1)
+        assert torch.equal(part, whole[::2])
+        assert np.array_equal(video.grid.frame_ids, full.videos[video.index].grid.frame_ids[::2])

@@ -27,17 +27,6 @@ def test_other_words_are_refused(text: str) -> None:
         Selection.parse(text)
 
 
-def test_a_file_of_ids(tmp_path: Path) -> None:
-    path = tmp_path / "ids.txt"
-    path.write_text("v7\nv3\n\n")
-    assert [item.video_id for item in Selection(ids=path).choose(ITEMS)] == ["v3", "v7"]
-    path.write_text("v7\nv99\n")
-    with pytest.raises(UserError, match="names 'v99', which has no file"):
-        Selection(ids=path).choose(ITEMS)
-    with pytest.raises(UserError, match="cannot be read"):
-        Selection(ids=tmp_path / "none.txt").choose(ITEMS)
-
-
 def test_a_limit_does_not_depend_on_what_else_is_there() -> None:
     few = {item.video_id for item in Selection(limit=5).choose(ITEMS)}
     assert few == {item.video_id for item in Selection(limit=5).choose(ITEMS[::-1])}
