@@ -31,7 +31,7 @@ from collect.ranks import Process
 from collect.sampling import FrameSampling
 from collect.selection import Selection
 from collect.store import MANIFEST_NAME, Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter
+from collect.store_writer import SiteSpec, StoreWriter, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
 from collect.vlm import VideoVlm, load_vlm
@@ -127,6 +127,7 @@ def _decide(
         return {"is_finished": True}
     plan = read_plan(folder) if is_begun else None
     before = plan or Plan(batches=make_batches(videos, config.batch_size))
+    require_free(folder, before.ranks)  # the first process of another job may have ended before the others
     progress = read_progress(folder, before.ranks)
     plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)
     if not is_begun:

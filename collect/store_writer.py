@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -344,6 +344,18 @@ def _changed(video_id: str, reason: str = "it has fewer tokens than before") -> 
         f"Part of the video {video_id!r} is stored, but now {reason}: restore the file and the memory that there was, "
         "or delete the activations folder and collect again."
     )
+
+
+def require_free(folder: Path, ranks: Iterable[int]) -> None:
+    """Check that no process writes any of the ranks now.
+
+    Raises:
+        UserError: one does.
+    """
+    for rank in ranks:
+        path = folder / f"rank-{rank}.lock"
+        if path.exists():
+            os.close(_lock(path))
 
 
 def _lock(path: Path) -> int:

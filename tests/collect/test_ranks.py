@@ -1,5 +1,6 @@
 """Many processes on one store: real ones through torchrun, and ones played one after the other in this process."""
 
+import fcntl
 import json
 import os
 import signal
@@ -178,6 +179,19 @@ def test_a_job_of_another_size_is_kept_out(config: CollectConfig, monkeypatch: p
     monkeypatch.setattr(run, "_work", second)
     with pytest.raises(UserError, match="Another process is writing"):
         Job(monkeypatch, 2).run(0, config)
+
+
+def test_a_job_waits_for_the_last_rank_of_another(config: CollectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a job, which holds the job's lock, may end before the others."""
+    Job(monkeypatch, 2).run(0, config)
+    descriptor = os.open(config.out / "activations" / "rank-1.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(UserError, match="Another process is writing"):
+            Job(monkeypatch, 3).run(0, config)
+    finally:
+        os.close(descriptor)
+    assert json.loads((config.out / "activations" / "plan.json").read_text())["generations"][-1]["world_size"] == 2
 
 
 def torchrun(config: CollectConfig, n: int) -> list[str]:
