@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,11 +112,14 @@ class Forward:
 
     def _launch(self, batch: Sequence[Ready | Failure]) -> Callable[[], list[Outcome]]:
         """Start the passes of a batch, one a size of clip; the returned function waits for them."""
-        ready = sorted((r for r in batch if isinstance(r, Ready)), key=lambda r: (repr(r.size), r.index))
+        groups: dict[tuple[object, ...], list[Ready]] = {}
+        for item in batch:
+            if isinstance(item, Ready):
+                groups.setdefault(item.size, []).append(item)
         self._copies.begin()
         done: dict[int, dict[str, Tensor] | Failure] = {}
-        for size, group in groupby(ready, key=lambda r: r.size):
-            self._pass(size, list(group), done)
+        for size, members in groups.items():
+            self._pass(size, members, done)
         copied = self._copies.end()
 
         def wait() -> list[Outcome]:
