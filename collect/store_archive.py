@@ -200,6 +200,8 @@ def _decode(target: "ObjectStore", manifest: dict[str, Any], folder: Path) -> No
             config={"write_empty_chunks": True},
             overwrite=True,
         )
+        metadata = folder / place / "zarr.json"
+        write_atomic(metadata, json.dumps(json.loads(metadata.read_text(encoding="utf-8")), indent=2) + "\n")
         dtype = np.dtype("<i4") if array == COORDS else array_dtype(manifest["sites"][array]["dtype"])
         for k, start in enumerate(tqdm(range(0, rank["n_tokens"], manifest["shard_rows"]), unit="shard", desc=array)):
             stop = min(start + manifest["shard_rows"], rank["n_tokens"])
