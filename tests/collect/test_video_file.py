@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from collect import video_file
 from collect.decode import decode_clip, decode_frames
+from collect.sampling import FrameSampling
 from collect.video_file import DecodeError, probe
 from tests.collect.video_files import EXACT, noise, number_of, numbered, rotate_header, write_video
 
@@ -70,18 +72,101 @@ def test_rotation_metadata_is_applied(
     assert frame.mean() < 60  # the rest is black
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".mp4"), ("libvpx-vp9", ".webm"), ("mpeg4", ".avi")])
-def test_other_codecs_and_containers(tmp_path: Path, codec: str, suffix: str) -> None:
-    options = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx-vp9" else {"qmin": "1", "qmax": "2"}
-    video = write_video(tmp_path / f"v{suffix}", numbered(12), codec=codec, options=options)
-    clip = decode_clip(video, "v", frames=3)
-    assert clip.frame_ids.tolist() == [0, 6, 11]  # 5.5 rounds to even
-    assert [number_of(f) for f in clip.frames] == [0, 6, 11]
+FAST = {
+    "libx264": {"crf": "4", "g": "12", "bf": "3"},
+    "libx265": {"crf": "4", "preset": "ultrafast", "x265-params": "log-level=none:pools=1:frame-threads=1"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "4", "b": "4M"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"preset": "12", "crf": "10", "svtav1-params": "lp=1"},
+    "mpeg4": {"qmin": "1", "qmax": "2"},
+}
 
 
-def test_a_size_that_no_codec_block_divides(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "odd.mp4", numbered(3, height=50, width=70), options={"crf": "4"})
-    assert decode_clip(video, "odd", frames=2).frames.shape == (2, 50, 70, 3)
+# Of these, Matroska, WebM and fragmented MP4 do not say how many frames they hold.
+@pytest.mark.parametrize(
+    ("codec", "suffix", "container_options", "says_n"),
+    [
+        ("libx264", ".mp4", {}, True),
+        ("libx264", ".mkv", {}, False),
+        ("libx264", ".mp4", {"movflags": "frag_keyframe+empty_moov"}, False),
+        ("libx264", ".mov", {}, True),
+        ("libx265", ".mp4", {}, True),
+        ("libx265", ".mkv", {}, False),
+        ("libvpx", ".webm", {}, False),
+        ("libvpx-vp9", ".webm", {}, False),
+        ("libvpx-vp9", ".mp4", {}, True),
+        ("libsvtav1", ".mp4", {}, True),
+        ("libsvtav1", ".webm", {}, False),
+        ("mpeg4", ".mp4", {}, True),
+        ("mpeg4", ".avi", {}, True),
+    ],
+)
+def test_codecs_and_containers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], codec: str, suffix: str, container_options: Any, says_n: bool
+) -> None:
+    try:
+        av.codec.Codec(codec, "w")
+    except av.error.FFmpegError:
+        pytest.skip(f"PyAV has no encoder {codec}")
+    video = write_video(
+        tmp_path / f"v{suffix}",
+        numbered(30, height=96, width=128),
+        codec=codec,
+        options=FAST[codec],
+        container_options=container_options,
+    )
+    capfd.readouterr()  # encoders print what they like
+    assert (probe(video).n_frames > 0) == says_n
+    clip = decode_clip(video, "v", frames=FrameSampling.parse("0,1,13,14,29"))
+    assert [number_of(f) for f in clip.frames] == clip.frame_ids.tolist() == [0, 1, 13, 14, 29]
+    assert np.allclose(clip.times_s, clip.frame_ids / 30, atol=6e-4)  # Matroska rounds to milliseconds
+    assert clip.n_frames == 30
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "codec"), [(50, 70, "libx264"), (51, 71, "libvpx-vp9"), (97, 33, "mpeg4"), (128, 72, "libx264")]
+)
+def test_sizes_that_no_codec_block_divides_and_portrait(tmp_path: Path, height: int, width: int, codec: str) -> None:
+    video = write_video(
+        tmp_path / ("v.webm" if codec == "libvpx-vp9" else "v.mp4"),
+        numbered(3, height=height, width=width),
+        codec=codec,
+        options=FAST[codec],
+    )
+    clip = decode_clip(video, "v", frames=2)
+    assert clip.frames.shape == (2, height, width, 3)
+    assert (clip.height, clip.width) == (height, width)
+    assert [number_of(f) for f in clip.frames] == [0, 2]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_truncated_file_without_a_frame_count_ends_where_it_ends(tmp_path: Path, suffix: str) -> None:
+    """Such a file cannot be told from a shorter one; what decodes is right, or the file is refused."""
+    options = {"movflags": "frag_keyframe+empty_moov"} if suffix == ".mp4" else {}
+    frames = [np.roll(noise(96, 128, seed=i), 3 * i, axis=1) for i in range(40)]
+    whole = write_video(tmp_path / f"w{suffix}", frames, options={"crf": "4", "g": "8"}, container_options=options)
+    cut = tmp_path / f"c{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    clip = decode_clip(cut, "c", frames=4)
+    assert 8 <= clip.n_frames < 40
+    assert np.array_equal(clip.frames, decode_frames(whole, clip.frame_ids.tolist()))
+
+
+def test_sound_beside_the_picture_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "both.mp4"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=30, options={"crf": "4"})
+        picture.height, picture.width, picture.pix_fmt = 48, 64, "yuv420p"
+        sound = container.add_stream("aac", rate=44100)
+        for i, image in enumerate(numbered(6)):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+            frame.rate, frame.pts = 44100, 1024 * i
+            container.mux(sound.encode(frame))
+        container.mux(picture.encode())
+        container.mux(sound.encode())
+    clip = decode_clip(path, "both", frames=6)
+    assert [number_of(f) for f in clip.frames] == [0, 1, 2, 3, 4, 5]
 
 
 def test_probe_reads_the_header(video: Path) -> None:

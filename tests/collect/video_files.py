@@ -20,10 +20,11 @@ def write_video(
     codec: str = "libx264",
     options: dict[str, str] | None = None,
     times_ms: Sequence[int] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Encode RGB frames; `times_ms` gives each its own presentation time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.pix_fmt = "yuv420p"
         if times_ms is not None:
