@@ -35,6 +35,7 @@ class Command:
 COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
     Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
+    Command(name="plan", config="collect.plan_config:PlanConfig", function="collect.plan:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
     Command(name="verify", config="collect.config:VerifyConfig", function="collect.verify:verify"),
