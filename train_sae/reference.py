@@ -14,11 +14,10 @@ Source: Gao et al. 2024, appendix A.2 (AuxK); Bussmann et al. 2024 (BatchTopK), 
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from train_sae.dense import Losses, encode_dense, gated, jumprelu, matching_pursuit, mean_square, standard
-from train_sae.selection import select_topk
 from train_sae.settings import StepSettings, StepStats
 from train_sae.state import TrainState
 from train_sae.update import Outcome, smallest_positive, update
@@ -66,10 +65,10 @@ def _topk_family(
     w = state.weights
     pre = encode_dense(w, x, settings.precision)
     if settings.arch == "topk":
-        chosen = torch.zeros_like(pre).scatter(1, select_topk(pre.detach(), settings.k).latents.view(len(x), -1), 1)
+        chosen = torch.zeros_like(pre).scatter(1, _order(pre)[:, : settings.k], 1)
     else:
-        order = pre.flatten().sort(descending=True, stable=True).indices
-        chosen = torch.zeros_like(pre.flatten()).scatter(0, order[: settings.k * len(x)], 1).view_as(pre)
+        flat = pre.flatten()
+        chosen = torch.zeros_like(flat).scatter(0, _order(flat)[: settings.k * len(x)], 1).view_as(pre)
     f = pre.relu() * chosen
     widths = settings.widths(f.shape[1], state.step)
     errors = [x - (f[:, :width] @ w.dec[:width] + w.b_dec) for width in widths]
@@ -77,7 +76,11 @@ def _topk_family(
     mse = mean_square(errors[-1])
     aux = mse.new_zeros(())
     if dead.any():
-        picked = select_topk(pre[:, dead].detach(), min(settings.aux_k, int(dead.sum())))
-        among = torch.zeros_like(pre[:, dead]).scatter(1, picked.latents.view(len(x), -1), 1)
+        among = torch.zeros_like(pre[:, dead]).scatter(1, _order(pre[:, dead])[:, : settings.aux_k], 1)
         aux = mean_square(errors[-1].detach() - (pre[:, dead].relu() * among) @ w.dec[dead])
     return Losses(total + settings.options.aux_loss_coefficient * aux, mse, aux, torch.zeros_like(mse), f)
+
+
+def _order(values: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Indices from the largest value to the smallest along the last axis, the first of equal ones first."""
+    return values.detach().sort(dim=-1, descending=True, stable=True).indices

@@ -9,6 +9,7 @@ holds it, x_hat of a prefix is the sum of the rows up to it, and so G of a row i
 prefix and all longer ones. No product of full size is added.
 """
 
+import itertools
 import warnings
 from typing import NamedTuple
 
@@ -21,7 +22,9 @@ from train_sae.architectures import Weights
 from train_sae.selection import Selection, Transposed, tokens_of, transpose
 from train_sae.settings import StepSettings, StepStats
 from train_sae.state import TrainState
-from train_sae.update import Outcome, smallest_positive, update
+from train_sae.update import Outcome, mean_square, smallest_positive, update
+
+_PADDING = 8  # columns that keep the product's inner size a multiple of eight
 
 
 @torch.no_grad()
@@ -37,7 +40,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     w, n_tokens, group = state.weights, x.shape[0], settings.group
     dead = state.dead(settings.dead_tokens)
     centred = x - w.b_dec
-    pre = F.linear(centred.to(settings.precision), w.enc.to(settings.precision), w.b_enc.to(settings.precision))
+    pre = _encode(state, centred, settings.precision)
     selection = (
         group.select_topk(pre, settings.k)
         if settings.arch == "topk"
@@ -47,12 +50,18 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     n_latents = w.dec.shape[0]
     widths = settings.widths(n_latents * group.n_shards, state.step)
     rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
-    # x_hat − x for each prefix: the decoder bias is in both and falls out.
-    errors = group.sum_shards(_decode(rows, w.dec)).view(len(widths), n_tokens, -1).cumsum_(0).sub_(centred)
-    error = errors[-1]
-    grad_out = errors.flip(0).cumsum_(0).flip(0).mul_(2 / n_tokens)
-    grads = _sparse_gradients(rows, w, centred, grad_out.flatten(0, 1))
-    grad_b_dec = grad_out[0].sum(0)
+    # x_hat − x for each prefix: the decoder bias is in both and falls out. Then its sums from the longest prefix down.
+    residuals = group.sum_shards(_decode(rows, w.dec)).view(len(widths), n_tokens, -1)
+    for shorter, longer in itertools.pairwise(residuals):
+        longer += shorter
+    residuals -= centred
+    error = residuals[-1]
+    mse = mean_square(error)
+    for longer, shorter in itertools.pairwise(residuals.unbind()[::-1]):
+        shorter += longer
+    scale = 2 / n_tokens
+    grads = _sparse_gradients(rows, w, centred, residuals.flatten(0, 1), scale)
+    grad_b_dec = residuals[0].sum(0).mul_(scale)
 
     aux = error.new_zeros(())
     dead_latents = dead.nonzero().squeeze(1)
@@ -60,20 +69,36 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         # Ranked among the dead latents only, then renumbered.
         picked = group.select_topk(pre.index_select(1, dead_latents), settings.aux_k)
         extra = Selection(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
-        aux_error = group.sum_shards(_decode(extra, w.dec)) + error
-        aux = aux_error.square().sum(1).mean()
-        scale = 2 * settings.options.aux_loss_coefficient / n_tokens
-        extra_grads = _sparse_gradients(extra, w, centred, aux_error * scale)
-        grads = _Gradients(*(mine + other for mine, other in zip(grads, extra_grads, strict=True)))
+        aux_error = group.sum_shards(_decode(extra, w.dec)).add_(error)
+        aux = mean_square(aux_error)
+        extra_grads = _sparse_gradients(extra, w, centred, aux_error, scale * settings.options.aux_loss_coefficient)
+        for mine, other in zip(grads, extra_grads, strict=True):
+            mine += other
 
     w.enc.grad, w.b_enc.grad = grads.enc, grads.b_enc
     w.dec.grad = grads.dec if w.dec.requires_grad else None
     w.b_dec.grad = grad_b_dec - group.sum_shards(grads.b_enc @ w.enc)
     active = selection.values > 0
     fired = torch.zeros_like(dead).index_fill_(0, selection.latents[active], True)
-    mse = error.square().sum(1).mean()
-    outcome = Outcome(mse, aux, torch.zeros_like(mse), active.sum(), fired, smallest_positive(selection.values), dead)
+    smallest = smallest_positive(selection.values)
+    outcome = Outcome(mse, aux, torch.zeros_like(mse), active.sum(), fired, smallest, dead)
     return update(state, x, settings, lr, outcome)
+
+
+def _encode(
+    state: TrainState, centred: Float[Tensor, "token d_in"], precision: torch.dtype
+) -> Float[Tensor, "token d_sae"]:
+    """Pre-activations in a precision; on the CPU valid until the next call."""
+    w = state.weights
+    if centred.device.type != "cpu":
+        return F.linear(centred.to(precision), w.enc.to(precision), w.b_enc.to(precision))
+    # A bias would be written to the whole result before the product; as a column of the matrix it costs nothing.
+    (d_sae, d_in), n_tokens = w.enc.shape, centred.shape[0]
+    inputs = state.scratch("inputs", (n_tokens, d_in + _PADDING), precision).zero_()
+    inputs[:, :d_in], inputs[:, d_in] = centred, 1.0
+    matrix = state.scratch("encoder", (d_sae, d_in + _PADDING), precision).zero_()
+    matrix[:, :d_in], matrix[:, d_in] = w.enc, w.b_enc
+    return torch.mm(inputs, matrix.T, out=state.scratch("pre", (n_tokens, d_sae), precision))
 
 
 class _Gradients(NamedTuple):
@@ -98,17 +123,23 @@ def _sparse_gradients(
     selection: Selection,
     weights: Weights,
     centred: Float[Tensor, "token d_in"],
-    grad_out: Float[Tensor, "row d_in"],
+    residuals: Float[Tensor, "row d_in"],
+    scale: float,
 ) -> _Gradients:
-    """Gradients of a loss whose gradient by the decoded rows is `grad_out`; row r belongs to token r mod n_tokens."""
+    """Gradients of a loss whose gradient by the decoded rows is `scale * residuals`.
+
+    Row r belongs to token r mod n_tokens.
+    """
     d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
     index = transpose(selection, d_sae)
-    grad_pre = _dot_selected(selection, grad_out, weights.dec) * (selection.values > 0)
-    by_token = Transposed(index.offsets, index.tokens % n_tokens, index.order)
+    grad_pre = _dot_selected(selection, residuals, weights.dec).mul_(selection.values > 0).mul_(scale)
+    one_prefix = residuals.shape[0] == n_tokens
+    by_token = index if one_prefix else Transposed(index.offsets, index.tokens % n_tokens, index.order)
+    b_enc = torch.zeros_like(weights.b_enc).index_add_(0, selection.latents, grad_pre)
     return _Gradients(
         enc=_sum_per_latent(by_token, grad_pre, centred),
-        dec=_sum_per_latent(index, selection.values, grad_out),
-        b_enc=_sum_per_latent(by_token, grad_pre, grad_pre.new_ones(n_tokens, 1)).squeeze(1),
+        dec=_sum_per_latent(index, selection.values * scale, residuals),
+        b_enc=b_enc,
     )
 
 

@@ -46,7 +46,9 @@ def update(
     """
     dec, options, group = state.weights.dec, settings.options, settings.group
     if dec.grad is not None:
-        dec.grad.sub_((dec.grad * dec).sum(1, keepdim=True) * dec)
+        # A batched product of rows: the sum of an elementwise product would write a matrix first.
+        along = torch.bmm(dec.grad.unsqueeze(1), dec.unsqueeze(2)).squeeze(2)
+        dec.grad.addcmul_(dec, along, value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
     group.average_(grads.values())
     if options.clip_grad_norm is not None:
@@ -71,11 +73,16 @@ def update(
     center = x.mean(0)
     group.average_([center])
     l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(len(x)), outcome.dead.sum().to(x)]))
-    variance = (x - center).square().sum(1).mean()
-    means = torch.stack([outcome.mse, variance, outcome.aux, outcome.sparsity, l0])
+    means = torch.stack([outcome.mse, mean_square(x - center), outcome.aux, outcome.sparsity, l0])
     group.average_([means])
     mse, variance, aux, sparsity, l0 = means
     return StepStats(mse, variance, aux, l0, n_dead, state.threshold.to(mse), sparsity)
+
+
+def mean_square(error: Float[Tensor, "token d_in"]) -> Float[Tensor, ""]:
+    """Mean over tokens of the squared norm, without a gradient."""
+    flat = error.flatten()
+    return torch.dot(flat, flat) / error.shape[0]
 
 
 def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:

@@ -64,12 +64,42 @@ def test_batch_topk_of_nothing_positive_is_empty() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(pre=pre_activations(), data=st.data())
-def test_topk_keeps_the_k_largest_of_each_token_and_clips_negatives(pre: Tensor, data: st.DataObject) -> None:
+def test_topk_is_the_positive_head_of_a_stable_sort_of_each_token(pre: Tensor, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, pre.shape[1]))
-    selection = select_topk(pre, k)
-    assert selection.offsets.diff().tolist() == [k] * len(pre)
-    best = pre.sort(dim=1, descending=True).values[:, :k].relu()
-    torch.testing.assert_close(selection.values.view(-1, k).sort(dim=1, descending=True).values, best)
+    assert_topk(pre, k)
+
+
+def assert_topk(pre: Tensor, k: int) -> None:
+    order = pre.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    expected = torch.full_like(pre, torch.nan).scatter(1, order, pre.gather(1, order))
+    expected[expected <= 0] = torch.nan
+    torch.testing.assert_close(dense(select_topk(pre, k), pre.shape[1]), expected, equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("n_tokens", "d_sae", "k"), [(300, 4096, 16), (70, 999, 8), (3, 64, 1), (5, 100, 90), (1, 1, 1)]
+)
+def test_topk_through_chunks_equals_a_sort(n_tokens: int, d_sae: int, k: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pre = torch.randn(n_tokens, d_sae, generator=generator).to(dtype)
+    pre[0] = -1.0  # a token without positive entries
+    pre[-1, 1:] = pre[-1, 0].clone()  # and one where all are equal
+    assert_topk(pre, k)
+    assert_topk(pre.abs(), k)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads: int) -> None:
+    pre = torch.randn(900, 4096, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = select_batch_topk(pre, 5, torch.tensor(2.5))
+    finally:
+        torch.set_num_threads(before)
+    order = pre.flatten().sort(descending=True, stable=True).indices[: 5 * 900].sort().values
+    assert torch.equal(tokens_of(found) * 4096 + found.latents, order)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,182 @@
+"""Speed of a training step against `sae_lens.SAETrainer`, and against the one matrix product that it cannot avoid.
+
+Same architecture, data, batch size, weights' precision and threads, no logging, no dead latents, alternating order.
+"Equal precision" is float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep
+float32 weights. The matrix product is the encoder's own, `x @ W_enc + b_enc`, in the same precision, already cast.
+
+Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
+
+    S_tokens_per_s          our BatchTopK step with a bfloat16 encoder
+    S_sae_lens_speedup      SAELens's time / ours: the lowest over architectures and precisions
+    S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
+    S_step_over_gemm_fp32   the same in float32
+    S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
+    S_ARCH_PRECISION_ms, …_sae_lens_ms, …_speedup, …_over_gemm      each combination
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Options, PeakMemory, alternate, median_ratio, medians, run_benchmark
+from train_sae.config import Architecture
+from train_sae.settings import StepSettings
+from train_sae.state import initial_state
+from train_sae.step import take_step
+
+ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_N_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large an SAE and its batches are."""
+
+    d_in: int
+    d_sae: int
+    k: int
+    batch_size: int
+    rounds: int
+    device: str = "cpu"
+
+
+SIZES = {
+    "small": Size(512, 4096, 16, 2048, rounds=9),
+    "medium": Size(768, 12288, 32, 4096, rounds=4),
+    "large": Size(2048, 16384, 64, 2048, rounds=3),
+}
+QUICK_SIZES = {"small": Size(128, 1024, 8, 1024, rounds=3)}
+CUDA = Size(2048, 32768, 64, 8192, rounds=20, device="cuda")
+
+
+def batches(size: Size) -> list[Tensor]:
+    """Activations with a planted dictionary: 2 k directions a token, and some noise."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(size.d_sae, size.d_in, generator=generator)
+    directions /= directions.norm(dim=1, keepdim=True)
+    found: list[Tensor] = []
+    for _ in range(_N_BATCHES):
+        active = torch.randint(size.d_sae, (size.batch_size, 2 * size.k), generator=generator)
+        strengths = torch.rand(size.batch_size, 2 * size.k, generator=generator)
+        x = F.embedding_bag(active, directions, per_sample_weights=strengths, mode="sum")
+        found.append((x + 0.1 * torch.randn(x.shape, generator=generator)).to(size.device))
+    return found
+
+
+def our_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+    """One of our steps on the next batch."""
+    state = initial_state(torch.zeros(size.d_in, device=size.device), size.d_sae, 0, arch)
+    settings = StepSettings(arch=arch, k=size.k, dead_tokens=10_000_000, aux_k=size.d_in // 2, precision=precision)
+    source = cycle(data)
+    return lambda: take_step(state, next(source), settings, 1e-4)
+
+
+def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+    """One step of `sae_lens.SAETrainer` on the next batch."""
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+    from sae_lens.saes.matryoshka_batchtopk_sae import (
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+    )
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    torch.manual_seed(0)
+    common: dict[str, Any] = {"d_in": size.d_in, "d_sae": size.d_sae, "k": size.k, "device": size.device}
+    match arch:
+        case "topk":
+            sae: Any = TopKTrainingSAE(TopKTrainingSAEConfig(**common))
+        case "batchtopk":
+            sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common))
+        case _:
+            widths = list(StepSettings(arch=arch, k=1, dead_tokens=1, aux_k=1).widths(size.d_sae, 0))
+            sae = MatryoshkaBatchTopKTrainingSAE(
+                MatryoshkaBatchTopKTrainingSAEConfig(matryoshka_widths=widths, **common)
+            )
+    source = cycle(data)
+    config = SAETrainerConfig(
+        total_training_samples=10**9,
+        train_batch_size_samples=size.batch_size,
+        lr=1e-4,
+        lr_end=1e-4,
+        device=size.device,
+        autocast=precision == torch.bfloat16,
+    )
+    trainer = SAETrainer(cfg=config, sae=sae, data_provider=source)
+
+    def step() -> None:
+        trainer.step(next(source))
+        trainer.n_training_steps += 1
+
+    return step
+
+
+def gemm(size: Size, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+    """The encoder's product alone."""
+    generator = torch.Generator().manual_seed(0)
+    enc = torch.randn(size.d_sae, size.d_in, generator=generator).to(size.device, precision)
+    bias = torch.zeros(size.d_sae, device=size.device, dtype=precision)
+    source = cycle([x.to(precision) for x in data])
+    return lambda: F.linear(next(source), enc, bias)
+
+
+def measure(options: Options) -> dict[str, float]:
+    """Measure all sizes."""
+    sizes = dict(QUICK_SIZES if options.quick else SIZES)
+    if torch.cuda.is_available():
+        sizes["cuda"] = CUDA
+    metrics: dict[str, float] = {}
+    for name, size in sizes.items():
+        metrics |= {f"{name}_{key}": value for key, value in _measure(size).items()}
+    return metrics
+
+
+def _measure(size: Size) -> dict[str, float]:
+    data = batches(size)
+    found: dict[str, float] = {}
+    speedups: list[float] = []
+    over_gemm: dict[str, list[float]] = {name: [] for name in PRECISIONS}
+    for precision_name, precision in PRECISIONS.items():
+        for arch in ARCHITECTURES:
+            times = alternate(
+                {
+                    "ours": our_step(size, arch, precision, data),
+                    "gemm": gemm(size, precision, data),
+                    "sae_lens": sae_lens_step(size, arch, precision, data),
+                },
+                size.rounds,
+                warmups=1,
+            )
+            speedups.append(median_ratio(times["sae_lens"], times["ours"]))
+            over_gemm[precision_name].append(median_ratio(times["ours"], times["gemm"]))
+            key, middle = f"{arch}_{precision_name}", medians(times)
+            found |= {
+                f"{key}_ms": 1000 * middle["ours"],
+                f"{key}_sae_lens_ms": 1000 * middle["sae_lens"],
+                f"{key}_speedup": speedups[-1],
+                f"{key}_over_gemm": over_gemm[precision_name][-1],
+            }
+    step = our_step(size, "batchtopk", torch.bfloat16, data)
+    step()
+    with PeakMemory() as peak:
+        for _ in range(3):
+            step()
+    return {
+        "tokens_per_s": 1000 * size.batch_size / found["batchtopk_bf16_ms"],
+        "sae_lens_speedup": min(speedups),
+        "step_over_gemm": max(over_gemm["bf16"]),
+        "step_over_gemm_fp32": max(over_gemm["fp32"]),
+        "peak_rss_mib": peak.mib,
+        **found,
+    }
+
+
+if __name__ == "__main__":
+    run_benchmark("train", measure)
