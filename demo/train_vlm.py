@@ -1,7 +1,7 @@
 """Trains the demo's PerceptionLM from scratch: `python -m demo.train_vlm --out FOLDER`.
 
-Three stages on drawn frames of scenes that the held-out evaluation never uses, each one frozen for the next, so that
-its outputs are computed once for all videos:
+Five stages on drawn frames of scenes that the held-out evaluation never uses. What a stage does not train is frozen, so
+that the outputs of the first two are computed once for all videos:
 
 1. *see*: vision tower and projector learn from single frames what is in every cell.
 2. *watch*: decoder layers 0-1 learn from the visual tokens of all frames what happens where, and at the text's
@@ -9,11 +9,14 @@ its outputs are computed once for all videos:
 3. *answer*: layers 2-5 learn to answer several questions a video. Each block of text attends to the video and itself
    only, with its own positions, so that every block is exactly the single-question prompt of the shipped model. The
    answer is thus read from visual tokens that have already worked together.
+4. *finish*: the same, with gradients through the visual tokens' own path in layers 2-4, which evens out how strongly
+   the things that are counted attract attention.
+5. *count*: the same, asking more often for the number of toys of a colour or shape, the counts that come last.
 
-The prefix is causal and does not depend on the text, so in the last stage it is run without gradients: they reach the
-weights through the text's own path and through the keys and values that it reads, at half the cost. At first most
-questions are asked without options and answered with a word, which is easier and shares the reading. Linear heads
-and attention targets guide every stage; they stay outside the model's folder, which is a plain PerceptionLM.
+The prefix is causal and does not depend on the text, so *answer* runs it without gradients: they reach the weights
+through the text's own path and through the keys and values that it reads, at half the cost. At first most questions
+are asked without options and answered with a word, which is easier and shares the reading. Linear heads and attention
+targets guide every stage; they stay outside the model's folder, which is a plain PerceptionLM.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from demo.training_network import EARLY_LAYERS, Network
 
 log = logging.getLogger("demo.train_vlm")
 LOG_EVERY, SAVE_EVERY = 20, 100  # steps
+TOY_COUNTS = ("toys of a colour", "toys of a shape")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,16 @@ class TrainVlmConfig:
     see_frames: int = 64
     watch_steps: int = 1500
     answer_steps: int = 3000
+    finish_steps: int = 1000
+    count_steps: int = 1000
     batch: int = 8
-    """Videos a step of *watch* and *answer*."""
+    """Videos a step of every stage but *see*."""
     watch_blocks: int = 6
     answer_blocks: int = 13
     see_lr: float = 2e-2
     watch_lr: float = 1e-2
     answer_lr: float = 1e-2
+    finish_lr: float = 4e-3
     """Peak rates of Muon; AdamW runs at half of them."""
     threads: int = 2
 
@@ -96,9 +103,19 @@ class Trainer(Network):
         self.done: dict[str, int] = {}
         self.history: list[dict[str, float | int | str]] = []
 
-    def draw_batch(self, rng: np.random.Generator, *, blocks: int, words: float) -> Batch:
+    def draw_batch(
+        self, rng: np.random.Generator, *, blocks: int, words: float, favoured: tuple[str, ...] = ()
+    ) -> Batch:
         """As `demo.training_batches.draw_batch`, of the configured size."""
-        return draw_batch(self.pool, self.processor.tokenizer, self.config.batch, rng, blocks=blocks, words=words)
+        return draw_batch(
+            self.pool,
+            self.processor.tokenizer,
+            self.config.batch,
+            rng,
+            blocks=blocks,
+            words=words,
+            favoured=favoured,
+        )
 
     def store_states(self, name: str, n: int, compute: Callable[[slice], list[Tensor]]) -> list[np.ndarray]:
         """Compute `n` arrays [videos, V, d] once for all videos, in half precision, and map them from files."""
@@ -160,7 +177,7 @@ class Trainer(Network):
             (torch.optim.AdamW(rest, lr=lr / 2, betas=(0.9, 0.98), weight_decay=0.01), lr / 2),
         ]
         first = self.load(name, [o for o, _ in optimisers])
-        seed = self.config.seed * 10 + {"see": 1, "watch": 2, "answer": 3}[name]
+        seed = self.config.seed * 10 + {"see": 1, "watch": 2, "answer": 3, "finish": 4, "count": 5}[name]
         started, sums, counts = time.monotonic(), dict[str, float](), dict[str, int]()
         for step, batch in enumerate(prefetch(draw, seed, first, steps), first):
             loss, parts = loss_of(batch)
@@ -224,7 +241,7 @@ class Trainer(Network):
         return self.done.get(stage, 0)
 
     def train(self) -> None:
-        """All three stages, then the model folder and its training log."""
+        """All stages, then the model folder and its training log."""
         config, layers = self.config, self.decoder.layers
         self.run_stage(
             "see",
@@ -254,6 +271,20 @@ class Trainer(Network):
             ),
             loss_of=self.answer,
         )
+        for name, steps, favoured in (
+            ("finish", config.finish_steps, ()),
+            ("count", config.count_steps, TOY_COUNTS),
+        ):
+            self.run_stage(
+                name,
+                steps=steps,
+                lr=config.finish_lr,
+                trained=[layers[EARLY_LAYERS:], self.decoder.norm, self.model.lm_head],
+                draw=lambda rng, _, favoured=favoured: self.draw_batch(
+                    rng, blocks=config.answer_blocks, words=0.1, favoured=favoured
+                ),
+                loss_of=lambda batch: self.answer(batch, through_prefix=True),
+            )
         self.model.eval()
         self.model.save_pretrained(config.out)
         self.processor.save_pretrained(config.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from demo.training_data import Pool, Texts, pack_texts
 from demo.world import SAMPLES
+
+FAVOURED_SHARE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,25 @@ def draw_frames(pool: Pool, n: int, rng: np.random.Generator) -> Frames:
     )
 
 
-def draw_batch(pool: Pool, tokenizer: Any, n: int, rng: np.random.Generator, *, blocks: int, words: float) -> Batch:
-    """`n` random videos with `blocks` questions each, of which the share `words` comes without options."""
+def draw_batch(
+    pool: Pool,
+    tokenizer: Any,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    blocks: int,
+    words: float,
+    favoured: Collection[str] = (),
+) -> Batch:
+    """`n` random videos with `blocks` questions each, of which the share `words` comes without options.
+
+    Where kinds of questions are favoured, which are kinds about tabletops, most of the videos show one.
+    """
     videos = np.sort(rng.integers(0, len(pool), n))
+    if favoured:
+        videos = np.where(rng.random(n) < FAVOURED_SHARE, rng.choice(pool.tabletop, n), videos)
     seen, happened = pool.labels(videos)
-    texts = pack_texts(pool, videos, tokenizer, rng, blocks=blocks, length=27 * blocks, words=words)
+    texts = pack_texts(pool, videos, tokenizer, rng, blocks=blocks, length=27 * blocks, words=words, favoured=favoured)
     arrays = {"videos": videos, "seen": seen, "happened": happened}
     arrays |= {field.name: getattr(texts, field.name) for field in fields(Texts)}
     return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -6,6 +6,7 @@ Frames are drawn directly (no MP4 in between); held-out accuracy is measured on 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,11 @@ class Pool:
         return len(self.frames)
 
     @cached_property
+    def tabletop(self) -> np.ndarray:
+        """Numbers of the videos that show a tabletop, not cups."""
+        return np.array([i for i in range(len(self)) if draw_scene(self.seed, i).kind == "tabletop"])
+
+    @cached_property
     def grid(self) -> int:
         """Rows (and columns) of visual tokens a frame."""
         return round((self._packed.shape[1] / SAMPLES) ** 0.5)
@@ -154,9 +160,20 @@ class Texts:
 
 
 def pack_texts(
-    pool: Pool, videos: np.ndarray, tokenizer: Any, rng: np.random.Generator, *, blocks: int, length: int, words: float
+    pool: Pool,
+    videos: np.ndarray,
+    tokenizer: Any,
+    rng: np.random.Generator,
+    *,
+    blocks: int,
+    length: int,
+    words: float,
+    favoured: Collection[str] = (),
 ) -> Texts:
-    """Ask `blocks` questions about each video, as many as fit into `length`; the share `words` without options."""
+    """Ask `blocks` questions about each video, as many as fit into `length`; the share `words` without options.
+
+    Questions of the `favoured` kinds are asked three times as often as the others.
+    """
     size = len(videos)
     n_visual = SAMPLES * pool.grid**2
     out = Texts(
@@ -171,7 +188,7 @@ def pack_texts(
         relevant=np.zeros((size, blocks, n_visual), bool),
     )
     for b, video in enumerate(videos.tolist()):
-        questions = pool.questions(video)
+        questions = [q for q in pool.questions(video) for _ in range(3 if q.item.kind in favoured else 1)]
         rounds = -(-blocks // len(questions))
         order = np.concatenate([rng.permutation(len(questions)) for _ in range(rounds)])[:blocks]
         at = 0

@@ -1,4 +1,4 @@
-"""The demo model in training: its auxiliary heads, and the losses of the three stages of `demo.train_vlm`.
+"""The demo model in training: its auxiliary heads, and the losses of the stages of `demo.train_vlm`.
 
 Nothing here updates a weight. Where a stage needs what the stages before it made of a video, `state` provides it.
 """
@@ -150,11 +150,11 @@ class Network:
             parts["letter"] = F.cross_entropy(logits.flatten(0, 1), torch.arange(len(LETTERS)).repeat(len(rows)))
         return parts
 
-    def read(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Final text states [B, T, d], with the prefix run without gradients, and the guiding losses."""
+    def read(self, batch: Batch, *, through_prefix: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Final text states [B, T, d] and the guiding losses; gradients reach the prefix's own work if asked for."""
         mask = attention_mask(batch.block, self.n_prefix)[:, :, self.n_prefix :]
         position = self.positions(batch)
-        prefixes = self.prefix_states(batch.videos)
+        prefixes = self.prefix_states(batch.videos, differentiable=through_prefix)
         text = self.model.get_input_embeddings()(batch.ids)
         cos, sin = (x[:, None] for x in self.decoder.rotary_emb(text, position))
         parts: dict[str, Tensor] = {}
@@ -216,9 +216,9 @@ class Network:
         assert self.size.kv_heads == self.size.heads
         return projected.unflatten(-1, (self.size.heads, -1)).transpose(1, 2)
 
-    def answer(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Loss of *answer*: cross-entropy of the answers, and the guiding losses."""
-        text, parts = self.read(batch)
+    def answer(self, batch: Batch, *, through_prefix: bool = False) -> tuple[Tensor, dict[str, float]]:
+        """Loss of *answer* and *finish*: cross-entropy of the answers, and the guiding losses."""
+        text, parts = self.read(batch, through_prefix=through_prefix)
         rows, blocks = (batch.last >= 0).nonzero(as_tuple=True)
         logits = self.model.lm_head(text[rows, batch.last[rows, blocks]])
         target = batch.answer[rows, blocks]
@@ -239,7 +239,6 @@ class Network:
         prefix = torch.arange(self.n_prefix)[None].expand(len(batch.ids), -1)
         return torch.cat([prefix, self.n_prefix + batch.place], 1)
 
-    @torch.no_grad()
     def run_prefix(self, words: list[Tensor], visual: Tensor, first: int, last: int) -> list[Tensor]:
         """The prefix's residuals before layers first..last, given the words' own ones and the visual tokens'."""
         hidden = torch.cat([words[first].expand(len(visual), -1, -1), visual], 1)
@@ -260,14 +259,14 @@ class Network:
             out.append(layer(out[-1], attention_mask=None, position_ids=position, position_embeddings=rotary))
         return out
 
-    @torch.no_grad()
-    def prefix_states(self, videos: Tensor) -> list[Tensor]:
+    def prefix_states(self, videos: Tensor, *, differentiable: bool) -> list[Tensor]:
         """The prefix's residuals before every layer, [B, n_prefix, d] each."""
         words = self.word_states()
         early = [
             torch.cat([words[i].expand(len(videos), -1, -1), self.state(i, videos)], 1) for i in range(EARLY_LAYERS)
         ]
-        late = self.run_prefix(words, self.state(EARLY_LAYERS, videos), EARLY_LAYERS, self.size.layers - 1)
+        with torch.set_grad_enabled(differentiable):
+            late = self.run_prefix(words, self.state(EARLY_LAYERS, videos), EARLY_LAYERS, self.size.layers - 1)
         return [*early, *late]
 
     def state(self, i: int, videos: Tensor) -> Tensor:

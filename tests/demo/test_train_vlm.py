@@ -107,6 +107,7 @@ def test_every_stage_changes_its_own_part_only(trainer: Trainer) -> None:
         ("vision", lambda: trainer.see(frames)),
         ("early", lambda: trainer.watch(batch)),
         ("late", lambda: trainer.answer(batch)),
+        ("late", lambda: trainer.answer(batch, through_prefix=True)),
     ):
         trainer.model.requires_grad_(False)
         for part in parts[trained]:
@@ -172,3 +173,21 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, monkeypatc
     assert resumed.done == {"see": 4}
     for a, b in zip(whole.tower.parameters(), resumed.tower.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_prefix_s_own_work_counts_in_the_last_stage_only(trainer: Trainer) -> None:
+    batch = batch_of(trainer, 3)
+    with torch.no_grad():
+        trainer.model.lm_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    trainer.model.requires_grad_(False)
+    # The first layer's feed-forward part at visual tokens reaches the text through later keys and values alone.
+    trainer.decoder.layers[2].requires_grad_(True)
+    found = []
+    for through_prefix in (False, True):
+        trainer.model.zero_grad(set_to_none=True)
+        loss, _ = trainer.answer(batch, through_prefix=through_prefix)
+        loss.backward()
+        found.append((loss.item(), trainer.decoder.layers[2].mlp.down_proj.weight.grad.clone()))
+    (loss, without), (same, through) = found
+    assert loss == pytest.approx(same, rel=1e-5)
+    assert (through - without).norm() > 0.01 * without.norm()
