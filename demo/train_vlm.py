@@ -11,7 +11,8 @@ that the outputs of the first two are computed once for all videos:
    answer is thus read from visual tokens that have already worked together.
 4. *finish*: the same, with gradients through the visual tokens' own path in layers 2-4, which evens out how strongly
    the things that are counted attract attention.
-5. *count*: the same, asking more often for the number of toys of a colour or shape, the counts that come last.
+5. *count*, then *settle*: the same, asking more often for the number of toys of a colour or shape, the counts that
+   come last; each begins with a high rate again.
 
 The prefix is causal and does not depend on the text, so *answer* runs it without gradients: they reach the weights
 through the text's own path and through the keys and values that it reads, at half the cost. At first most questions
@@ -61,6 +62,7 @@ class TrainVlmConfig:
     answer_steps: int = 3000
     finish_steps: int = 1000
     count_steps: int = 1000
+    settle_steps: int = 700
     batch: int = 8
     """Videos a step of every stage but *see*."""
     watch_blocks: int = 6
@@ -177,7 +179,7 @@ class Trainer(Network):
             (torch.optim.AdamW(rest, lr=lr / 2, betas=(0.9, 0.98), weight_decay=0.01), lr / 2),
         ]
         first = self.load(name, [o for o, _ in optimisers])
-        seed = self.config.seed * 10 + {"see": 1, "watch": 2, "answer": 3, "finish": 4, "count": 5}[name]
+        seed = self.config.seed * 10 + {"see": 1, "watch": 2, "answer": 3, "finish": 4, "count": 5, "settle": 6}[name]
         started, sums, counts = time.monotonic(), dict[str, float](), dict[str, int]()
         for step, batch in enumerate(prefetch(draw, seed, first, steps), first):
             loss, parts = loss_of(batch)
@@ -274,6 +276,7 @@ class Trainer(Network):
         for name, steps, favoured in (
             ("finish", config.finish_steps, ()),
             ("count", config.count_steps, TOY_COUNTS),
+            ("settle", config.settle_steps, TOY_COUNTS),
         ):
             self.run_stage(
                 name,
