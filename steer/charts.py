@@ -142,7 +142,7 @@ def _thousands(value: Number) -> str:
 
 def accuracy_bar(row: Mapping[str, Any]) -> Markup:
     """The accuracy on one kind of question as a bar with its interval, and the three baselines as marks."""
-    width, height = 150, 26
+    width, height = 120, 26
     drawing = Drawing(width, height, f"Accuracy {number(row['accuracy'], 2)}")
     x = Scale(low=0, high=1, start_px=4, stop_px=width - 6)
     drawing.rect(x(0), 7, x(1) - x(0), 12, GRID)
