@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 CONFIG_NAME = "config.json"
+TEMPORARY_SUFFIX = ".tmp"
 VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy")
 
 
@@ -124,7 +125,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as file:
             file.write(payload)
@@ -135,6 +136,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def write_table(path: Path, frame: pandas.DataFrame, schema: pyarrow.Schema) -> None:

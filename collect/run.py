@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_config
+from collect.artefact import check_resume, remove_orphans, write_config
 from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.decode import decode_clip
@@ -176,6 +176,7 @@ def _only_job(folder: Path, process: Process) -> Generator[None]:
             raise UserError(
                 f"Another process is writing {folder}: wait until it ends, or choose another --out."
             ) from None
+        remove_orphans(folder)
         yield
     finally:
         if is_new and {entry.name for entry in folder.iterdir()} == {path.name}:

@@ -1,5 +1,6 @@
 """What several rooms' tests share: the tiny random model, a small generated world, and Hypothesis without a clock."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -7,6 +8,10 @@ import pytest
 
 from demo.architecture import save_untrained
 from demo.generate import WorldConfig, generate
+
+# Triton reads this when it is first imported, which any test may bring about.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("no deadline", deadline=None)

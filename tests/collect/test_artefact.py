@@ -12,7 +12,16 @@ import pyarrow as pa
 import pytest
 
 from collect import artefact
-from collect.artefact import check_resume, file_hash, read_config, read_table, write_atomic, write_config, write_table
+from collect.artefact import (
+    check_resume,
+    file_hash,
+    read_config,
+    read_table,
+    remove_orphans,
+    write_atomic,
+    write_config,
+    write_table,
+)
 from collect.errors import UserError
 
 
@@ -193,3 +202,16 @@ def test_config_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"cannot stand in config\.json"):
         write_config(tmp_path, "collect", {"dtype": object()}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / "kept.json", "{}")
+    with monkeypatch.context() as patch:
+        # A kill leaves what is there before the rename: nothing is tidied up.
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomic(tmp_path / "begun.json", "{}")
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_orphans(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
