@@ -57,6 +57,8 @@ class LoopOptions:
     """Whether to keep whole pools of activations (two of half a million tokens) in the GPU's memory."""
     shard_latents: bool = False
     """Under torchrun, give each process a share of the latents rather than of the tokens."""
+    deterministic: bool = False
+    """Whether the steps may use none but torch's deterministic algorithms; slower on a GPU, no change on a CPU."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -72,7 +74,8 @@ class LoopOptions:
 
 WITHOUT_EFFECT = ("checkpoint_every", "log_every", "verify", "resident")
 """Loop options that change how a training runs and not what comes out; a resumed run may change them."""
-_INTEGERS, _SWITCHES = ("dead_tokens", "checkpoint_every", "log_every"), ("verify", "resident", "shard_latents")
+_INTEGERS = ("dead_tokens", "checkpoint_every", "log_every")
+_SWITCHES = ("verify", "resident", "shard_latents", "deterministic")
 
 
 def parse_loop_options(pairs: tuple[str, ...]) -> tuple[LoopOptions, tuple[str, ...]]:

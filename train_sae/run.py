@@ -27,6 +27,7 @@ from collect.split import held_out_ids
 from collect.store import ActivationStore
 from train_sae.comparison import write_comparison
 from train_sae.config import LoopOptions, Member, TrainConfig
+from train_sae.determinism import deterministic
 from train_sae.group import Group
 from train_sae.loader import TokenLoader
 from train_sae.metrics import evaluate
@@ -99,7 +100,8 @@ def train(config: TrainConfig) -> Path:
         if measured is None and step == 0:
             measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS)), config.sae_options)
         trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
-    _fit(loader, trainees, config.loop, device, group)
+    with deterministic(config.loop.deterministic):
+        _fit(loader, trainees, config.loop, device, group)
 
     exported = [trainee.export(store) for trainee in trainees]
     if group.is_first:
