@@ -1,8 +1,12 @@
 """Speed of a training step against `sae_lens.SAETrainer`, and against the one matrix product that it cannot avoid.
 
-Same architecture, data, batch size, weights' precision and threads, no logging, no dead latents, alternating order.
-"Equal precision" is float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep
-float32 weights. The matrix product is the encoder's own, `x @ W_enc + b_enc`, in the same precision, already cast.
+Same architecture, data, batch size, weights' precision and threads, no logging, no dead latents. "Equal precision" is
+float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep float32 weights. The
+matrix product is the encoder's own without its bias, `x @ W_enc`, in the same precision, of operands that are already
+cast and into memory that is already there.
+
+A round times ours, the product, SAELens, the product, ours: a load that rises or falls in it meets all sides alike.
+A round's time of ours and of the product is the mean of its two; ratios are medians over rounds of ratios in a round.
 
 Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
 
@@ -11,19 +15,21 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
     S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
     S_step_over_gemm_fp32   the same in float32
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
-    S_ARCH_PRECISION_ms, …_sae_lens_ms, …_speedup, …_over_gemm      each combination
+    S_ARCH_PRECISION_ms, …_sae_lens_ms, …_gemm_ms, …_speedup, …_over_gemm      each combination; medians
+    S_ARCH_PRECISION_min_ms, …_sae_lens_min_ms, …_gemm_min_ms, …_min_over_gemm      the same of the fastest calls
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
+from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Options, PeakMemory, alternate, median_ratio, medians, run_benchmark
+from benchmarks.harness import Options, PeakMemory, median_ratio, run_benchmark, seconds
 from train_sae.config import Architecture
 from train_sae.settings import StepSettings
 from train_sae.state import initial_state
@@ -48,8 +54,8 @@ class Size:
 
 SIZES = {
     "small": Size(512, 4096, 16, 2048, rounds=9),
-    "medium": Size(768, 12288, 32, 4096, rounds=4),
-    "large": Size(2048, 16384, 64, 2048, rounds=3),
+    "medium": Size(768, 12288, 32, 4096, rounds=3),
+    "large": Size(2048, 16384, 64, 2048, rounds=2),
 }
 QUICK_SIZES = {"small": Size(128, 1024, 8, 1024, rounds=3)}
 CUDA = Size(2048, 32768, 64, 8192, rounds=20, device="cuda")
@@ -77,29 +83,35 @@ def our_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[
     return lambda: take_step(state, next(source), settings, 1e-4)
 
 
-def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
-    """One step of `sae_lens.SAETrainer` on the next batch."""
-    from sae_lens.config import SAETrainerConfig
+def sae_lens_sae(arch: Architecture, *, d_in: int, d_sae: int, k: int, device: str = "cpu", norm: str = "none") -> Any:
+    """A `TrainingSAE` of SAELens with its defaults, and with our default Matryoshka widths."""
     from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.saes.matryoshka_batchtopk_sae import (
         MatryoshkaBatchTopKTrainingSAE,
         MatryoshkaBatchTopKTrainingSAEConfig,
     )
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "k": k, "device": device, "normalize_activations": norm}
+    match arch:
+        case "topk":
+            return TopKTrainingSAE(TopKTrainingSAEConfig(**common))
+        case "batchtopk":
+            return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common))
+        case _:
+            widths = list(StepSettings(arch=arch, k=1, dead_tokens=1, aux_k=1).widths(d_sae, 0))
+            return MatryoshkaBatchTopKTrainingSAE(
+                MatryoshkaBatchTopKTrainingSAEConfig(matryoshka_widths=widths, **common)
+            )
+
+
+def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+    """One step of `sae_lens.SAETrainer` on the next batch."""
+    from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     torch.manual_seed(0)
-    common: dict[str, Any] = {"d_in": size.d_in, "d_sae": size.d_sae, "k": size.k, "device": size.device}
-    match arch:
-        case "topk":
-            sae: Any = TopKTrainingSAE(TopKTrainingSAEConfig(**common))
-        case "batchtopk":
-            sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common))
-        case _:
-            widths = list(StepSettings(arch=arch, k=1, dead_tokens=1, aux_k=1).widths(size.d_sae, 0))
-            sae = MatryoshkaBatchTopKTrainingSAE(
-                MatryoshkaBatchTopKTrainingSAEConfig(matryoshka_widths=widths, **common)
-            )
+    sae = sae_lens_sae(arch, d_in=size.d_in, d_sae=size.d_sae, k=size.k, device=size.device)
     source = cycle(data)
     config = SAETrainerConfig(
         total_training_samples=10**9,
@@ -122,9 +134,38 @@ def gemm(size: Size, precision: torch.dtype, data: list[Tensor]) -> Callable[[],
     """The encoder's product alone."""
     generator = torch.Generator().manual_seed(0)
     enc = torch.randn(size.d_sae, size.d_in, generator=generator).to(size.device, precision)
-    bias = torch.zeros(size.d_sae, device=size.device, dtype=precision)
+    pre = torch.empty(size.batch_size, size.d_sae, device=size.device, dtype=precision)
     source = cycle([x.to(precision) for x in data])
-    return lambda: F.linear(next(source), enc, bias)
+    return lambda: torch.mm(next(source), enc.T, out=pre)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one side."""
+
+    rounds: list[float]
+    """Mean of its calls in each round."""
+    fastest: float
+    """The fastest call."""
+
+
+def interleave(
+    ours: Callable[[], object], product: Callable[[], object], sae_lens: Callable[[], object], rounds: int
+) -> dict[str, Times]:
+    """Time the three sides in rounds as above, after one call of each that is not timed."""
+    order = {"ours": ours, "gemm": product, "sae_lens": sae_lens}
+    for work in order.values():
+        work()
+    found: dict[str, list[list[float]]] = {name: [] for name in order}
+    for _ in range(rounds):
+        for times in found.values():
+            times.append([])
+        for name in ("ours", "gemm", "sae_lens", "gemm", "ours"):
+            found[name][-1].append(seconds(order[name]))
+    return {
+        name: Times([sum(calls) / len(calls) for calls in times], min(min(calls) for calls in times))
+        for name, times in found.items()
+    }
 
 
 def measure(options: Options) -> dict[str, float]:
@@ -145,24 +186,21 @@ def _measure(size: Size) -> dict[str, float]:
     over_gemm: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     for precision_name, precision in PRECISIONS.items():
         for arch in ARCHITECTURES:
-            times = alternate(
-                {
-                    "ours": our_step(size, arch, precision, data),
-                    "gemm": gemm(size, precision, data),
-                    "sae_lens": sae_lens_step(size, arch, precision, data),
-                },
+            times = interleave(
+                our_step(size, arch, precision, data),
+                gemm(size, precision, data),
+                sae_lens_step(size, arch, precision, data),
                 size.rounds,
-                warmups=1,
             )
-            speedups.append(median_ratio(times["sae_lens"], times["ours"]))
-            over_gemm[precision_name].append(median_ratio(times["ours"], times["gemm"]))
-            key, middle = f"{arch}_{precision_name}", medians(times)
-            found |= {
-                f"{key}_ms": 1000 * middle["ours"],
-                f"{key}_sae_lens_ms": 1000 * middle["sae_lens"],
-                f"{key}_speedup": speedups[-1],
-                f"{key}_over_gemm": over_gemm[precision_name][-1],
-            }
+            speedups.append(median_ratio(times["sae_lens"].rounds, times["ours"].rounds))
+            over_gemm[precision_name].append(median_ratio(times["ours"].rounds, times["gemm"].rounds))
+            key = f"{arch}_{precision_name}"
+            for side, name in (("ours", key), ("sae_lens", f"{key}_sae_lens"), ("gemm", f"{key}_gemm")):
+                found[f"{name}_ms"] = 1000 * median(times[side].rounds)
+                found[f"{name}_min_ms"] = 1000 * times[side].fastest
+            found[f"{key}_speedup"] = speedups[-1]
+            found[f"{key}_over_gemm"] = over_gemm[precision_name][-1]
+            found[f"{key}_min_over_gemm"] = times["ours"].fastest / times["gemm"].fastest
     step = our_step(size, "batchtopk", torch.bfloat16, data)
     step()
     with PeakMemory() as peak:

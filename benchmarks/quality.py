@@ -1,0 +1,215 @@
+"""Quality of what the trainer makes against `sae_lens.SAETrainer`, on data whose true dictionary is known.
+
+The data is sampled from a `sae_lens.synthetic.SyntheticModel` with correlated features of unequal frequency. Both sides
+train on the same batches in the same order, with as many latents as there are features, k = the mean number of true
+features a token, float32, the same peak learning rate, warm-up and decay, the same normalisation, and a latent counts
+as dead after the same number of tokens. Everything else is each trainer's default. Both are then written as SAELens
+folders, and the same code reads and judges both, on tokens that neither has seen.
+
+Metrics, for each architecture A of topk, batchtopk, matryoshka; means over seeds of data and weights, SIDE being ours
+or sae_lens:
+
+    A_fvu_SIDE          fraction of variance unexplained on held-out tokens (docs/metrics.md)
+    A_dead_SIDE         latents active at no held-out token
+    A_recovery_SIDE     sae_lens's mean correlation coefficient: mean |cosine| of decoder directions and true features
+                        under the best one-to-one assignment
+    A_f1_SIDE           sae_lens's mean F1 of a latent as a detector of the true feature that it is most like
+    A_l0_SIDE           active latents a token
+    A_fvu_excess        FVU of ours / FVU of sae_lens − 1: the largest over the seeds
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.harness import Options, run_benchmark
+from benchmarks.train import sae_lens_sae
+from train_sae.config import Architecture
+from train_sae.export import save_sae, to_sae
+from train_sae.metrics import evaluate
+from train_sae.normalize import measure as measure_normalisation
+from train_sae.sae import load_sae
+from train_sae.schedule import DECAY_SHARE, WARM_UP_SHARE, learning_rate
+from train_sae.settings import StepSettings
+from train_sae.state import initial_state
+from train_sae.step import take_step
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "topk": "topk",
+    "batchtopk": "batchtopk",
+    "matryoshka": "matryoshka_batchtopk",
+}
+SIDES = ("ours", "sae_lens")
+_NORM_BATCHES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained, on how much of what."""
+
+    d_in: int = 64
+    n_features: int = 256
+    batch_size: int = 1024
+    n_steps: int = 1000
+    dead_steps: int = 100
+    """A latent is dead after so many steps without firing, on both sides."""
+    n_held_out: int = 2**15
+    seeds: tuple[int, ...] = (0, 1)
+
+    @property
+    def lr(self) -> float:
+        """Our default peak learning rate."""
+        return 2e-4 / (self.n_features / 2**14) ** 0.5
+
+
+TASK = Task()
+QUICK_TASK = Task(d_in=32, n_features=64, n_steps=150, dead_steps=30, batch_size=512, n_held_out=4096, seeds=(0,))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Sampled tokens and where they come from."""
+
+    model: Any
+    """The `SyntheticModel`."""
+    train: Tensor
+    held_out: Tensor
+    k: int
+    """Mean number of true features a token, rounded."""
+
+
+def sample(task: Task, seed: int) -> Data:
+    """Make a synthetic model and sample from it."""
+    from sae_lens.synthetic import LowRankCorrelationConfig, SyntheticModel, SyntheticModelConfig
+    from sae_lens.synthetic import ZipfianFiringProbabilityConfig as Zipfian
+
+    config = SyntheticModelConfig(
+        num_features=task.n_features,
+        hidden_dim=task.d_in,
+        firing_probability=Zipfian(exponent=1.0, max_prob=0.3, min_prob=0.01),
+        correlation=LowRankCorrelationConfig(rank=8, correlation_scale=0.1, seed=seed),
+        std_firing_magnitudes=0.3,
+        seed=seed,
+    )
+    model = SyntheticModel(config)
+    torch.manual_seed(seed)
+    train = torch.cat([model.sample(task.batch_size) for _ in range(task.n_steps)])
+    held_out, features = model.sample_with_features(task.n_held_out)
+    return Data(model, train, held_out, max(1, round(float((features > 0).sum(1).double().mean()))))
+
+
+def train_ours(task: Task, data: Data, arch: Architecture, seed: int, folder: Path) -> None:
+    """Train by our step and write the folder."""
+    batches = data.train.split(task.batch_size)
+    normalisation = measure_normalisation(batches[:_NORM_BATCHES])
+    state = initial_state(normalisation.center.float(), task.n_features, seed, arch)
+    settings = StepSettings(
+        arch=arch,
+        k=data.k,
+        dead_tokens=task.dead_steps * task.batch_size,
+        aux_k=task.d_in // 2,
+        threshold_rate=max(0.01, 20 / task.n_steps),
+        seed=seed,
+    )
+    for step, batch in enumerate(tqdm(batches, desc=f"ours {arch}", unit="step", leave=False)):
+        take_step(state, normalisation.apply(batch), settings, learning_rate(step, task.n_steps, task.lr))
+    sae = to_sae(
+        state.exported,
+        arch=arch,
+        k=data.k,
+        normalisation=normalisation,
+        threshold=float(state.threshold),
+        metadata={},
+    )
+    save_sae(folder, sae, torch.zeros(task.n_features))
+
+
+def train_sae_lens(task: Task, data: Data, arch: Architecture, seed: int, folder: Path) -> None:
+    """Train by `sae_lens.SAETrainer` and write the folder."""
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    torch.manual_seed(seed)
+    sae = sae_lens_sae(arch, d_in=task.d_in, d_sae=task.n_features, k=data.k, norm="expected_average_only_in")
+    config = SAETrainerConfig(
+        total_training_samples=task.n_steps * task.batch_size,
+        train_batch_size_samples=task.batch_size,
+        lr=task.lr,
+        lr_end=task.lr,
+        lr_warm_up_steps=max(1, round(WARM_UP_SHARE * task.n_steps)),
+        lr_decay_steps=max(1, round(DECAY_SHARE * task.n_steps)),
+        dead_feature_window=task.dead_steps,
+        n_batches_for_norm_estimate=min(_NORM_BATCHES, task.n_steps),
+    )
+    batches = data.train.split(task.batch_size)
+
+    def provider() -> Iterator[Tensor]:
+        yield from batches[:_NORM_BATCHES]  # what it measures the norm on is not trained on
+        yield from batches
+
+    SAETrainer(cfg=config, sae=sae, data_provider=provider()).fit()
+    # Decoder directions of norm one, so that the factor which SAELens's TopK would apply at run time is one.
+    sae.fold_W_dec_norm()
+    sae.cfg.rescale_acts_by_decoder_norm = False
+    sae.save_inference_model(folder)
+
+
+def judge(task: Task, data: Data, folder: Path) -> dict[str, float]:
+    """Judge an SAE by its folder."""
+    from sae_lens import SAE
+    from sae_lens.synthetic import eval_sae_on_synthetic_data
+
+    ((quality, _),) = evaluate([load_sae(folder)], data.held_out.split(4096))
+    torch.manual_seed(0)
+    found = eval_sae_on_synthetic_data(
+        SAE.load_from_disk(folder),
+        data.model.feature_dict,
+        data.model.activation_generator,
+        num_samples=task.n_held_out,
+        batch_size=4096,
+    )
+    return {
+        "fvu": quality.fvu,
+        "dead": quality.n_dead,
+        "recovery": found.mcc,
+        "f1": found.classification.f1_score,
+        "l0": quality.l0,
+    }
+
+
+def measure(options: Options) -> dict[str, float]:
+    """Train and judge everything."""
+    return compare(QUICK_TASK if options.quick else TASK)
+
+
+def compare(task: Task) -> dict[str, float]:
+    """Train both sides on a task and judge them."""
+    trainers = {"ours": train_ours, "sae_lens": train_sae_lens}
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in task.seeds:
+            data = sample(task, seed)
+            for name, arch in ARCHITECTURES.items():
+                for side in SIDES:
+                    path = Path(folder) / f"{name}-{side}-{seed}"
+                    trainers[side](task, data, arch, seed, path)
+                    found.setdefault((name, side), []).append(judge(task, data, path))
+    metrics: dict[str, float] = {}
+    for name in ARCHITECTURES:
+        for key in ("fvu", "dead", "recovery", "f1", "l0"):
+            for side in SIDES:
+                values = [judged[key] for judged in found[name, side]]
+                metrics[f"{name}_{key}_{side}"] = sum(values) / len(values)
+        pairs = zip(found[name, "ours"], found[name, "sae_lens"], strict=True)
+        metrics[f"{name}_fvu_excess"] = max(ours["fvu"] / theirs["fvu"] - 1 for ours, theirs in pairs)
+    return metrics
+
+
+if __name__ == "__main__":
+    run_benchmark("quality", measure)
