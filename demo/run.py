@@ -71,8 +71,8 @@ def demo(config: DemoConfig) -> Path:
     act = SteerConfig(
         run=run,
         sae=name,
-        top=3,
-        associated=2,
+        top=2,
+        associated=4,
         set_size=6,
         controls=8,
         items=90,

@@ -16,6 +16,7 @@ from steer.controls import FAMILIES
 from steer.drawing import INK, Drawing, Number, Scale, shorten, tick_text
 from steer.findings import ALL_COUNTING
 from steer.interventions import magnitude
+from steer.target_names import is_set
 from steer.target_rows import TargetRow
 from steer.wording import is_known, number
 
@@ -173,7 +174,7 @@ def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFr
     """
     width, left, right, top = 560, 118, 16, 6
     own = controls[controls["magnitude"] == magnitude(Operation.parse(operation))]
-    groups = [[row for row in rows if (row.target == "set") == together] for together in (False, True)]
+    groups = [[row for row in rows if is_set(row.target) == together] for together in (False, True)]
     groups = [group for group in groups if group]
     axis_px = 34
     height = top + sum(ROW_PX * len(group) + axis_px for group in groups)

@@ -115,9 +115,11 @@ class SteerConfig:
     top: int = 8
     """Latents to take from the screen, by the size of their standardised attribution on the train videos."""
     associated: int = 4
-    """Latents to take from the features stage, by their AUROC on the train videos."""
+    """Labels to take from the features stage, by AUROC on the train videos: the best latent of each alone, and its
+    latents together."""
     set_size: int = 6
-    """Latents of the set that is ablated together (those whose ablation the screen says costs most); 0 for none."""
+    """Most latents of a set that is edited together: those of a label, or those whose ablation should cost most by the
+    screen; 0 for no sets."""
     operations: tuple[str, ...] = ("ablate", "scale:2")
     """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms)."""
     controls: int = 20

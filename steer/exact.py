@@ -49,7 +49,7 @@ class Target:
     """Latents that are edited together."""
 
     name: str
-    """Number of the latent, or `set`."""
+    """As in `steer.target_names`."""
     latents: tuple[int, ...]
     selected_by: str
     """`given`, `screen`, `associated` or `set`."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from steer.inference import bootstrap_interval, video_means
+from steer.target_names import is_set
 from steer.target_rows import SIGNIFICANT_Q, beating, confirmed
 from steer.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
 
@@ -227,14 +228,18 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
         f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
         f"largest: {effect_sentence(shown.to_dict('records')[0])}"
     )
-    singles = shown[shown["target"] != "set"]
-    if len(singles) and shown["target"].iloc[0] == "set":
+    alone = ~shown["target"].map(is_set).astype(bool)
+    singles = shown[alone]
+    if len(singles) and not alone.iloc[0]:
         text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0])}"
-    single, together = singles["target"].nunique(), len(singles) < len(shown)
-    n_single = summary.loc[summary["target"] != "set", "target"].nunique()
+    single, together = singles["target"].nunique(), shown.loc[~alone, "target"].nunique()
+    names = summary["target"].drop_duplicates()
+    n_sets = int(names.map(is_set).sum())
+    n_single = len(names) - n_sets
     who = [f"{single} of {counted(n_single, 'edited latent')}"] if single else []
-    who += ["the edited set"] if together else []
-    verb = "move" if single > 1 or len(who) > 1 else "moves"
+    if together:
+        who.append("the edited set" if n_sets == 1 else f"{together} of {counted(n_sets, 'edited set')}")
+    verb = "move" if single + together > 1 else "moves"
     what = f"{' and '.join(who)} {verb} the counting answers more than matched controls do"
     return Verdict(
         question=question,

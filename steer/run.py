@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from tqdm import tqdm
@@ -24,10 +25,11 @@ from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touc
 from steer.inputs import Cases, load_inputs
 from steer.questions import Item
 from steer.reference import reference
-from steer.selection import by_association, targets
+from steer.selection import by_label, targets
 from steer.summary import summarise
 from steer.survey import survey
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
+from steer.target_names import is_set
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def steer(config: SteerConfig) -> Path:
             d_sae=inputs.sae.d_sae,
             given=config.latents,
             top=config.top,
-            associated=by_association(inputs.features_folder, config.associated),
+            associated=by_label(inputs.features_folder, config.associated),
             set_size=config.set_size,
         )
 
@@ -91,7 +93,7 @@ def run_targets(
     n_videos = len({item.video_id for item in counting})
     videos = [video_id for video_id in cases.videos if cases.items(video_id)[0].held_out]
     operations = config.parsed_operations
-    left = [target for target in chosen if not (parts / f"{target.name}-effects.parquet").exists()]
+    left = [target for target in chosen if not _part(parts, target, "effects").exists()]
     if len(left) < len(chosen):
         logger.info("%d of %d targets are already run", len(chosen) - len(left), len(chosen))
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
@@ -111,11 +113,9 @@ def run_targets(
                     f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {target.name}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
-            write_table(
-                parts / f"{target.name}-controls.parquet", pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS
-            )
+            write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
             # Last, because it is what marks the target as done.
-            write_table(parts / f"{target.name}-effects.parquet", pd.DataFrame(rows, columns=EFFECTS.names), EFFECTS)
+            write_table(_part(parts, target, "effects"), pd.DataFrame(rows, columns=EFFECTS.names), EFFECTS)
 
 
 def finish(
@@ -124,7 +124,7 @@ def finish(
     """Join the parts, summarise them, and mark the stage as finished."""
     parts = folder / "parts"
     joined = {
-        name: _concatenate([read_table(parts / f"{target.name}-{name}.parquet") for target in chosen], schema.names)
+        name: _concatenate([read_table(_part(parts, target, name)) for target in chosen], schema.names)
         for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
     }
     summary = summarise(
@@ -141,11 +141,16 @@ def finish(
         "n_targets": len(chosen),
         "n_beating_controls": int(beats.sum()),
         "n_significant": int((summary["q_value"] < 0.05).sum()),
-        "set": next((list(target.latents) for target in chosen if target.name == "set"), []),
+        "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
     }
     write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
     shutil.rmtree(parts, ignore_errors=True)
     logger.info("%s", describe(summary))
+
+
+def _part(parts: Path, target: Target, table: str) -> Path:
+    """File of one target's rows; a label may hold any character."""
+    return parts / f"{quote(target.name, safe=' ')}-{table}.parquet"
 
 
 def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which latents are run exactly: the given ones, the screen's top, and the best associated ones of the features stage.
+"""What is run exactly: the given latents, the screen's top, the best of the best labels, and sets of latents.
 
 Selection uses train videos only, so that the held-out videos can confirm.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +15,13 @@ import pandas as pd
 from collect.artefact import read_table
 from collect.errors import UserError
 from steer.exact import Target
+from steer.target_names import SET, set_name
 
 logger = logging.getLogger(__name__)
 
 ASSOCIATIONS_NAME = "associations.parquet"
+FOLLOWS_AUROC = 0.75
+"""AUROC on train videos from which a latent counts among those of a label."""
 
 
 def by_screen(screen: pd.DataFrame, n: int) -> list[int]:
@@ -39,12 +43,24 @@ def _leading(screen: pd.DataFrame, key: pd.Series, n: int) -> list[int]:
     return [int(latent) for latent in ranked["latent"].head(n)]
 
 
-def by_association(folder: Path, n: int) -> list[int]:
-    """Return the `n` latents with the highest AUROC on the train videos, each label giving its best latent first.
+@dataclass(frozen=True, kw_only=True)
+class LabelLatents:
+    """A label of the features stage with its latents, the best one first."""
+
+    label: str
+    latents: tuple[int, ...]
+
+
+def by_label(folder: Path, n: int) -> list[LabelLatents]:
+    """Return the `n` labels that a latent follows best on the train videos, each with the latents that follow it.
+
+    The kinds of label (objects, actions, sounds) take turns, because one kind that is easy to follow must not take all
+    places. A label whose best latent is that of a label before it, as of a sound and the action that makes it, is
+    passed over.
 
     Args:
         folder: of the features stage for this SAE; without its associations the result is empty.
-        n: number of latents.
+        n: number of labels.
     """
     path = folder / ASSOCIATIONS_NAME
     if n == 0 or not path.is_file():
@@ -54,10 +70,17 @@ def by_association(folder: Path, n: int) -> list[int]:
     table = read_table(path)
     table = table[table["split"] == "train"].dropna(subset="auroc")
     table = table.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
-    # The first of every label, then the second of every label …: one easy label must not take all places.
-    turn = table.groupby(["kind", "label"]).cumcount()
-    table = table.assign(turn=turn).sort_values("turn", kind="stable")
-    return [int(latent) for latent in table["latent"].drop_duplicates().head(n)]
+    table = table.drop_duplicates(["kind", "label", "latent"])
+    best = table.drop_duplicates(["kind", "label"]).drop_duplicates("latent")
+    turn = best.groupby("kind").cumcount()
+    chosen = best.assign(turn=turn).sort_values("turn", kind="stable").head(n)
+    out: list[LabelLatents] = []
+    for kind, label in zip(chosen["kind"], chosen["label"], strict=True):
+        own = table[(table["kind"] == kind) & (table["label"] == label)]
+        following = own["auroc"] >= FOLLOWS_AUROC
+        following.iloc[0] = True
+        out.append(LabelLatents(label=str(label), latents=tuple(int(latent) for latent in own["latent"][following])))
+    return out
 
 
 def targets(
@@ -66,10 +89,10 @@ def targets(
     d_sae: int,
     given: Sequence[int],
     top: int,
-    associated: Sequence[int],
+    associated: Sequence[LabelLatents],
     set_size: int,
 ) -> list[Target]:
-    """List the targets of the exact runs: single latents in the order of selection, and the set last.
+    """List the targets of the exact runs: single latents in the order of selection, the labels' sets, the screen's set.
 
     A latent selected twice counts for the first of: given, screen, associated. One that never fires on the evaluated
     videos is left out unless given.
@@ -85,11 +108,15 @@ def targets(
     chosen: dict[int, str] = dict.fromkeys(given, "given")
     for latent in by_screen(alive, top):
         chosen.setdefault(latent, "screen")
-    for latent in associated:
-        if latent in active:
-            chosen.setdefault(latent, "associated")
+    for one in associated:
+        if one.latents[0] in active:
+            chosen.setdefault(one.latents[0], "associated")
     found = [Target(name=str(latent), latents=(latent,), selected_by=reason) for latent, reason in chosen.items()]
+    for one in associated:
+        together = [latent for latent in one.latents if latent in active][:set_size]
+        if len(together) > 1:
+            found.append(Target(name=set_name(one.label), latents=tuple(together), selected_by="associated"))
     together = by_predicted_cost(alive, set_size)
     if len(together) > 1:
-        found.append(Target(name="set", latents=tuple(together), selected_by="set"))
+        found.append(Target(name=SET, latents=tuple(together), selected_by="screen"))
     return found

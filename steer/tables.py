@@ -67,7 +67,7 @@ SCREEN = _schema(
 
 EFFECTS = _schema(
     "One row per target, operation and item on which the target fires; on every other item the effect is exactly 0.",
-    ("target", TEXT, "number of the latent, or `set`"),
+    ("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
     ("operation", TEXT, "operation, as written on the command line"),
     ("item", TEXT, "item of items.parquet"),
     ("video_id", TEXT, "video"),
@@ -86,7 +86,7 @@ EFFECTS = _schema(
 
 CONTROLS = _schema(
     "One row per control: a direction put on the same tokens with the same norms as a target's ablation or other edit.",
-    ("target", TEXT, "number of the latent, or `set`"),
+    ("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
     ("magnitude", TEXT, "edit whose norms the control has; operations with equal norms share their controls"),
     ("family", TEXT, "random, covariance or decoder"),
     ("index", WHOLE, "number of the control within its family"),
@@ -101,12 +101,12 @@ CONTROLS = _schema(
 SUMMARY = _schema(
     "One row per target and operation: its effect on held-out videos. Means are over all held-out videos with such "
     "questions, those in which the target never fires included as exact zeros.",
-    ("target", TEXT, "number of the latent, or `set`"),
+    ("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
     ("latents", pa.list_(WHOLE), "the latents that are edited together"),
     ("operation", TEXT, "operation, as written on the command line"),
     ("method", TEXT, "`exact`: every number comes from a run of the edited model"),
-    ("selected_by", TEXT, "`given`, `screen`, `associated`, or `set`"),
-    ("firing_rate", REAL, "share of the reference tokens on which the latent fires; null for the set"),
+    ("selected_by", TEXT, "`given`, `screen` or `associated`"),
+    ("firing_rate", REAL, "share of the reference tokens on which the latent fires; null for a set"),
     ("n_items", WHOLE, "held-out counting questions"),
     ("n_items_active", WHOLE, "those whose video it fires in"),
     ("n_videos", WHOLE, "held-out videos with counting questions"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steer.target_names import is_set, set_label
 from steer.wording import counted, is_known, number
 
 SIGNIFICANT_Q = 0.05
@@ -30,7 +31,7 @@ def confirmed(summary: pd.DataFrame) -> pd.Series:
 
 def single_latents(summary: pd.DataFrame, chosen: pd.Series) -> list[int]:
     """The single latents of some rows, the largest effect first."""
-    rows = summary[chosen & (summary["target"] != "set")]
+    rows = summary[chosen & ~summary["target"].map(is_set).astype(bool)]
     order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
     return [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
 
@@ -43,37 +44,39 @@ class TargetRow:
     latents: tuple[int, ...]
     selected_by: str
     association: dict[str, Any] | None
-    """Row of catalogue.parquet; None for the set or without the features stage."""
+    """Row of catalogue.parquet; None for a set or without the features stage."""
     effects: tuple[dict[str, Any], ...]
     """Rows of summary.parquet, one per operation."""
 
     @property
     def title(self) -> str:
         """Name in tables and charts."""
-        return f"set of {len(self.latents)}" if self.target == "set" else f"latent {self.target}"
+        if not is_set(self.target):
+            return f"latent {self.target}"
+        return set_label(self.target) or f"set of {len(self.latents)}"
 
     @property
     def label(self) -> str:
         """Its label, or that it has none that holds."""
         if self.association is None:
-            return ""
+            return f"its {counted(len(self.latents), 'latent')} together" if set_label(self.target) else ""
         return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
 
 
 def target_rows(summary: pd.DataFrame, catalogue: pd.DataFrame | None) -> list[TargetRow]:
-    """Targets by the size of their first operation's effect, the set last."""
+    """Targets by the size of their first operation's effect, the sets last."""
     known = {} if catalogue is None else {int(row["latent"]): row for row in catalogue.to_dict("records")}
     rows = [
         TargetRow(
             target=str(target),
             latents=tuple(int(latent) for latent in group["latents"].iloc[0]),
             selected_by=str(group["selected_by"].iloc[0]),
-            association=known.get(int(str(target))) if target != "set" else None,
+            association=None if is_set(str(target)) else known.get(int(str(target))),
             effects=tuple(group.to_dict("records")),
         )
         for target, group in summary.groupby("target", sort=False)
     ]
-    return sorted(rows, key=lambda row: (row.target == "set", -abs(row.effects[0]["delta_margin"])))
+    return sorted(rows, key=lambda row: (is_set(row.target), -abs(row.effects[0]["delta_margin"])))
 
 
 def coincidence(rows: Sequence[TargetRow]) -> str:
@@ -113,7 +116,9 @@ def opposite_signs(summary: pd.DataFrame) -> str:
 
 def screen_agreement(summary: pd.DataFrame) -> str:
     """How well the first-order screen predicts the exact ablations; empty for fewer than four latents."""
-    rows = summary[(summary["operation"] == "ablate") & (summary["target"] != "set")].dropna(subset="screened")
+    rows = summary[(summary["operation"] == "ablate") & ~summary["target"].map(is_set).astype(bool)].dropna(
+        subset="screened"
+    )
     if len(rows) < 4:
         return ""
     rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from steer.config import Operation
+from steer.target_names import is_set, set_label
 
 
 def is_known(value: Any) -> bool:
@@ -49,7 +50,10 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
 
 def target_name(target: str, n_latents: int) -> str:
     """What a target is called in a sentence."""
-    return f"the set of {n_latents} latents" if target == "set" else f"latent {target}"
+    if not is_set(target):
+        return f"latent {target}"
+    label = set_label(target)
+    return f"the {n_latents} latents of “{label}”" if label else f"the set of {n_latents} latents"
 
 
 def action(operation: str) -> str:

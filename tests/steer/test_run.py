@@ -134,13 +134,17 @@ def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
     steer(config(run_folder, controls=0))
     folder = run_folder / "features" / SAE_NAME
     folder.mkdir(parents=True)
-    rows = [{"kind": "object", "label": "cup", "latent": 9, "split": "train", "auroc": 0.9}]
+    rows = [
+        {"kind": "object", "label": "cup/mug", "latent": latent, "split": "train", "auroc": auroc}
+        for latent, auroc in ((9, 0.9), (5, 0.8))
+    ]
     pd.DataFrame(rows).to_parquet(folder / "associations.parquet")
     with pytest.raises(UserError, match="input associations"):
         steer(config(run_folder, controls=0))
     shutil.rmtree(run_folder / "steer")
     summary = read_table(steer(config(run_folder, controls=0)) / "summary.parquet").set_index("target")
     assert summary.loc["9", "selected_by"].tolist() == ["associated"] * 2
+    assert [list(latents) for latents in summary.loc["set: cup/mug", "latents"]] == [[9, 5]] * 2
 
 
 def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Selection: the screen's top, one sign for the set, associations by turns, and no latent twice."""
+"""Selection: the screen's top, one sign for its set, labels by turns, and no latent twice."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from collect.errors import UserError
-from steer.selection import by_association, by_predicted_cost, by_screen, targets
+from steer.selection import LabelLatents, by_label, by_predicted_cost, by_screen, targets
+from steer.target_names import is_set, set_label
 
 SCREEN = pd.DataFrame(
     {
@@ -27,36 +28,47 @@ def test_the_set_holds_only_latents_whose_ablation_should_cost() -> None:
     assert by_predicted_cost(SCREEN, 6) == [0, 4, 2]
 
 
-def test_every_label_gives_its_best_latent_before_any_gives_a_second(tmp_path: Path) -> None:
+def test_kinds_of_label_take_turns_and_each_label_has_the_latents_that_follow_it(tmp_path: Path) -> None:
     rows = [
         ("object", "red ball", 1, "train", 0.99),
         ("object", "red ball", 2, "train", 0.98),
-        ("object", "cup", 3, "train", 0.80),
-        ("action", "tap", 1, "train", 0.70),
-        ("action", "tap", 4, "held_out", 1.00),  # held-out rows never select
+        ("object", "cup", 3, "train", 0.97),
+        ("object", "cup", 5, "train", 0.74),  # follows too loosely
+        ("action", "tap", 4, "train", 0.70),  # the best there is
+        ("action", "tap", 2, "held_out", 1.00),  # held-out rows never select
+        ("sound", "knock", 4, "train", 0.69),  # the action's latent again
     ]
     table = pd.DataFrame(rows, columns=["kind", "label", "latent", "split", "auroc"])
     table.to_parquet(tmp_path / "associations.parquet")
-    assert by_association(tmp_path, 3) == [1, 3, 2]
-    assert by_association(tmp_path, 0) == []
-    assert by_association(tmp_path / "missing", 3) == []
+    found = [(one.label, one.latents) for one in by_label(tmp_path, 3)]
+    assert found == [("red ball", (1, 2)), ("tap", (4,)), ("cup", (3,))]
+    assert by_label(tmp_path, 0) == []
+    assert by_label(tmp_path / "missing", 3) == []
 
 
-def test_targets_name_the_first_reason_and_end_with_the_set() -> None:
-    found = targets(SCREEN, d_sae=6, given=(5, 1), top=2, associated=[0, 3, 5], set_size=2)
+def labels(**latents: tuple[int, ...]) -> list[LabelLatents]:
+    return [LabelLatents(label=label, latents=own) for label, own in latents.items()]
+
+
+def test_targets_name_the_first_reason_and_end_with_the_sets() -> None:
+    associated = labels(cup=(0,), tap=(3, 4, 5, 2))
+    found = targets(SCREEN, d_sae=6, given=(5, 1), top=2, associated=associated, set_size=2)
     assert [(target.name, target.selected_by) for target in found] == [
         ("5", "given"),  # although it never fires
         ("1", "given"),
         ("0", "screen"),
         ("3", "associated"),
-        ("set", "set"),
+        ("set: tap", "associated"),  # a single latent is no set
+        ("set", "screen"),
     ]
+    assert found[-2].latents == (3, 4)
     assert found[-1].latents == (0, 4)
 
 
 def test_an_associated_latent_that_never_fires_here_is_left_out() -> None:
-    found = targets(SCREEN, d_sae=6, given=(), top=0, associated=[5, 3], set_size=0)
-    assert [target.name for target in found] == ["3"]
+    found = targets(SCREEN, d_sae=6, given=(), top=0, associated=labels(cup=(5, 1), tap=(3, 5)), set_size=3)
+    assert [target.name for target in found if not is_set(target.name)] == ["3"]
+    assert [target.name for target in found if set_label(target.name)] == []
 
 
 def test_a_latent_beyond_the_sae_is_refused() -> None:
