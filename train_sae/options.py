@@ -58,7 +58,7 @@ class Options:
     """Weight of the loss that lifts dead jumprelu latents' pre-activations to their thresholds."""
     residual_threshold: float = 1e-2
     """Matching pursuit stops where the residual's norm is below this, in units of the normalised input."""
-    aux_loss_coefficient: float = 1 / 32
+    aux_loss_coefficient: float = 1.0
     """Weight of AuxK, the loss that trains dead latents."""
     clip_grad_norm: float | None = None
     """Scale all gradients down together to at most this norm; SAELens clips to 1."""

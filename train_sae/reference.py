@@ -2,11 +2,12 @@
 
 The TopK family minimises, over the batch of normalised activations x,
 
-    Σ_w mean_t ‖x_t − x_hat_t(w)‖²  +  1/32 · mean_t ‖e_t − e_hat_t‖²,      x_hat(w) = f[:w] W_dec[:w] + b_dec,
+    Σ_w mean_t ‖x_t − x_hat_t(w)‖²  +  c · mean_t ‖e_t − e_hat_t‖²,      x_hat(w) = f[:w] W_dec[:w] + b_dec,
 
-summed over the widths w of the Matryoshka prefixes, or for w = d_sae only. The second term (AuxK) reconstructs the
-error e = x − x_hat(d_sae), held constant, from the d_in / 2 largest latents among those that are dead, so that their
-encoder and decoder directions move towards what the living latents miss. It holds no decoder bias, since e has none.
+summed over the widths w of the Matryoshka prefixes, or for w = d_sae only. The second term (AuxK, with c the option
+`aux_loss_coefficient`) reconstructs the error e = x − x_hat(d_sae), held constant, from the d_in / 2 largest latents
+among those that are dead, so that their encoder and decoder directions move towards what the living latents miss. It
+holds no decoder bias, since e has none.
 
 It costs six times the encoder's matrix product, nine with dead latents.
 
