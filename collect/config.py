@@ -40,7 +40,8 @@ class CollectConfig:
     dtype: Dtype = "auto"
     """Type of the weights and of the stored activations; `auto` takes the checkpoint's own."""
     device: str = "auto"
-    """Where the model runs; `auto` takes a GPU where there is one, and one for each process of torchrun."""
+    """Where the model runs; `auto` takes a GPU where there is one, and one for each process of torchrun; `spread`
+    divides the layers among all GPUs."""
     attn_implementation: AttnImplementation = "sdpa"
     """Attention kernel of transformers."""
     shard_rows: int = 16384

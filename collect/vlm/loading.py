@@ -1,7 +1,6 @@
 """Loading a VLM: its family, its device, its weights, and the check that it is what its family should be."""
 
 import logging
-from typing import Literal
 
 import torch
 
@@ -24,6 +23,8 @@ FAMILIES: dict[str, type[VideoVlm]] = {
     for cls in (PerceptionLm, LlavaOnevision, LlavaNextVideo, Qwen25Vl, Qwen3Vl, InternVl, SmolVlm, Gemma3)
 }
 """Supported families by the `model_type` of their configuration."""
+SPREAD = "spread"
+"""Stands for all devices where one is asked for."""
 
 
 def load_vlm(
@@ -32,7 +33,6 @@ def load_vlm(
     dtype: Dtype = "auto",
     device: str = "auto",
     attn_implementation: AttnImplementation = "sdpa",
-    device_map: Literal["auto", "balanced", "sequential"] | None = None,
     quantization: Quantization = "none",
 ) -> VideoVlm:
     """Load a video VLM from a folder or the hub; code from the checkpoint is never run, pickles are never read.
@@ -42,9 +42,9 @@ def load_vlm(
     Args:
         model: a folder in transformers' layout, or a hub id such as `facebook/Perception-LM-1B`.
         dtype: of the weights; `auto` takes the checkpoint's own.
-        device: such as `cpu` or `cuda:1`; `auto` takes a GPU where there is one. Not used with a device map.
+        device: such as `cpu` or `cuda:1`; `auto` takes a GPU where there is one; `spread` divides the layers among all
+            GPUs and the host's memory, by accelerate (transformers' `device_map="auto"`).
         attn_implementation: transformers' attention kernel.
-        device_map: spread the layers over several devices, by accelerate; None puts all on `device`.
         quantization: load the weights in 8 or 4 bits, by bitsandbytes. Nobody has tested this yet: activations are
             those of the quantised model, so collect and steer with the same setting.
 
@@ -57,8 +57,8 @@ def load_vlm(
             f"{model} is of the family {family!r}, which is not supported: use a model of one of "
             f"{', '.join(sorted(FAMILIES))}."
         )
-    target = _device(device)
-    placement = device_map if device_map is not None else target if quantization != "none" else None
+    target = None if device == SPREAD else _device(device)
+    placement = "auto" if target is None else target if quantization != "none" else None
     network, processor = load_weights(
         folder,
         model,
@@ -68,7 +68,7 @@ def load_vlm(
         quantization=quantization,
     )
     if placement is None:
-        network = network.to(target)
+        network = network.to(target)  # transformers would need accelerate to place the weights itself
     vlm = FAMILIES[family](name=model, model=network, processor=processor, fingerprint=fingerprint(folder))
     check_prefix(vlm)
     return vlm
@@ -80,4 +80,6 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):
-        raise UserError(f"There is no device {name!r} here: use `auto`, `cpu` or one that torch can reach.") from None
+        raise UserError(
+            f"There is no device {name!r} here: use `auto`, `spread`, `cpu` or one that torch can reach."
+        ) from None

@@ -119,8 +119,8 @@ def test_flash_attention_is_refused_where_tokens_see_each_other(
         type(vlm)(name="tiny", model=vlm.model, processor=vlm.processor, fingerprint="")
 
 
-def test_a_device_map_spreads_the_layers(tiny_vlm: Path, vlm: VideoVlm) -> None:
-    spread = load_vlm(str(tiny_vlm), device_map="auto")
+def test_a_model_can_be_spread_over_all_devices(tiny_vlm: Path, vlm: VideoVlm) -> None:
+    spread = load_vlm(str(tiny_vlm), device="spread")
     prefix = vlm.prefix(clip_of([noise(48, 64)] * 2))
     found, expected = (v.visual_residuals([prefix], ["resid/1"])["resid/1"].cpu() for v in (spread, vlm))
     assert torch.allclose(found, expected, atol=1e-4)
