@@ -59,7 +59,7 @@ class TargetRow:
     def label(self) -> str:
         """Its label, or that it has none that holds."""
         if self.association is None:
-            return f"its {counted(len(self.latents), 'latent')} together" if set_label(self.target) else ""
+            return f"{len(self.latents)} latents" if set_label(self.target) else ""
         return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
 
 
