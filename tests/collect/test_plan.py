@@ -3,14 +3,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
+from collect.decode import decode_clip
 from collect.errors import UserError
 from collect.plan import plan
 from collect.plan_config import PlanConfig
 from collect.plan_cost import clip_cost, gpu_seconds
 from collect.plan_data import read_collection
 from collect.plan_files import read_sizes
-from tests.collect.video_files import noise, write_video
+from collect.vlm import load_vlm
+from tests.collect.video_files import EXACT, noise, write_video
 
 PLM = "facebook/Perception-LM-1B"
 
@@ -19,6 +22,22 @@ def numbers(tmp_path: Path, **arguments: Any) -> dict[str, Any]:
     path = tmp_path / "plan.json"
     plan(PlanConfig(**{"model": PLM, "json": path} | arguments))
     return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("site", ["projector", "resid/0", "resid/2"])
+def test_operations_are_those_that_torch_counts(tiny_vlm: Path, tmp_path: Path, site: str) -> None:
+    vlm = load_vlm(str(tiny_vlm), device="cpu", attn_implementation="eager")
+    video = write_video(tmp_path / "v.mp4", [noise(48, 64, seed=i) for i in range(8)], options=EXACT)
+    prefix = vlm.prefix(decode_clip(video, "v", 8))
+    with FlopCounterMode(display=False) as counter:
+        vlm.visual_residuals([prefix], [site])
+    sizes = read_sizes(str(tiny_vlm))
+    cost = clip_cost(sizes, [site], "float32", n_frames=8, height=48, width=64)
+    assert cost.visual_tokens == prefix.grid.n_tokens
+    n_layers = 0 if site == "projector" else int(site.partition("/")[2]) + 1
+    # Eager attention computes both halves of the causal square.
+    other_half = n_layers * 2 * cost.visual_tokens**2 * sizes.decoder.d_model
+    assert counter.get_total_flops() == pytest.approx(cost.operations + other_half, rel=0.05)
 
 
 def test_tokens_and_bytes_by_hand(tmp_path: Path) -> None:

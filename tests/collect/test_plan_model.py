@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 from transformers.models.qwen2_vl import video_processing_qwen2_vl as qwen2
 from transformers.models.qwen3_vl import video_processing_qwen3_vl as qwen3
 
@@ -55,6 +57,22 @@ def test_qwen3_sizes_are_those_of_its_processor(height: int, width: int, n_frame
     rows, cols = qwen3.smart_resize(n_frames, height, width, factor=32, min_pixels=4096, max_pixels=25165824)
     n_steps = -(-n_frames // 2)  # an odd clip repeats its last frame
     assert layout.counts(n_frames, height, width) == (n_steps, rows * cols // 16**2, rows * cols // 32**2)
+
+
+@pytest.mark.parametrize(
+    ("name", "processor", "patch"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", Qwen2VLVideoProcessor, 14),
+        ("Qwen/Qwen3-VL-2B-Instruct", Qwen3VLVideoProcessor, 16),
+    ],
+)
+def test_a_processor_gives_as_many_patches(name: str, processor: Any, patch: int, tmp_path: Path) -> None:
+    made = processor(size={"shortest_edge": patch**2 * 16, "longest_edge": patch**2 * 400}, patch_size=patch)
+    frames = np.zeros((6, 100, 180, 3), dtype=np.uint8)
+    grid = made(videos=[frames], do_sample_frames=False, return_tensors="pt")["video_grid_thw"][0]
+    folder = save(tmp_path, dict(KNOWN_MODELS[name]), json.loads(made.to_json_string()))
+    n_steps, patches, per_step = read_sizes(folder).layout.counts(6, 100, 180)
+    assert (n_steps, patches, 4 * per_step) == (int(grid[0]), int(grid[1] * grid[2]), int(grid[1] * grid[2]))
 
 
 def test_weights_of_a_known_model() -> None:
