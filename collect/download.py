@@ -8,9 +8,9 @@ Every published file is fetched, checked, unpacked and recorded, one after anoth
 not looked at again, except that each of its files is there in its full size.
 """
 
-import fcntl
 import json
 import logging
+import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,7 @@ from collect.download_config import DownloadConfig
 from collect.download_files import RemoteFile, published_files
 from collect.download_http import Patience, arrived_bytes, fetch, remote_size
 from collect.errors import UserError
+from collect.file_lock import take_lock
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +66,12 @@ def download(config: DownloadConfig) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    with (folder / ".download.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is downloading to {folder}: wait for it or end it.") from None
+    refusal = f"Another process is downloading to {folder}: wait for it or end it."
+    descriptor = take_lock(folder / ".download.lock", refusal)
+    try:
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Who collects what is decided in `collect.assignment`, the way of a video from it
 and whoever makes them, so that every stored bit is that of a run that was never interrupted.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -24,6 +23,7 @@ from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches,
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.decode import decode_clip
 from collect.errors import UserError
+from collect.file_lock import take_lock
 from collect.manifest import read_progress, write_manifest
 from collect.perception_test import Video, load_dataset
 from collect.pipeline import Forward, Ready, prepared_batches
@@ -168,14 +168,8 @@ def _only_job(folder: Path, process: Process) -> Generator[None]:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "job.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = take_lock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Another process is writing {folder}: wait until it ends, or choose another --out."
-            ) from None
         remove_orphans(folder)
         yield
     finally:

@@ -8,7 +8,6 @@ incomplete shard is written by `finish`, which also cuts the arrays to the rows 
 Memory is bounded by two shards of every array: `add_video` waits while the shard before is still being written.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from collect.artefact import write_atomic
 from collect.commit_log import CommitLog, read_log
 from collect.config import CHUNK_ROWS
 from collect.errors import UserError
+from collect.file_lock import take_lock
 from collect.moments import RunningMoments
 from collect.shards import PARTIAL_SUFFIX, write_shard
 from collect.store import COORDS, FORMAT, FORMAT_VERSION, STORED_DTYPES, Failure, VideoRecord
@@ -76,7 +76,7 @@ class StoreWriter:
         self._sites = dict(sites)
         self._shard_rows, self._chunk_rows = shard_rows, chunk_rows
         self._capacity = -(-capacity // shard_rows) * shard_rows
-        self._lock = _lock(folder / f"rank-{rank}.lock")
+        self._lock = take_lock(folder / f"rank-{rank}.lock")
         try:
             self._begin(rank, dict(model or {}))
         except BaseException:
@@ -355,20 +355,7 @@ def require_free(folder: Path, ranks: Iterable[int]) -> None:
     for rank in ranks:
         path = folder / f"rank-{rank}.lock"
         if path.exists():
-            os.close(_lock(path))
-
-
-def _lock(path: Path) -> int:
-    """Take the rank's lock, which the operating system releases when the process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"Another process is writing {path.parent}: wait until it ends, or choose another --out."
-        ) from None
-    return descriptor
+            os.close(take_lock(path))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from steer.inference import bootstrap_interval, video_means
 from steer.target_names import is_set
-from steer.target_rows import SIGNIFICANT_Q, beating, confirmed
+from steer.target_rows import SIGNIFICANT_Q, alone, beating, confirmed
 from steer.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
 
 OBJECT_AUROC = 0.9
@@ -228,11 +228,11 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
         f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
         f"largest: {effect_sentence(shown.to_dict('records')[0])}"
     )
-    alone = ~shown["target"].map(is_set).astype(bool)
-    singles = shown[alone]
-    if len(singles) and not alone.iloc[0]:
+    is_single = alone(shown)
+    singles = shown[is_single]
+    if len(singles) and not is_single.iloc[0]:
         text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0])}"
-    single, together = singles["target"].nunique(), shown.loc[~alone, "target"].nunique()
+    single, together = singles["target"].nunique(), shown.loc[~is_single, "target"].nunique()
     names = summary["target"].drop_duplicates()
     n_sets = int(names.map(is_set).sum())
     n_single = len(names) - n_sets

@@ -26,7 +26,6 @@ from steer.config import ProfileConfig, ReportConfig, SteerConfig
 from steer.pictures import pictures
 from steer.profile import KEPT_SHARE
 from steer.record import Features, Record, Stage, read_record
-from steer.target_names import is_set
 from train_sae.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -224,7 +223,7 @@ def limits(record: Record) -> list[str]:
     if record.effects is not None:
         screen, summary = record.effects.screen, record.effects.summary
         n_screened = int((screen["status"] == "screened").sum())
-        n_exact = summary.loc[~summary["target"].map(is_set).astype(bool), "target"].nunique()
+        n_exact = summary.loc[target_rows.alone(summary), "target"].nunique()
         detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
         notes.append(
             f"{wording.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "

@@ -19,6 +19,11 @@ from steer.wording import counted, is_known, number
 SIGNIFICANT_Q = 0.05
 
 
+def alone(summary: pd.DataFrame) -> pd.Series:
+    """Which rows are about a single latent."""
+    return ~summary["target"].map(is_set).astype(bool)
+
+
 def beating(summary: pd.DataFrame) -> pd.Series:
     """Which edits move the counting margin more than their controls."""
     return summary["beats_controls"].map(lambda value: is_known(value) and bool(value)).astype(bool)
@@ -31,7 +36,7 @@ def confirmed(summary: pd.DataFrame) -> pd.Series:
 
 def single_latents(summary: pd.DataFrame, chosen: pd.Series) -> list[int]:
     """The single latents of some rows, the largest effect first."""
-    rows = summary[chosen & ~summary["target"].map(is_set).astype(bool)]
+    rows = summary[chosen & alone(summary)]
     order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
     return [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
 
@@ -116,9 +121,7 @@ def opposite_signs(summary: pd.DataFrame) -> str:
 
 def screen_agreement(summary: pd.DataFrame) -> str:
     """How well the first-order screen predicts the exact ablations; empty for fewer than four latents."""
-    rows = summary[(summary["operation"] == "ablate") & ~summary["target"].map(is_set).astype(bool)].dropna(
-        subset="screened"
-    )
+    rows = summary[(summary["operation"] == "ablate") & alone(summary)].dropna(subset="screened")
     if len(rows) < 4:
         return ""
     rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
