@@ -1,6 +1,7 @@
 """The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from collect.errors import UserError
 from train_sae.config import Member
 
 METRICS_NAME = "metrics.jsonl"
+WANDB_NAME = "wandb.json"
 
 
 class MetricsLog:
@@ -20,7 +22,7 @@ class MetricsLog:
         step: steps already taken; later lines, left by a run that was killed, are removed.
 
     Raises:
-        UserError: Weights & Biases is asked for and not installed.
+        UserError: Weights & Biases is asked for and not installed, or `wandb.json` is damaged.
     """
 
     def __init__(self, member: Member, step: int) -> None:
@@ -53,12 +55,29 @@ def _wandb_run(member: Member) -> Any:
     # Several SAEs of one process each have a run of their own.
     return wandb.init(
         project="video-sae",
+        id=_wandb_id(member.folder / WANDB_NAME),
         name=member.name,
         dir=str(member.folder),
         config=arguments,
         resume="allow",
         reinit="create_new",
     )
+
+
+def _wandb_id(path: Path) -> str:
+    """The id of the SAE's run, which a resumed training goes on with; on disk before a run of that id can exist.
+
+    Raises:
+        UserError: the file holds no id.
+    """
+    if not path.exists():
+        write_atomic(path, json.dumps({"id": secrets.token_hex(8)}) + "\n")
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise UserError(
+            f"{path} does not hold the id of a Weights & Biases run: delete it to begin a new run there."
+        ) from None
 
 
 def _step_of(line: str) -> float:
