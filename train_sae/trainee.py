@@ -135,9 +135,7 @@ class Trainee:
                 self._stop_at_broken_batch(
                     self.step - len(self._window) + int(broken[0]), float(columns["mse"][broken[0]])
                 )
-            rows = torch.from_numpy(self._loader.rows(self.step - 1))
-            if self._group.n_data > 1:
-                rows = torch.cat(self._group.gather(rows.to(self.state.threshold.device)))
+            rows = self._all_rows(self.step - 1)
         now, batch_size = time.perf_counter(), self.member.config.batch_size
         seconds = {f"{phase}_s": total - self._seconds_before[phase] for phase, total in self._phases.seconds.items()}
         metrics = {
@@ -151,7 +149,7 @@ class Trainee:
             "dead": float(columns["n_dead"][-1]),
             "threshold": float(columns["threshold"][-1]),
             "lr": self._lr,
-            "videos_per_batch": int(np.unique(self._videos_of(rows.numpy())).size),
+            "videos_per_batch": self._n_videos(rows),
             "tokens_per_s": len(self._window) * batch_size / (now - self._began),
             **seconds,
         }
@@ -164,9 +162,9 @@ class Trainee:
         """Write a checkpoint.
 
         Raises:
-            UserError: a weight is not finite.
+            UserError: a weight is not finite, in whichever process.
         """
-        if not self.state.is_finite():
+        if self._group.is_anywhere(not self.state.is_finite()):
             raise self._diverged(self.step, "a weight is not finite")
         if self._group.is_first or self._group.n_shards > 1:
             cursor, part = self._loader.cursor(self.step), part_name(self._group)
@@ -204,22 +202,35 @@ class Trainee:
             "scale": self.normalisation.scale,
         }
 
-    def _videos_of(self, rows: np.ndarray) -> np.ndarray:
+    def _all_rows(self, step: int) -> np.ndarray:
+        """Which rows of the store the batch of a step holds, over all processes; every one of them has to ask."""
+        rows = self._loader.rows(step)
+        if self._group.n_data == 1:
+            return rows
+        return torch.cat(self._group.gather(torch.from_numpy(rows).to(self.state.threshold.device))).numpy()
+
+    def _n_videos(self, rows: np.ndarray) -> int:
         starts = np.array([video.row_start for video in self._store.videos])
-        return np.searchsorted(starts, rows, side="right") - 1
+        return np.unique(np.searchsorted(starts, rows, side="right")).size
 
     def _stop_at_broken_batch(self, step: int, loss: float) -> None:
-        """Say where in the data a loss that is not finite comes from."""
-        cursor, rows = self._loader.cursor(step), self._loader.rows(step)
+        """Say where in the data a loss that is not finite comes from.
+
+        The loss is a mean over all processes, so that all of them come here, and all say the same.
+        """
+        cursor, rows = self._loader.cursor(step), self._all_rows(step)
         place = f"epoch {cursor.epoch}, pool {cursor.pool}, position {cursor.position}"
-        broken = (~self._loader.batch(step).isfinite().all(1)).nonzero().flatten().tolist()
-        if broken:
-            row = int(rows[broken[0]])
-            video, t, line, column = self._store.coords(row, row + 1)[0].tolist()
+        is_broken = ~self._loader.batch(step).isfinite().all(1)
+        if self._group.n_data > 1:
+            marks = is_broken.to(self.state.threshold.device, torch.uint8)
+            is_broken = torch.cat(self._group.gather(marks)).bool()
+        broken = rows[is_broken.cpu().numpy()]
+        if broken.size:
+            video, t, line, column = self._store.coords(int(broken[0]), int(broken[0]) + 1)[0].tolist()
             token = f"video {self._store.videos[video].video_id}, t {t}, row {line}, column {column}"
-            cause = f"because {len(broken)} tokens of its batch are not finite, the first of {token}"
+            cause = f"because {broken.size} tokens of its batch are not finite, the first of {token}"
         else:
-            cause = f"though its activations are finite, {len(np.unique(self._videos_of(rows)))} videos in the batch"
+            cause = f"though its activations are finite, {self._n_videos(rows)} videos in the batch"
         raise self._diverged(step, f"the loss is {loss} {cause} ({place})")
 
     def _diverged(self, step: int, what: str) -> UserError:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from train_sae.loader import TokenLoader
+from train_sae.shard_reader import ShardReader
 
 
 class RowNumbers:
@@ -30,3 +31,14 @@ class BothLanes(TokenLoader):
     def __init__(self, *arguments: Any, **changes: Any) -> None:
         both = {"n_lanes": 2, "lanes": (0, 1)} if "n_lanes" in changes else {}
         super().__init__(*arguments, **{**changes, **both})
+
+
+def broken_at(row: int) -> type[ShardReader]:
+    """A reader that gives infinity for one row of the store."""
+
+    class Broken(ShardReader):
+        def read(self, rows: np.ndarray, places: np.ndarray, out: Tensor) -> None:
+            super().read(rows, places, out)
+            out[torch.from_numpy(places[rows == row])] = torch.inf
+
+    return Broken

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,12 +13,15 @@ import pytest
 import torch
 
 from collect.errors import UserError
+from collect.store import ActivationStore
 from tests.train_sae.stores import SITE, write_run
 from train_sae.config import TrainConfig
 from train_sae.group import Group
+from train_sae.loader import TokenLoader
 from train_sae.parallel import LatentSharded, check_parts
-from train_sae.run import train
+from train_sae.run import token_sets, train
 from train_sae.sae import load_sae
+from train_sae.shard_reader import ShardReader
 
 # Runs in each process. For names that end in "one", the process takes both lanes of every batch: the losses to compare
 # with. Imports take most of the time, so one start trains several SAEs.
@@ -26,8 +30,10 @@ import os, signal, sys
 from pathlib import Path
 import torch
 import train_sae.run, train_sae.trainee
-from tests.train_sae.rows import BothLanes
+from tests.train_sae.rows import BothLanes, broken_at
+from tests.train_sae.stores import D_IN
 from train_sae.config import TrainConfig
+from train_sae.normalize import Normalisation
 
 torch.set_num_threads(1)
 run, site, kill_at, *names = sys.argv[1:]
@@ -36,8 +42,14 @@ step = train_sae.trainee.take_step
 def fatal(state, *rest):
     if state.step == int(kill_at) and os.environ.get("RANK") == "1":
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(state, *rest)
+    stats = step(state, *rest)
+    if state.step == 5 and os.environ.get("BROKEN_WEIGHT") == os.environ.get("RANK"):
+        state.weights.b_enc.data[0] = torch.nan
+    return stats
 train_sae.trainee.take_step = fatal
+if "BROKEN_ROW" in os.environ:
+    train_sae.run.ShardReader = broken_at(int(os.environ["BROKEN_ROW"]))
+    train_sae.run.measure = lambda *_: Normalisation(1.0, torch.zeros(D_IN, dtype=torch.float64))
 for name in names:
     arch, _, sharded = name.partition("-")
     train_sae.run.TokenLoader = BothLanes if sharded == "one" else plain
@@ -54,18 +66,28 @@ if torch.distributed.is_initialized():
 N_STEPS = 14
 
 
-def start(run: Path, *names: str, processes: int = 1, kill_at: int = -1) -> list[int]:
-    """Train SAEs in so many processes and return their exit statuses."""
+def processes_of(run: Path, *names: str, n: int, kill_at: int = -1, **changes: Any) -> list[subprocess.Popen[str]]:
+    """Start processes that train SAEs together; `changes` are to their environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    plain = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    plain = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **changes}
+    together = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     words = [sys.executable, "-c", CODE, str(run), SITE, str(kill_at), *names]
-    running = [
-        subprocess.Popen(words, env={**plain, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(processes)
+    return [
+        subprocess.Popen(
+            words,
+            env={**plain, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE if changes else None,
+            text=True,
+        )
+        for rank in range(n)
     ]
+
+
+def start(run: Path, *names: str, processes: int = 1, kill_at: int = -1) -> list[int]:
+    """Train SAEs in so many processes and return their exit statuses."""
+    running = processes_of(run, *names, n=processes, kill_at=kill_at)
     statuses = [running[-1].wait(timeout=300)]
     for process in running[:-1]:
         if statuses[0]:  # as torchrun does where one process fails
@@ -127,6 +149,34 @@ def test_killed_and_resumed_equals_uninterrupted(run_folder: Path) -> None:
     for before, after in zip(straight, killed, strict=True):
         for file in ("sae_weights.safetensors", "sparsity.safetensors"):
             assert (run_folder / "sae" / after / file).read_bytes() == (run_folder / "sae" / before / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["batchtopk-data-broken", "topk-latents-broken"])
+def test_all_processes_stop_at_a_broken_token_and_name_it(run_folder: Path, name: str) -> None:
+    store = ActivationStore.open(run_folder / "activations")
+    config = TrainConfig(run=run_folder, site=SITE, batch_size=128)
+    reader = ShardReader(store.shards(SITE), store.dtype(SITE))
+    tokens, _ = token_sets(store, config)
+    # Data-parallel, the token lies in the second process's part of the batch of step 3.
+    n_lanes, lane = (2, [1]) if "data" in name else (1, None)
+    loader = TokenLoader(reader, tokens, batch_size=128, seed=0, n_lanes=n_lanes, lanes=lane)
+    row = int(loader.rows(3)[5])
+    video, t, line, column = store.coords(row, row + 1)[0].tolist()
+    running = processes_of(run_folder, name, n=2, BROKEN_ROW=str(row))
+    said = [process.communicate(timeout=300)[1].rpartition("UserError: ")[2] for process in running]
+    assert [process.returncode for process in running] == [1, 1]
+    place = f"video {store.videos[video].video_id}, t {t}, row {line}, column {column} (epoch 0, pool 0, position"
+    for message in said:
+        assert re.search(r"stopped at step 3: the loss is (inf|nan) because 1 tokens of its batch are not", message)
+        assert place in message
+    assert len(set(said)) == 1
+
+
+def test_all_processes_stop_where_one_has_a_weight_that_is_not_finite(run_folder: Path) -> None:
+    running = processes_of(run_folder, "topk-latents-diverged", n=2, BROKEN_WEIGHT="1")
+    for process in running:
+        assert "stopped at step 5: a weight is not finite" in process.communicate(timeout=300)[1]
+    assert not list((run_folder / "sae" / "topk-latents-diverged").rglob("step-*"))
 
 
 def test_another_number_of_processes_is_refused(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

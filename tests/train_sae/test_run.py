@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,13 +21,13 @@ import train_sae.trainee
 from collect.errors import UserError
 from collect.split import held_out_ids
 from collect.store import ActivationStore
+from tests.train_sae.rows import broken_at
 from tests.train_sae.stores import D_IN, SITE, VIDEO_TOKENS, planted_directions, write_run
 from train_sae.checkpoint import checkpoints
 from train_sae.config import Architecture, TrainConfig
 from train_sae.normalize import Normalisation
 from train_sae.run import train
 from train_sae.sae import load_sae
-from train_sae.shard_reader import ShardReader
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")
 
@@ -231,13 +230,7 @@ def test_a_broken_token_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPat
     store = ActivationStore.open(run_folder / "activations")
     apart = held_out_ids((video.video_id, video.split) for video in store.videos)
     video = next(video for video in store.videos if video.video_id not in apart)
-
-    class Broken(ShardReader):
-        def read(self, rows: np.ndarray, places: np.ndarray, out: Tensor) -> None:
-            super().read(rows, places, out)
-            out[torch.from_numpy(places[rows == video.row_start + 21])] = torch.inf
-
-    monkeypatch.setattr(train_sae.run, "ShardReader", Broken)
+    monkeypatch.setattr(train_sae.run, "ShardReader", broken_at(video.row_start + 21))
     scale = Normalisation(1.0, torch.zeros(D_IN, dtype=torch.float64))
     monkeypatch.setattr(train_sae.run, "measure", lambda *_: scale)
     # Token 21 of a video of 4 x 4 x 4 tokens is (t, row, column) = (1, 1, 1).
