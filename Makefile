@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 WORKERS ?= 2
+# Modules of benchmarks/ that measure nothing by themselves.
+NO_BENCHMARK := __init__ harness peers
 
 .PHONY: help install demo test check lint types contracts bench clean
 .DEFAULT_GOAL := help
@@ -34,7 +36,8 @@ contracts: $(VENV)/.installed-dev  ## which package may import which
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev  ## run every benchmark and refresh benchmarks/README.md
-	@set -e; for file in $(filter-out benchmarks/__init__.py benchmarks/harness.py,$(wildcard benchmarks/*.py)); do \
+	$(INSTALL) --no-deps dictionary-learning einops
+	@set -e; for file in $(filter-out $(NO_BENCHMARK:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do \
 		name=$$(basename $$file .py); \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; done
 	$(BIN)/python -m benchmarks.harness
