@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -145,14 +145,10 @@ def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Se
     return {name: replace(laid, hidden=found.get(name, laid.hidden)) for name in parsed}
 
 
-def letter_logits(
-    vlm: VideoVlm,
-    site: str,
-    laid: Sequences,
-    hidden: Float[Tensor, "rows token d_model"],
-    letters: Int[Tensor, " letter"],
-) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Run on from a site and read every question.
+def run_on(
+    vlm: VideoVlm, site: str, laid: Sequences, hidden: Float[Tensor, "rows token d_model"]
+) -> Float[Tensor, "edit row token d_model"]:
+    """Run on from a site to the decoder's output.
 
     Differentiable with respect to `hidden` where gradients are enabled.
 
@@ -161,19 +157,45 @@ def letter_logits(
         site: where `hidden` was read.
         laid: the sequences that `hidden` are copies of.
         hidden: one copy of `laid.hidden` after the other, each with its own edit: rows = edits x rows of `laid`.
-        letters: token ids of the option letters.
-
-    Returns:
-        The letters' logits, and the probability that the letters have together among the whole vocabulary.
     """
     n_rows = len(laid.hidden)
     n_edits = len(hidden) // n_rows
     parsed = vlm.resumable(site)
     out = resume(vlm.decoder, parsed, hidden, **_kwargs(vlm, laid, n_edits, parsed.layer))
-    out = out.unflatten(0, (n_edits, n_rows))[:, laid.question_row, laid.last]
-    logits = cast("Any", vlm.model).get_output_embeddings()(out).float()
+    return out.unflatten(0, (n_edits, n_rows))
+
+
+def read_letters(
+    vlm: VideoVlm,
+    laid: Sequences,
+    out: Float[Tensor, "edit row token d_model"],
+    letters: Int[Tensor, " letter"],
+) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
+    """Read every question's answer in the decoder's output.
+
+    Args:
+        vlm: the model.
+        laid: the sequences that were run.
+        out: from `run_on`.
+        letters: token ids of the option letters.
+
+    Returns:
+        The letters' logits, and the probability that the letters have together among the whole vocabulary.
+    """
+    logits = vlm.head(out[:, laid.question_row, laid.last])
     chosen = logits[..., letters]
     return chosen, (chosen.logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
+
+
+def letter_logits(
+    vlm: VideoVlm,
+    site: str,
+    laid: Sequences,
+    hidden: Float[Tensor, "rows token d_model"],
+    letters: Int[Tensor, " letter"],
+) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
+    """Run on from a site and read every question: `run_on` and `read_letters`."""
+    return read_letters(vlm, laid, run_on(vlm, site, laid, hidden), letters)
 
 
 def packing_agrees(vlm: VideoVlm, site: str, emb: Embedded, letters: Int[Tensor, " letter"]) -> bool:

@@ -6,7 +6,7 @@ replacements that keep nothing of the video stand beside it: zeros, and the mean
 
     RUN/sae/NAME/evaluation.json
 
-No assumption is made about the text: losses are those of the correct letter after the prompt.
+Losses are of the correct letter after the prompt, and of all tokens of the question's text and the letter.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from steer.answers import hits, margins
 from steer.cases import Case
 from steer.config import EvaluateConfig, SteerConfig
 from steer.inputs import Cases, load_inputs
-from steer.packing import letter_logits
+from steer.packing import read_letters, run_on
 from steer.questions import N_OPTIONS
+from steer.text_loss import text_loss, text_targets
 from train_sae.evaluate import held_out_quality
 from train_sae.run import resolve_device
 from train_sae.sae import Sae, find_sae, load_sae
@@ -50,6 +51,7 @@ class Scores:
     """Answers to the questions about one video under each version, averaged over the orders of the options."""
 
     loss: Float[Tensor, "version item"]
+    text_loss: Float[Tensor, "version item"]
     margin: Float[Tensor, "version item"]
     accuracy: Float[Tensor, "version item"]
 
@@ -132,35 +134,45 @@ def score(
         replaced: what stands at the visual tokens in each version.
         letters: token ids of the option letters.
     """
-    laid = case.laid
-    logits, mass = list[Tensor](), list[Tensor]()
+    laid, orders = case.laid, (-1, N_OPTIONS)
+    suffixes = [vlm.suffix(text) for item in case.items for text in item.prompts]
+    targets = text_targets(laid, suffixes, vlm.suffix(""), letters[case.correct.flatten()])
+    logits, mass, losses = list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.no_grad():
         for rows in replaced:  # one at a time: a packed row holds every question about the video
             put = rows.to(laid.hidden.dtype).expand(len(laid.hidden), -1, -1)
-            hidden = laid.hidden.index_copy(1, laid.visual_positions, put)
-            some_logits, some_mass = letter_logits(vlm, site, laid, hidden, letters)
-            logits.append(some_logits[0])
-            mass.append(some_mass[0])
-    orders = (-1, N_OPTIONS)
-    correct = case.correct.expand(len(replaced), -1, -1)
-    return score_letters(torch.stack(logits).unflatten(1, orders), torch.stack(mass).unflatten(1, orders), correct)
+            out = run_on(vlm, site, laid, laid.hidden.index_copy(1, laid.visual_positions, put))
+            some_logits, some_mass = read_letters(vlm, laid, out, letters)
+            logits.append(some_logits[0].unflatten(0, orders))
+            mass.append(some_mass[0].unflatten(0, orders))
+            losses.append(text_loss(vlm, out[0], targets).unflatten(0, orders))
+    return score_letters(
+        torch.stack(logits), torch.stack(mass), torch.stack(losses), case.correct.expand(len(replaced), -1, -1)
+    )
 
 
 def score_letters(
     logits: Float[Tensor, "version item order letter"],
     mass: Float[Tensor, "version item order"],
+    text_losses: Float[Tensor, "version item order"],
     correct: Int[Tensor, "version item order"],
 ) -> Scores:
-    """Loss of the correct letter as the next token, margin and accuracy.
+    """Loss of the correct letter as the next token, margin and accuracy, each averaged over the orders.
 
     Args:
         logits: logits of the letters.
         mass: probability of the letters together among the whole vocabulary.
+        text_losses: losses of the questions' text.
         correct: position of the correct letter.
     """
     among_letters = torch.log_softmax(logits, dim=-1).gather(-1, correct[..., None])[..., 0]
     loss = -(among_letters + mass.clamp(min=torch.finfo(mass.dtype).tiny).log())
-    return Scores(loss=loss.mean(-1), margin=margins(logits, correct).mean(-1), accuracy=hits(logits, correct).mean(-1))
+    return Scores(
+        loss=loss.mean(-1),
+        text_loss=text_losses.mean(-1),
+        margin=margins(logits, correct).mean(-1),
+        accuracy=hits(logits, correct).mean(-1),
+    )
 
 
 def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
@@ -183,7 +195,7 @@ def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
     draws = np.random.default_rng(seed).integers(0, len(found), (N_BOOTSTRAP, len(found)))
     recovered = {
         baseline: {
-            name: _recovered(values, VERSIONS.index(baseline), draws, falls=name != "loss")
+            name: _recovered(values, VERSIONS.index(baseline), draws, falls="loss" not in name)
             for name, values in by_video.items()
         }
         for baseline in ("zero", "mean")

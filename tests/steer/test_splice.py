@@ -33,7 +33,8 @@ def test_a_perfect_reconstruction_changes_nothing_and_an_empty_one_is_zeros() ->
 
 
 def test_half_a_reconstruction_lies_between() -> None:
-    for values, falls in ((scored(0.5).margin, True), (scored(0.5).loss, False)):
+    for name, falls in (("margin", True), ("loss", False), ("text_loss", False)):
+        values = getattr(scored(0.5), name)
         original, sae, zero, _ = values[:, 0].tolist()
         low, high = (zero, original) if falls else (original, zero)
         assert low < sae < high
@@ -49,18 +50,20 @@ def test_without_the_video_every_letter_is_alike() -> None:
 def test_scores_by_hand() -> None:
     logits = torch.tensor([[[[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 4.0]]]])
     mass = torch.tensor([[[0.5, 1.0, 0.25]]])
-    scores = score_letters(logits, mass, torch.tensor([[[0, 1, 0]]]))
+    scores = score_letters(logits, mass, torch.tensor([[[1.0, 2.0, 6.0]]]), torch.tensor([[[0, 1, 0]]]))
     # −log(p among letters · mass): e²/(e²+e+1) · ½; e³/(e³+2) · 1; e/(2e+e⁴) · ¼, averaged over the orders.
     e = math.e
     losses = [-math.log(e**2 / (e**2 + e + 1) / 2), -math.log(e**3 / (e**3 + 2)), -math.log(e / (2 * e + e**4) / 4)]
     assert float(scores.loss) == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert float(scores.accuracy) == pytest.approx(2 / 3)
+    assert float(scores.text_loss) == pytest.approx(3)
 
 
 def test_recovered_by_hand() -> None:
     def one(loss: list[float], accuracy: list[float]) -> Scores:
         column = torch.tensor(accuracy)[:, None]
-        return Scores(loss=torch.tensor(loss)[:, None], margin=column * 0, accuracy=column)
+        losses = torch.tensor(loss)[:, None]
+        return Scores(loss=losses, text_loss=2 * losses, margin=column * 0, accuracy=column)
 
     # Two videos; original, SAE, zero, mean.
     found = {"a": one([1.0, 1.5, 3.0, 2.0], [1.0, 0.5, 0.0, 1.0]), "b": one([1.0, 1.0, 2.0, 0.0], [1.0, 1.0, 0.0, 1.0])}
@@ -71,6 +74,7 @@ def test_recovered_by_hand() -> None:
     zero = result["recovered"]["zero"]
     assert zero["loss"]["value"] == pytest.approx(2.5 / 3)
     assert zero["accuracy"]["value"] == pytest.approx(0.75)
+    assert zero["text_loss"] == zero["loss"]  # twice the loss, lost and recovered alike
     # Drawing video a twice gives 1.5 / 2, b twice 1 / 1.
     assert zero["loss"]["low"] == pytest.approx(0.75)
     assert zero["loss"]["high"] == pytest.approx(1.0)
@@ -89,6 +93,8 @@ def test_the_command_writes_both_halves(run_folder: Path) -> None:
     # Four of eight videos are held out, each with two counting questions and another one.
     assert (result["spliced"]["n_videos"], result["spliced"]["n_questions"]) == (4, 12)
     assert set(result["spliced"]["versions"]) == {"original", "sae", "zero", "mean"}
+    for version in result["spliced"]["versions"].values():
+        assert set(version) == {"loss", "text_loss", "margin", "accuracy"}
     assert 0 < result["held_out"]["fvu"] < 1
     assert result["held_out"]["l0"] <= 4
     assert read(evaluate(EvaluateConfig(run=run_folder, device="cpu"))) == result
