@@ -3,24 +3,31 @@
 Same architecture, data, batch size, weights' precision and threads, no logging, no dead latents. "Equal precision" is
 float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep float32 weights. The
 matrix product is the encoder's own without its bias, `x @ W_enc`, in the same precision, of operands that are already
-cast and into memory that is already there.
+cast and into memory that is already there. `benchmarks.peers` says how sparsify and dictionary_learning take theirs;
+where one is not installed or does not train an architecture, it is left out.
 
-A round times ours, the product, SAELens, the product, ours: a load that rises or falls in it meets all sides alike.
-A round's time of ours and of the product is the mean of its two; ratios are medians over rounds of ratios in a round.
+Every side has a process of its own, as its users would run it: ours keeps freed memory, as `video-sae train` does. A
+round times ours, the product, SAELens and the other peers, the product, ours: a load that rises or falls in it meets
+all sides alike. A round's time of ours and of the product is the mean of its two; ratios are medians over rounds of
+ratios in a round.
 
 Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
 
     S_tokens_per_s          our BatchTopK step with a bfloat16 encoder
     S_sae_lens_speedup      SAELens's time / ours: the lowest over architectures and precisions
+    S_PEER_speedup          the same for each other peer
     S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
     S_step_over_gemm_fp32   the same in float32
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
-    S_ARCH_PRECISION_ms, …_sae_lens_ms, …_gemm_ms, …_speedup, …_over_gemm      each combination; medians
-    S_ARCH_PRECISION_min_ms, …_sae_lens_min_ms, …_gemm_min_ms, …_min_over_gemm      the same of the fastest calls
+    S_ARCH_PRECISION_ms, …_gemm_ms, …_PEER_ms           each combination; medians
+    S_ARCH_PRECISION_over_gemm, …_PEER_speedup          ratios of each combination
+    S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_min_over_gemm      the same of the fastest calls
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import cycle
 from statistics import median
 from typing import Any
@@ -29,8 +36,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Options, PeakMemory, median_ratio, run_benchmark, seconds
+from benchmarks.harness import Options, median_ratio, run_benchmark
+from benchmarks.peers import PEERS, available, notes
+from benchmarks.processes import Side
 from train_sae.config import Architecture
+from train_sae.memory import freed_memory_kept
 from train_sae.settings import StepSettings
 from train_sae.state import initial_state
 from train_sae.step import take_step
@@ -61,6 +71,7 @@ QUICK_SIZES = {"small": Size(128, 1024, 8, 1024, rounds=3)}
 CUDA = Size(2048, 32768, 64, 8192, rounds=20, device="cuda")
 
 
+@lru_cache(maxsize=1)
 def batches(size: Size) -> list[Tensor]:
     """Activations with a planted dictionary: 2 k directions a token, and some noise."""
     generator = torch.Generator().manual_seed(0)
@@ -75,8 +86,9 @@ def batches(size: Size) -> list[Tensor]:
     return found
 
 
-def our_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+def our_step(size: Size, arch: Architecture, precision: torch.dtype) -> Callable[[], object]:
     """One of our steps on the next batch."""
+    data = batches(size)
     state = initial_state(torch.zeros(size.d_in, device=size.device), size.d_sae, 0, arch)
     settings = StepSettings(arch=arch, k=size.k, dead_tokens=10_000_000, aux_k=size.d_in // 2, precision=precision)
     source = cycle(data)
@@ -105,14 +117,14 @@ def sae_lens_sae(arch: Architecture, *, d_in: int, d_sae: int, k: int, device: s
             )
 
 
-def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype) -> Callable[[], object]:
     """One step of `sae_lens.SAETrainer` on the next batch."""
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     torch.manual_seed(0)
     sae = sae_lens_sae(arch, d_in=size.d_in, d_sae=size.d_sae, k=size.k, device=size.device)
-    source = cycle(data)
+    source = cycle(batches(size))
     config = SAETrainerConfig(
         total_training_samples=10**9,
         train_batch_size_samples=size.batch_size,
@@ -130,12 +142,17 @@ def sae_lens_step(size: Size, arch: Architecture, precision: torch.dtype, data: 
     return step
 
 
-def gemm(size: Size, precision: torch.dtype, data: list[Tensor]) -> Callable[[], object]:
+def peer_step(name: str, size: Size, arch: Architecture, precision: torch.dtype) -> Callable[[], object]:
+    """One step of a peer on the next batch."""
+    return PEERS[name].step(size, arch, precision, batches(size))
+
+
+def gemm(size: Size, precision: torch.dtype) -> Callable[[], object]:
     """The encoder's product alone."""
     generator = torch.Generator().manual_seed(0)
     enc = torch.randn(size.d_sae, size.d_in, generator=generator).to(size.device, precision)
     pre = torch.empty(size.batch_size, size.d_sae, device=size.device, dtype=precision)
-    source = cycle([x.to(precision) for x in data])
+    source = cycle([x.to(precision) for x in batches(size)])
     return lambda: torch.mm(next(source), enc.T, out=pre)
 
 
@@ -149,19 +166,20 @@ class Times:
     """The fastest call."""
 
 
-def interleave(
-    ours: Callable[[], object], product: Callable[[], object], sae_lens: Callable[[], object], rounds: int
-) -> dict[str, Times]:
-    """Time the three sides in rounds as above, after one call of each that is not timed."""
-    order = {"ours": ours, "gemm": product, "sae_lens": sae_lens}
-    for work in order.values():
-        work()
-    found: dict[str, list[list[float]]] = {name: [] for name in order}
+def interleave(sides: Mapping[str, Side], rounds: int) -> dict[str, Times]:
+    """Time sides in rounds as above.
+
+    Args:
+        sides: "ours", "gemm" and others, prepared.
+        rounds: number of rounds.
+    """
+    others = [name for name in sides if name not in ("ours", "gemm")]
+    found: dict[str, list[list[float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for times in found.values():
             times.append([])
-        for name in ("ours", "gemm", "sae_lens", "gemm", "ours"):
-            found[name][-1].append(seconds(order[name]))
+        for name in ("ours", "gemm", *others, "gemm", "ours"):
+            found[name][-1].append(sides[name].seconds())
     return {
         name: Times([sum(calls) / len(calls) for calls in times], min(min(calls) for calls in times))
         for name, times in found.items()
@@ -170,48 +188,55 @@ def interleave(
 
 def measure(options: Options) -> dict[str, float]:
     """Measure all sizes."""
+    print(*notes(), sep="\n")
     sizes = dict(QUICK_SIZES if options.quick else SIZES)
     if torch.cuda.is_available():
         sizes["cuda"] = CUDA
     metrics: dict[str, float] = {}
-    for name, size in sizes.items():
-        metrics |= {f"{name}_{key}": value for key, value in _measure(size).items()}
+    with ExitStack() as stack:
+        sides = {
+            "ours": stack.enter_context(Side(our_step, freed_memory_kept)),
+            "gemm": stack.enter_context(Side(gemm)),
+            "sae_lens": stack.enter_context(Side(sae_lens_step)),
+            **{name: stack.enter_context(Side(partial(peer_step, name))) for name in available()},
+        }
+        for name, size in sizes.items():
+            metrics |= {f"{name}_{key}": value for key, value in _measure(size, sides).items()}
     return metrics
 
 
-def _measure(size: Size) -> dict[str, float]:
-    data = batches(size)
+def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
     found: dict[str, float] = {}
-    speedups: list[float] = []
+    speedups: dict[str, list[float]] = {}
     over_gemm: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     for precision_name, precision in PRECISIONS.items():
+        sides["gemm"].prepare(size, precision)
         for arch in ARCHITECTURES:
-            times = interleave(
-                our_step(size, arch, precision, data),
-                gemm(size, precision, data),
-                sae_lens_step(size, arch, precision, data),
-                size.rounds,
-            )
-            speedups.append(median_ratio(times["sae_lens"].rounds, times["ours"].rounds))
-            over_gemm[precision_name].append(median_ratio(times["ours"].rounds, times["gemm"].rounds))
+            named = {
+                name: side for name, side in sides.items() if name not in PEERS or arch in PEERS[name].architectures
+            }
+            for name, side in named.items():
+                if name != "gemm":
+                    side.prepare(size, arch, precision)
+            times = interleave(named, size.rounds)
             key = f"{arch}_{precision_name}"
-            for side, name in (("ours", key), ("sae_lens", f"{key}_sae_lens"), ("gemm", f"{key}_gemm")):
-                found[f"{name}_ms"] = 1000 * median(times[side].rounds)
-                found[f"{name}_min_ms"] = 1000 * times[side].fastest
-            found[f"{key}_speedup"] = speedups[-1]
-            found[f"{key}_over_gemm"] = over_gemm[precision_name][-1]
+            for name, side_times in times.items():
+                of_side = key if name == "ours" else f"{key}_{name}"
+                found[f"{of_side}_ms"] = 1000 * median(side_times.rounds)
+                found[f"{of_side}_min_ms"] = 1000 * side_times.fastest
+                if name not in ("ours", "gemm"):
+                    found[f"{of_side}_speedup"] = median_ratio(side_times.rounds, times["ours"].rounds)
+                    speedups.setdefault(name, []).append(found[f"{of_side}_speedup"])
+            found[f"{key}_over_gemm"] = median_ratio(times["ours"].rounds, times["gemm"].rounds)
             found[f"{key}_min_over_gemm"] = times["ours"].fastest / times["gemm"].fastest
-    step = our_step(size, "batchtopk", torch.bfloat16, data)
-    step()
-    with PeakMemory() as peak:
-        for _ in range(3):
-            step()
+            over_gemm[precision_name].append(found[f"{key}_over_gemm"])
+    sides["ours"].prepare(size, "batchtopk", torch.bfloat16)
     return {
         "tokens_per_s": 1000 * size.batch_size / found["batchtopk_bf16_ms"],
-        "sae_lens_speedup": min(speedups),
+        **{f"{name}_speedup": min(ratios) for name, ratios in speedups.items()},
         "step_over_gemm": max(over_gemm["bf16"]),
         "step_over_gemm_fp32": max(over_gemm["fp32"]),
-        "peak_rss_mib": peak.mib,
+        "peak_rss_mib": sides["ours"].peak_mib(3),
         **found,
     }
 

@@ -48,12 +48,14 @@ class Group:
         Args:
             pre: pre-activations of this process's tokens and latents.
             k: active latents a token, on average.
-            guess: a guess of the smallest value that will be selected.
+            guess: a guess of the smallest value that will be selected, which saves several processes an exchange of
+                many candidates. It does not change the selection.
 
         Returns:
             The entries among this process's tokens and latents, numbered from its first ones.
         """
-        return select_batch_topk(pre, k, guess)
+        del guess
+        return select_batch_topk(pre, k)
 
     def sum_shards(self, partial: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """Sum over the latent shards."""

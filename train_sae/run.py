@@ -30,6 +30,7 @@ from train_sae.config import LoopOptions, Member, TrainConfig
 from train_sae.determinism import deterministic
 from train_sae.group import Group
 from train_sae.loader import TokenLoader
+from train_sae.memory import freed_memory_kept
 from train_sae.metrics import evaluate
 from train_sae.normalize import measure
 from train_sae.parallel import check_parts, device_of, join
@@ -100,7 +101,7 @@ def train(config: TrainConfig) -> Path:
         if measured is None and step == 0:
             measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS)), config.sae_options)
         trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
-    with deterministic(config.loop.deterministic):
+    with deterministic(config.loop.deterministic), freed_memory_kept():
         _fit(loader, trainees, config.loop, device, group)
 
     exported = [trainee.export(store) for trainee in trainees]

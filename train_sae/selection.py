@@ -1,16 +1,12 @@
 """Which latents stay active at each token of a batch: the TopK and BatchTopK selections, sparse.
 
-Nothing here makes a dense `[batch, d_sae]` activation, and nothing sorts one. On the CPU a selection first finds the
-few entries that can be among the winners by comparing bit patterns, since those of positive floating-point numbers are
-in the order of the numbers, and ranks only them.
+Nothing here makes a dense `[batch, d_sae]` activation, and nothing sorts one. Bit patterns of positive floating-point
+numbers are in the order of the numbers, so that everything is compared as integers. A selection reads all entries once,
+for the maxima of short chunks: that w chunks have a maximum of at least b means that w entries reach b. Few more do,
+and only the chunks that hold them are looked at again.
 """
 
-import functools
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_BLOCK_ELEMENTS = 2**20  # a block and its mask fit into the second-level cache
-_CHUNKS_PER_WINNER = 6
-_MARGIN = 0.9
+_LONGEST_CHUNK = 64  # as many bytes as one or a few cache lines
+_CHUNKS_PER_WINNER = 2
 
 
 @dataclass(frozen=True)
@@ -49,19 +44,20 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         values, latents = pre.topk(k, dim=1, sorted=False)
         offsets = torch.arange(0, values.numel() + 1, k, device=pre.device)
         return Selection(offsets, latents.flatten(), values.flatten().relu())
-    bits = pre.contiguous().view(_INTEGERS[pre.element_size()])
-    at = _at_least(bits, _row_bounds(bits, k))
+    chunks = _Chunks(pre, k)
+    bounds = chunks.maxima.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    at, bits = chunks.at_least(bounds.clamp_(min=1))
     tokens = torch.div(at, d_sae, rounding_mode="floor")
     offsets = _offsets(tokens, n_tokens)
-    width = int(offsets.diff().max())
-    if width > k:
-        at = at[_largest_of_each_row(bits.view(-1)[at], tokens, offsets, width, k)]
-        tokens = torch.div(at, d_sae, rounding_mode="floor")
+    longest = int(offsets.diff().max())
+    if longest > k:
+        kept = _largest_of_each_row(bits, tokens, offsets, longest, k)
+        at, bits, tokens = at[kept], bits[kept], tokens[kept]
         offsets = _offsets(tokens, n_tokens)
-    return Selection(offsets, at - tokens * d_sae, pre.view(-1)[at])
+    return Selection(offsets, at - tokens * d_sae, bits.view(pre.dtype))
 
 
-def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int, guess: Float[Tensor, ""] | None = None) -> Selection:
+def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
     """Select the k × batch largest positive pre-activations of the whole batch.
 
     Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
@@ -69,30 +65,22 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int, guess: Float[Te
 
     Args:
         pre: pre-activations.
-        k: active latents a token, on average over the batch.
-        guess: a guess of the smallest value that will be selected, such as the one of the last batches. It changes
-            nothing but the time: a good guess leaves few candidates to rank.
+        k: active latents a token, on average over the batch; at most d_sae.
 
     Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
     """
     n_tokens, d_sae = pre.shape
-    wanted = k * n_tokens
-    integer = _INTEGERS[pre.element_size()]
-    bits = pre.contiguous().view(integer)
-    chosen = bits.new_empty(0, dtype=torch.int64)
-    if guess is not None:
-        chosen = _at_least(bits, (_MARGIN * guess).to(pre).view(integer).clamp(min=1))
-    if chosen.numel() < wanted:
-        chosen = _at_least(bits, bits.new_ones(()))
-    values = bits.view(-1)[chosen]
-    if chosen.numel() > wanted:
-        boundary = _kth_largest(values, wanted)
-        kept = values > boundary
-        ties = _positions(values == boundary)
+    wanted, chunks = k * n_tokens, _Chunks(pre, k)
+    at, bits = chunks.at_least(_kth_largest(chunks.maxima.flatten(), wanted).clamp_(min=1))
+    if at.numel() > wanted:
+        boundary = _kth_largest(bits, wanted)
+        kept = bits > boundary
+        ties = _positions(bits == boundary)
         kept[ties[: wanted - int(kept.sum())]] = True
-        chosen = chosen[_positions(kept)]
-    tokens = torch.div(chosen, d_sae, rounding_mode="floor")
-    return Selection(_offsets(tokens, n_tokens), chosen - tokens * d_sae, pre.view(-1)[chosen])
+        kept = _positions(kept)
+        at, bits = at[kept], bits[kept]
+    tokens = torch.div(at, d_sae, rounding_mode="floor")
+    return Selection(_offsets(tokens, n_tokens), at - tokens * d_sae, bits.view(pre.dtype))
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,8 @@ class Transposed:
 
     offsets: Int[Tensor, " latents_and_one"]
     """The entries of latent i are those from offsets[i] up to offsets[i + 1]."""
-    tokens: Int[Tensor, " nnz"]
+    rows: Int[Tensor, " nnz"]
+    """Row of each entry in the selection, within a latent rising."""
     order: Int[Tensor, " nnz"]
     """Position of each entry in the selection."""
 
@@ -119,40 +108,38 @@ def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
     return tokens.repeat_interleave(lengths, output_size=selection.latents.numel())
 
 
-def _row_bounds(bits: Int[Tensor, "token d_sae"], k: int) -> Int[Tensor, "token 1"]:
-    """A positive number for each row that at least k of its entries reach, or all its positive ones do.
+class _Chunks:
+    """Pre-activations as bit patterns, in chunks that lie side by side and do not reach over the end of a row.
 
-    The row is cut into chunks: the k-th largest of their maxima is reached by an entry of each of k chunks.
+    Args:
+        pre: pre-activations.
+        k: winners a row; there are twice as many chunks, or a chunk is a single entry.
     """
-    n_tokens, d_sae = bits.shape
-    width = 1
-    while d_sae // (2 * width) >= _CHUNKS_PER_WINNER * k:
-        width *= 2
-    if width == 1:
-        return bits.new_ones((n_tokens, 1))
-    n_chunks = d_sae // width
-    maxima = bits.new_empty((n_tokens, n_chunks))
-    for start in range(0, n_tokens, _block_rows(bits)):
-        rows = slice(start, start + _block_rows(bits))
-        # A chunk is every n_chunks-th entry, so that the maximum runs along contiguous memory.
-        torch.amax(bits[rows, : width * n_chunks].unflatten(1, (width, n_chunks)), 1, out=maxima[rows])
-    return maxima.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True).clamp_(min=1)
 
+    def __init__(self, pre: Float[Tensor, "token d_sae"], k: int) -> None:
+        bits = pre.contiguous().view(_INTEGERS[pre.element_size()])
+        n_tokens, d_sae = bits.shape
+        self._length = _LONGEST_CHUNK
+        while self._length > 1 and (d_sae % self._length or d_sae < _CHUNKS_PER_WINNER * k * self._length):
+            self._length //= 2
+        self._chunks = bits.view(-1, self._length)
+        self.maxima = bits if self._length == 1 else self._chunks.amax(1).view(n_tokens, -1)
 
-def _at_least(bits: Int[Tensor, "token d_sae"], floor: Int[Tensor, "*rows"]) -> Int[Tensor, " nnz"]:
-    """Positions, in the flattened matrix and rising, of the entries that reach a floor (of all rows or of each)."""
-    if bits.device.type != "cpu":
-        return _positions((bits >= floor).flatten())
-    table, floors, d_sae = bits.numpy(), np.broadcast_to(floor.numpy(), (len(bits), 1)), bits.shape[1]
-    rows = _block_rows(bits)
+    def at_least(self, bounds: Int[Tensor, "*rows"]) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
+        """Find the entries that reach a bound, or the one of their row.
 
-    def block(start: int) -> np.ndarray:
-        found = np.flatnonzero(table[start : start + rows] >= floors[start : start + rows])
-        found += start * d_sae
-        return found
-
-    # numpy compares and finds five times as fast as torch, and leaves the interpreter meanwhile.
-    return torch.from_numpy(np.concatenate(list(_in_parallel(block, range(0, len(bits), rows)))))
+        Returns:
+            Their positions in the flattened matrix, rising, and their bit patterns.
+        """
+        hits = _positions((self.maxima >= bounds).flatten())
+        found = self._chunks.index_select(0, hits)
+        if bounds.dim():
+            rows = torch.div(hits, self.maxima.shape[1], rounding_mode="floor")
+            bounds = bounds.index_select(0, rows)
+        inside = _positions((found >= bounds).flatten())
+        hit = torch.div(inside, self._length, rounding_mode="floor")
+        at = hits.index_select(0, hit).mul_(self._length).add_(inside - hit * self._length)
+        return at, found.flatten().index_select(0, inside)
 
 
 def _largest_of_each_row(
@@ -176,21 +163,6 @@ def _largest_of_each_row(
 def _ranks(tokens: Int[Tensor, " nnz"], offsets: Int[Tensor, " rows_and_one"]) -> Int[Tensor, " nnz"]:
     """Number of entries of the same row before each."""
     return torch.arange(tokens.numel(), device=tokens.device) - offsets[tokens]
-
-
-def _block_rows(bits: Tensor) -> int:
-    return max(1, _BLOCK_ELEMENTS // bits.shape[1])
-
-
-def _in_parallel(work: Callable[[int], Any], arguments: Iterable[int]) -> Iterable[Any]:
-    n = torch.get_num_threads()
-    return map(work, arguments) if n == 1 else _executor(os.getpid(), n).map(work, arguments)
-
-
-@functools.cache
-def _executor(_process: int, n: int) -> ThreadPoolExecutor:
-    """As many threads as torch has; those of another process do not live on in its fork."""
-    return ThreadPoolExecutor(max_workers=n, thread_name_prefix="select")
 
 
 def _positions(mask: Bool[Tensor, " n"]) -> Int[Tensor, " nnz"]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from train_sae.architectures import Weights
@@ -61,6 +61,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         shorter += longer
     scale = 2 / n_tokens
     grads = _sparse_gradients(rows, w, centred, residuals.flatten(0, 1), scale)
+    fired = grads.activity > 0
     grad_b_dec = residuals[0].sum(0).mul_(scale)
 
     aux = error.new_zeros(())
@@ -78,11 +79,9 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     w.enc.grad, w.b_enc.grad = grads.enc, grads.b_enc
     w.dec.grad = grads.dec if w.dec.requires_grad else None
     w.b_dec.grad = grad_b_dec - group.sum_shards(grads.b_enc @ w.enc)
-    active = selection.values > 0
-    fired = torch.zeros_like(dead).index_fill_(0, selection.latents[active], True)
-    smallest = smallest_positive(selection.values)
-    outcome = Outcome(mse, aux, torch.zeros_like(mse), active.sum(), fired, smallest, dead)
-    return update(state, x, settings, lr, outcome)
+    n_active, smallest = (selection.values > 0).sum(), smallest_positive(selection.values)
+    outcome = Outcome(mse, aux, torch.zeros_like(mse), n_active, fired, smallest, dead)
+    return update(state, x, settings, lr, outcome, grads.along)
 
 
 def _encode(
@@ -94,10 +93,10 @@ def _encode(
         return F.linear(centred.to(precision), w.enc.to(precision), w.b_enc.to(precision))
     # A bias would be written to the whole result before the product; as a column of the matrix it costs nothing.
     (d_sae, d_in), n_tokens = w.enc.shape, centred.shape[0]
-    inputs = state.scratch("inputs", (n_tokens, d_in + _PADDING), precision).zero_()
-    inputs[:, :d_in], inputs[:, d_in] = centred, 1.0
-    matrix = state.scratch("encoder", (d_sae, d_in + _PADDING), precision).zero_()
-    matrix[:, :d_in], matrix[:, d_in] = w.enc, w.b_enc
+    inputs = state.scratch("inputs", (n_tokens, d_in + _PADDING), precision)
+    inputs[:, :d_in], inputs[:, d_in], inputs[:, d_in + 1 :] = centred, 1.0, 0.0
+    matrix = state.scratch("encoder", (d_sae, d_in + _PADDING), precision)
+    matrix[:, :d_in], matrix[:, d_in], matrix[:, d_in + 1 :] = w.enc, w.b_enc, 0.0
     return torch.mm(inputs, matrix.T, out=state.scratch("pre", (n_tokens, d_sae), precision))
 
 
@@ -105,6 +104,10 @@ class _Gradients(NamedTuple):
     enc: Float[Tensor, "d_sae d_in"]
     dec: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
+    along: Float[Tensor, " d_sae"]
+    """Dot products of the decoder's gradient with the decoder directions."""
+    activity: Float[Tensor, " d_sae"]
+    """Sum of each latent's activations."""
 
 
 def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> Selection:
@@ -132,14 +135,19 @@ def _sparse_gradients(
     """
     d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
     index = transpose(selection, d_sae)
-    grad_pre = _dot_selected(selection, residuals, weights.dec).mul_(selection.values > 0).mul_(scale)
-    one_prefix = residuals.shape[0] == n_tokens
-    by_token = index if one_prefix else Transposed(index.offsets, index.tokens % n_tokens, index.order)
-    b_enc = torch.zeros_like(weights.b_enc).index_add_(0, selection.latents, grad_pre)
+    values = selection.values.index_select(0, index.order)
+    grad_pre = _dot_selected(index, residuals, weights.dec).mul_(values > 0).mul_(scale)
+    # The decoder's gradient along its direction is made of products that are there already.
+    per_entry = torch.stack([grad_pre, grad_pre * values, values], dim=1)
+    sums = torch.segment_reduce(per_entry, "sum", offsets=index.offsets, axis=0, unsafe=True)
+    b_enc, along, activity = sums.T.contiguous()
+    tokens = index.rows if residuals.shape[0] == n_tokens else index.rows % n_tokens
     return _Gradients(
-        enc=_sum_per_latent(by_token, grad_pre, centred),
-        dec=_sum_per_latent(index, selection.values * scale, residuals),
+        enc=_sum_per_latent(tokens, index.offsets, grad_pre, centred),
+        dec=_sum_per_latent(index.rows, index.offsets, values * scale, residuals),
         b_enc=b_enc,
+        along=along,
+        activity=activity,
     )
 
 
@@ -156,30 +164,26 @@ def _decode(selection: Selection, dec: Float[Tensor, "d_sae d_in"]) -> Float[Ten
 
 
 def _sum_per_latent(
-    index: Transposed, coefficients: Float[Tensor, " nnz"], rows: Float[Tensor, "row width"]
+    rows: Int[Tensor, " nnz"],
+    offsets: Int[Tensor, " latents_and_one"],
+    coefficients: Float[Tensor, " nnz"],
+    table: Float[Tensor, "row width"],
 ) -> Float[Tensor, "d_sae width"]:
-    """Sum the rows at which each latent is selected, weighted by the selection's coefficients."""
-    return F.embedding_bag(
-        index.tokens,
-        rows,
-        index.offsets,
-        mode="sum",
-        per_sample_weights=coefficients.index_select(0, index.order),
-        include_last_offset=True,
-    )
+    """Sum the rows of a table at which each latent is selected, weighted."""
+    return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=coefficients, include_last_offset=True)
 
 
 def _dot_selected(
-    selection: Selection, rows: Float[Tensor, "row d_in"], dec: Float[Tensor, "d_sae d_in"]
+    index: Transposed, residuals: Float[Tensor, "row d_in"], dec: Float[Tensor, "d_sae d_in"]
 ) -> Float[Tensor, " nnz"]:
-    """Take the dot products of each row with the decoder directions that it selected, and no others."""
+    """Take the dot products of each decoder direction with the rows at which it is selected, and no others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         pattern = torch.sparse_csr_tensor(
-            selection.offsets,
-            selection.latents,
-            torch.zeros_like(selection.values),
-            size=(rows.shape[0], dec.shape[0]),
+            index.offsets,
+            index.rows,
+            dec.new_zeros(index.rows.shape[0]),
+            size=(dec.shape[0], residuals.shape[0]),
             check_invariants=False,
         )
-        return torch.sparse.sampled_addmm(pattern, rows, dec.T, beta=0.0).values()
+        return torch.sparse.sampled_addmm(pattern, dec, residuals.T, beta=0.0).values()

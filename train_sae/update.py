@@ -33,7 +33,12 @@ class Outcome(NamedTuple):
 
 @torch.no_grad()
 def update(
-    state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, lr: float, outcome: Outcome
+    state: TrainState,
+    x: Float[Tensor, "token d_in"],
+    settings: StepSettings,
+    lr: float,
+    outcome: Outcome,
+    along: Float[Tensor, " d_sae"] | None = None,
 ) -> StepStats:
     """Change the weights by their gradients, then the counters.
 
@@ -43,12 +48,14 @@ def update(
         settings: what the step does.
         lr: learning rate of this step.
         outcome: what the step found.
+        along: dot product of each decoder direction with its gradient, where it is known already.
     """
     dec, options, group = state.weights.dec, settings.options, settings.group
     if dec.grad is not None:
-        # A batched product of rows: the sum of an elementwise product would write a matrix first.
-        along = torch.bmm(dec.grad.unsqueeze(1), dec.unsqueeze(2)).squeeze(2)
-        dec.grad.addcmul_(dec, along, value=-1)
+        if along is None:
+            # A batched product of rows: the sum of an elementwise product would write a matrix first.
+            along = torch.bmm(dec.grad.unsqueeze(1), dec.unsqueeze(2)).flatten()
+        dec.grad.addcmul_(dec, along.unsqueeze(1), value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
     group.average_(grads.values())
     if options.clip_grad_norm is not None:
@@ -64,6 +71,20 @@ def update(
         dec.div_(dec.norm(dim=1, keepdim=True))
     if state.weights.threshold is not None:
         state.weights.threshold.clamp_(min=0.0)
+    return record(state, x, settings, outcome)
+
+
+@torch.no_grad()
+def record(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, outcome: Outcome) -> StepStats:
+    """Follow the new weights with their average, change the counters, and say what happened.
+
+    Args:
+        state: after its weights have changed.
+        x: normalised activations.
+        settings: what the step does.
+        outcome: what the step found.
+    """
+    options, group = settings.options, settings.group
     if state.average is not None:
         assert options.ema_decay is not None, "a state with an average is trained with a decay"
         for name, weight in state.trained.items():

@@ -1,26 +1,41 @@
 """The clock of the training step's benchmark."""
 
-import pytest
+import torch
 
 from benchmarks import train
 
 
-def test_the_sides_of_a_round_are_timed_in_mirrored_order(monkeypatch: pytest.MonkeyPatch) -> None:
+class Clocked:
+    """A side that takes known times."""
+
+    def __init__(self, name: str, seconds: list[float], called: list[str]) -> None:
+        self._name, self._seconds, self._called = name, iter(seconds), called
+
+    def seconds(self) -> float:
+        self._called.append(self._name)
+        return next(self._seconds)
+
+
+def test_the_sides_of_a_round_are_timed_in_mirrored_order() -> None:
     called: list[str] = []
-    clock = iter([1.0, 10.0, 100.0, 20.0, 3.0, 5.0, 30.0, 200.0, 40.0, 7.0])
-
-    def seconds(work: object) -> float:
-        assert callable(work)
-        work()
-        return next(clock)
-
-    monkeypatch.setattr(train, "seconds", seconds)
     times = train.interleave(
-        lambda: called.append("ours"), lambda: called.append("gemm"), lambda: called.append("sae_lens"), rounds=2
+        {
+            "ours": Clocked("ours", [1, 3, 5, 7], called),
+            "gemm": Clocked("gemm", [10, 20, 30, 40], called),
+            "sae_lens": Clocked("sae_lens", [100, 200], called),
+            "peer": Clocked("peer", [50, 60], called),
+        },
+        rounds=2,
     )
-    mirrored = ["ours", "gemm", "sae_lens", "gemm", "ours"]
-    assert called == ["ours", "gemm", "sae_lens", *mirrored, *mirrored]
+    assert called == ["ours", "gemm", "sae_lens", "peer", "gemm", "ours"] * 2
     # Ours took 1 and 3, then 5 and 7; the product 10 and 20, then 30 and 40.
     assert times["ours"] == train.Times([2.0, 6.0], 1.0)
     assert times["gemm"] == train.Times([15.0, 35.0], 10.0)
     assert times["sae_lens"] == train.Times([100.0, 200.0], 100.0)
+
+
+def test_batches_of_a_size_are_the_same_in_every_process() -> None:
+    size = train.Size(4, 8, 1, 5, rounds=1)
+    first = train.batches(size)
+    train.batches.cache_clear()
+    assert all(torch.equal(a, b) for a, b in zip(first, train.batches(size), strict=True))

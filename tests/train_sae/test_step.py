@@ -91,7 +91,7 @@ def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st
     reference.tokens_since_fired.copy_(torch.tensor(dead) * config.dead_tokens)
     sparse = copy.deepcopy(reference)
     generator = torch.Generator().manual_seed(0)
-    for step in range(2):  # the second step sees Adam's moments, counters and a guess of the threshold
+    for step in range(2):  # the second step sees Adam's moments, counters
         if numbers == "whole" and step:
             break  # after an update nothing is whole any more
         x = torch.randint(-3, 4, (n_tokens, d_in), generator=generator).double()
