@@ -79,6 +79,10 @@ class Group:
         """The tensors of all processes, equal in shape, in the order of the processes; on the CPU."""
         return [shard.cpu()]
 
+    def gather_first(self, shard: Shaped[Tensor, "*shape"]) -> list[Shaped[Tensor, "*shape"]]:
+        """As `gather` on the first process; an empty list on the others, whose memory would hold it for nothing."""
+        return [shard.cpu()]
+
     def barrier(self) -> None:
         """Wait for the other processes."""
 

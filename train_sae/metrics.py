@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from train_sae.group import SOLO, Group
 from train_sae.sae import Sae
+from train_sae.sharded_sae import decode_shares, encode_share
 
 DENSE_RATE = 0.1
 HISTOGRAM_DECADES = 7
@@ -46,11 +48,12 @@ class QualityMeter:
     """Sums from which a `Quality` follows.
 
     Args:
-        sae: on the device where the work is to be done.
+        sae: on the device where the work is to be done; this process's share of it, where there are several.
+        group: the processes that have the shares; each meters the same tokens.
     """
 
-    def __init__(self, sae: Sae) -> None:
-        self._sae = sae
+    def __init__(self, sae: Sae, group: Group = SOLO) -> None:
+        self._sae, self._group = sae, group
         # About b_dec, which lies near the mean, so that the variance is not a difference of large numbers.
         self._centre = sae.b_dec.double()
         self._n_tokens, self._total = 0, torch.zeros_like(self._centre)
@@ -64,8 +67,8 @@ class QualityMeter:
         Args:
             chunk: raw residuals, on the SAE's device.
         """
-        codes = self._sae.encode_sparse(chunk)
-        x, x_hat = chunk.to(self._centre), self._sae.decode_sparse(codes).double()
+        codes = encode_share(self._sae, chunk, self._group)
+        x, x_hat = chunk.to(self._centre), decode_shares(self._sae, codes, self._group).double()
         self._n_tokens += x.shape[0]
         self._total += (x - self._centre).sum(0)
         self._fired += torch.bincount(codes.indices, minlength=self._sae.d_sae)
@@ -84,14 +87,15 @@ class QualityMeter:
         sums, n_tokens = self._sums, self._n_tokens
         variance = float(sums["spread"] - self._total.square().sum() / n_tokens)
         fvu = float(sums["error"]) / variance if variance > 0 else float("nan")
-        rates = self._fired.double().cpu() / n_tokens
+        fired = self._fired.cpu() if self._group.n_shards == 1 else torch.cat(self._group.gather(self._fired))
+        rates = fired.double() / n_tokens
         quality = Quality(
             n_tokens=n_tokens,
             fvu=fvu,
             explained_variance=1 - fvu,
-            l0=int(self._fired.sum()) / n_tokens,
-            n_dead=int((self._fired == 0).sum()),
-            n_dense=int((self._fired > DENSE_RATE * n_tokens).sum()),
+            l0=int(fired.sum()) / n_tokens,
+            n_dead=int((fired == 0).sum()),
+            n_dense=int((fired > DENSE_RATE * n_tokens).sum()),
             cosine=float(sums["cosine"]) / n_tokens,
             relative_bias=float(sums["norm"] / sums["product"]),
             firing_rate_histogram=firing_rate_histogram(rates),
@@ -100,15 +104,16 @@ class QualityMeter:
 
 
 def evaluate(
-    saes: Sequence[Sae], chunks: Iterable[Float[Tensor, "_ d_in"]]
+    saes: Sequence[Sae], chunks: Iterable[Float[Tensor, "_ d_in"]], group: Group = SOLO
 ) -> list[tuple[Quality, Float[Tensor, " d_sae"]]]:
     """Quality and firing rates of several SAEs by one pass over the tokens.
 
     Args:
-        saes: on one device, where the work is done.
-        chunks: raw residuals, on any device; at least one token.
+        saes: on one device, where the work is done; this process's shares of them, where there are several.
+        chunks: raw residuals, on any device; at least one token, and the same in every process.
+        group: the processes that have the shares.
     """
-    meters = [QualityMeter(sae) for sae in saes]
+    meters = [QualityMeter(sae, group) for sae in saes]
     for chunk in chunks:
         x = chunk.to(saes[0].b_dec.device)
         for meter in meters:

@@ -6,7 +6,8 @@ that takes both lanes.
 
 **Latent-sharded.** Every process takes the whole batch and holds the encoder and decoder rows of its share of the
 latents, for dictionaries that outgrow one GPU. TopK is exact: each process offers its k best a token, and those among
-the k best of all stay. What is decoded is summed over the processes; gradients of the weights need no exchange.
+the k best of all stay. What is decoded is summed over the processes; gradients of the weights need no exchange. The SAE
+is evaluated in its shares too, and put together on the first process's CPU only to be written (`sharded_sae`).
 
 Which one is decided by the option `shard_latents`. Selections wait for the device; with one process nothing does.
 """
@@ -62,17 +63,26 @@ class _Processes(Group):
         return found
 
     def gather(self, shard: Shaped[Tensor, "*shape"]) -> list[Shaped[Tensor, "*shape"]]:
-        """See `Group`. One process's tensor at a time is in flight."""
-        parts: list[Tensor] = []
-        for rank in range(self.n_processes):
-            part = shard.detach().clone() if rank == self.rank else torch.empty_like(shard)
-            dist.broadcast(part, rank)
-            parts.append(part.cpu())
-        return parts
+        """See `Group`."""
+        return self._gather(shard, wanted=True)
+
+    def gather_first(self, shard: Shaped[Tensor, "*shape"]) -> list[Shaped[Tensor, "*shape"]]:
+        """See `Group`."""
+        return self._gather(shard, wanted=self.is_first)
 
     def barrier(self) -> None:
         """See `Group`."""
         dist.barrier()
+
+    def _gather(self, shard: Shaped[Tensor, "*shape"], *, wanted: bool) -> list[Shaped[Tensor, "*shape"]]:
+        """One process's tensor at a time is in flight; they are kept where they are wanted."""
+        parts: list[Tensor] = []
+        for rank in range(self.n_processes):
+            part = shard.detach().clone() if rank == self.rank else torch.empty_like(shard)
+            dist.broadcast(part, rank)
+            if wanted:
+                parts.append(part.cpu())
+        return parts
 
     def _total(self, count: int, device: torch.device) -> int:
         total = torch.tensor(count, device=device)
@@ -195,17 +205,6 @@ def shard_of(weights: Weights, group: Group, device: torch.device) -> Weights:
     mine = slice(group.rank * n_local, (group.rank + 1) * n_local)
     tensors = {
         name: (tensor if name == "b_dec" else tensor[mine]).detach().to(device, copy=True)
-        for name, tensor in weights.tensors().items()
-    }
-    return Weights.from_tensors(tensors)
-
-
-def whole(weights: Weights, group: Group) -> Weights:
-    """Put the shares of all processes together again, on the CPU; the weights as they are where there are no shares."""
-    if group.n_shards == 1:
-        return weights
-    tensors = {
-        name: tensor.detach().cpu() if name == "b_dec" else torch.cat(group.gather(tensor))
         for name, tensor in weights.tensors().items()
     }
     return Weights.from_tensors(tensors)

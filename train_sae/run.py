@@ -8,7 +8,8 @@ Several SAEs share one pass over the data: each batch is read once and trains th
 train videos only; `collect.split` says which those are. `summary.json` is written last: a folder that has it is
 finished. Until then a rerun goes on from the newest checkpoint of each SAE.
 
-Under `torchrun` the processes share the work (`parallel`), and the first one writes and evaluates.
+Under `torchrun` the processes share the work (`parallel`), and the first one writes and, unless the latents are shared
+out, evaluates.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ from train_sae.parallel import check_parts, device_of, join
 from train_sae.phases import Phases
 from train_sae.sae import Sae
 from train_sae.shard_reader import ShardReader
+from train_sae.sharded_sae import whole_sae
 from train_sae.token_set import TokenSet, filtered_rows, split_by_video
 from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish, newest_step
 
@@ -99,32 +101,41 @@ def train(config: TrainConfig) -> Path:
     for member in members:
         step = newest_step(member, group, device)
         if measured is None and step == 0:
-            measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS)), config.sae_options)
+            measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS), group), config.sae_options)
         trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
     with deterministic(config.loop.deterministic), freed_memory_kept():
         _fit(loader, trainees, config.loop, device, group)
 
-    exported = [trainee.export(store) for trainee in trainees]
+    saes = [trainee.export(store).to(device) for trainee in trainees]
+    if group.is_first or group.n_shards > 1:
+        _finish_all(trainees, saes, sampler, reader, held_out_set, group)
     if group.is_first:
-        _finish_all(trainees, [sae.to(device) for sae in exported], sampler, reader, held_out_set)
         write_comparison(config.run / "sae")
     group.barrier()
     return result
 
 
 def _finish_all(
-    trainees: list[Trainee], saes: list[Sae], sampler: TokenLoader, reader: ShardReader, held_out_set: TokenSet
+    trainees: list[Trainee],
+    saes: list[Sae],
+    sampler: TokenLoader,
+    reader: ShardReader,
+    held_out_set: TokenSet,
+    group: Group,
 ) -> None:
-    """Evaluate the SAEs and write their folders."""
-    on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS)))
+    """Evaluate the SAEs, of which each process may have a share, and write their folders."""
+    on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS), group), group)
     on_held_out, config = None, trainees[0].member.config
     if held_out_set.n_tokens:
         apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed)
-        on_held_out = evaluate(saes, _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS)))
-    else:
+        sample = _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS), group)
+        on_held_out = evaluate(saes, sample, group)
+    elif group.is_first:
         log.warning("No video is held out, so the SAE is evaluated on its train videos only: collect more videos.")
-    for number, (trainee, sae) in enumerate(zip(trainees, saes, strict=True)):
-        finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
+    for number, (trainee, share) in enumerate(zip(trainees, saes, strict=True)):
+        sae = whole_sae(share, group)
+        if sae is not None:
+            finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
 
 
 def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
@@ -212,9 +223,10 @@ def _fit(
             trainee.close_log()
 
 
-def _counted(what: str, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Show progress in tokens where going through the chunks takes long."""
-    with tqdm(desc=what, unit="token", unit_scale=True, delay=2, leave=False) as progress:
+def _counted(what: str, chunks: Iterable[Tensor], group: Group) -> Iterator[Tensor]:
+    """Show progress in tokens where going through the chunks takes long, in the first process."""
+    quiet = not group.is_first
+    with tqdm(desc=what, unit="token", unit_scale=True, delay=2, leave=False, disable=quiet) as progress:
         for chunk in chunks:
             yield chunk
             progress.update(len(chunk))

@@ -23,7 +23,7 @@ from train_sae.group import SOLO, Group
 from train_sae.loader import TokenLoader
 from train_sae.metrics import Quality, decoder_coherence
 from train_sae.normalize import Normalisation
-from train_sae.parallel import shard_of, whole
+from train_sae.parallel import shard_of
 from train_sae.phases import Phases
 from train_sae.run_log import MetricsLog
 from train_sae.sae import Sae
@@ -171,10 +171,13 @@ class Trainee:
             save_checkpoint(self.member.folder, self.state, self.normalisation, cursor, part)
 
     def export(self, store: ActivationStore) -> Sae:
-        """The SAE as it is now, on the CPU; every process of the group has to ask for it."""
+        """This process's share of the SAE as it is now, on the CPU: all of it where the latents are not shared out.
+
+        Every process of the group has to ask for it.
+        """
         self._n_dead = int(self._group.sum_shards(self.state.dead(self.dead_tokens).sum()))
         return to_sae(
-            whole(self.state.exported, self._group),
+            self.state.exported,
             arch=self.member.arch,
             k=self.member.k,
             normalisation=self.normalisation,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from collect.errors import UserError
 from collect.store import ActivationStore
@@ -47,6 +48,11 @@ def fatal(state, *rest):
         state.weights.b_enc.data[0] = torch.nan
     return stats
 train_sae.trainee.take_step = fatal
+evaluate = train_sae.run.evaluate
+def watched(saes, chunks, group):
+    assert saes[0].d_sae == 64 // group.n_shards
+    return evaluate(saes, chunks, group)
+train_sae.run.evaluate = watched
 if "BROKEN_ROW" in os.environ:
     train_sae.run.ShardReader = broken_at(int(os.environ["BROKEN_ROW"]))
     train_sae.run.measure = lambda *_: Normalisation(1.0, torch.zeros(D_IN, dtype=torch.float64))
@@ -127,6 +133,12 @@ def test_two_processes_train_what_one_trains(run_folder: Path, together: str, al
             assert new[name] == old[name], name
         for name in ("mse", "fvu", "l0", "aux", "threshold", "sparsity"):
             assert new[name] == pytest.approx(old[name], rel=1e-4, abs=1e-6), name
+    before, after = (json.loads((run_folder / "sae" / name / "summary.json").read_text()) for name in (alone, together))
+    for split in ("train", "held_out"):
+        for name in ("n_tokens", "fvu", "l0", "n_dead", "n_dense", "cosine", "relative_bias"):
+            assert after[split][name] == pytest.approx(before[split][name], rel=1e-4), name
+    rates = [load_file(run_folder / "sae" / name / "sparsity.safetensors")["sparsity"] for name in (alone, together)]
+    assert torch.allclose(*rates, atol=0.05)
     one, two = (load_sae(run_folder / "sae" / name) for name in (alone, together))
     assert torch.allclose(two.W_dec, one.W_dec, atol=1e-4)
     assert torch.allclose(two.W_enc, one.W_enc, atol=1e-4)
