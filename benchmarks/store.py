@@ -6,7 +6,8 @@
     read_shuffled_over_floor      the same for chunks of 256 rows in random order
     read_unverified_over_floor    GB/s in order by `Shard` offsets alone, without checksums, by GB/s of `preadv`
     plain_zarr_read_over_floor    GB/s of plain zarr over the same array, in order, by GB/s of `preadv`
-    write_gb_per_s …              the numbers behind the ratios, which depend on the disk
+    write_gb_per_s, floor_write_gb_per_s, read_seq_gb_per_s, floor_read_gb_per_s
+                                  the speeds behind the ratios, which depend on the disk
 
 Rows are [n, 2048] bfloat16 at one site, shards of 16384 rows, page cache warm, all sides in turn in one process.
 """
