@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from collect.artefact import sync_folder
 from collect.errors import UserError
-from collect.shards import sync_folder
 
 
 class CommitLog:

@@ -17,6 +17,7 @@ import google_crc32c
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt64
 
+from collect.artefact import sync_folder
 from collect.errors import UserError
 
 CRC_BYTES = 4
@@ -137,15 +138,6 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
             _read_chunk(descriptor, shard, chunk, spare)
             rows = spare.view(out.dtype).reshape(shard.chunk_rows, -1)
             out[low - start : high - start] = rows[low - chunk_start : high - chunk_start]
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,8 @@
 """Artefact folders: config.json, the decision to resume, atomic files, typed tables."""
 
 import dataclasses
+import errno
+import os
 import re
 import stat
 import subprocess
@@ -18,6 +20,7 @@ from collect.artefact import (
     read_config,
     read_table,
     remove_orphans,
+    sync_folder,
     write_atomic,
     write_config,
     write_table,
@@ -140,6 +143,29 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_that_cannot_synchronise_folders_will_do_and_a_failing_one_will_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = os.fsync
+
+    def refuse(number: int) -> None:
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(number, os.strerror(number))
+            plain(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    refuse(errno.EINVAL)
+    write_atomic(tmp_path / "file", "content")
+    assert (tmp_path / "file").read_text() == "content"
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_folder(tmp_path / "missing")
 
 
 def test_atomic_files_have_the_permissions_of_ordinary_files(tmp_path: Path) -> None:
