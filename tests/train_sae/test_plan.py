@@ -61,6 +61,24 @@ def test_the_pools_of_all_lanes_partition_the_set(
     assert set(found) <= set(wanted)
 
 
+def test_rows_that_unequal_lanes_leave_out_change_from_epoch_to_epoch() -> None:
+    # 642 = 4 · 160 + 2 rows: each epoch leaves out two.
+    plan = Plan(TokenSet((RowRange(0, 642),)), seed=0, pool_rows=100, n_lanes=4)
+    left_out: list[set[int]] = []
+    for epoch in range(6):
+        used = set[int]()
+        for lane in range(4):
+            position = 0
+            while position < plan.n_lane_tokens:
+                pool = plan.cursor(epoch * plan.n_lane_tokens + position, lane).pool
+                rows = plan.pool(epoch, pool, lane).rows
+                used |= set(rows.tolist())
+                position += len(rows)
+        left_out.append(set(range(642)) - used)
+    assert [len(rows) for rows in left_out] == [2] * 6
+    assert not set.intersection(*left_out)
+
+
 @pytest.mark.parametrize(("pool_rows", "sizes"), [(1000, [640]), (500, [320, 320]), (250, [256, 192, 192])])
 def test_pools_of_an_epoch_are_about_equal(pool_rows: int, sizes: list[int]) -> None:
     # Ten units of 64 rows; three pools of 640 / 3 = 213 rows are cut at whole units: before rows 256 and 448.
