@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
     result: dict[str, Any] = {
         "sae": folder.name,
-        "held_out": {**dataclasses.asdict(quality), **dataclasses.asdict(coherence)},
+        "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
         "spliced": spliced(config) if config.questions else None,
     }
     path = folder / EVALUATION_NAME

@@ -3,8 +3,11 @@
 Everything is accumulated over the set in float64 and divided at the end; no number is a mean of ratios per batch.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +45,13 @@ class Quality:
     """Mean ‖x_hat‖² / mean x·x_hat: below 1 where reconstructions shrink, 1 where they are unbiased."""
     firing_rate_histogram: tuple[int, ...]
     """Latents by firing rate: never; below 10⁻⁷; then a bin per half decade up to 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers by name; null where one is not defined, since JSON has no NaN."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
 
 class QualityMeter:

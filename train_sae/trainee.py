@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import math
 import time
 from typing import Any
 
@@ -340,8 +339,8 @@ def finish(
     summary = {
         **trainee.summary(),
         **dataclasses.asdict(decoder_coherence(sae.W_dec)),
-        "train": _jsonable(on_train[0]),
-        "held_out": _jsonable(on_held_out[0]) if on_held_out else None,
+        "train": on_train[0].to_json(),
+        "held_out": on_held_out[0].to_json() if on_held_out else None,
     }
     write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     shown = (on_held_out or on_train)[0]
@@ -349,11 +348,3 @@ def finish(
         "%s: FVU %.3f, L0 %.1f, %d of %d latents dead, %d dense (%s videos)",
         *(folder, shown.fvu, shown.l0, shown.n_dead, sae.d_sae, shown.n_dense, "held-out" if on_held_out else "train"),
     )
-
-
-def _jsonable(quality: Quality) -> dict[str, Any]:
-    """The numbers of a quality by name; null where one is not defined, since JSON has no NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in dataclasses.asdict(quality).items()
-    }

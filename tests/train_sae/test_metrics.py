@@ -1,5 +1,6 @@
 """Quality of an SAE over a set of tokens."""
 
+import json
 import math
 
 import pytest
@@ -48,6 +49,15 @@ def test_numbers_do_not_depend_on_the_chunks() -> None:
     assert parts.n_tokens == 101
     for name, value in vars(whole).items():
         assert getattr(parts, name) == pytest.approx(value), name
+
+
+def test_what_is_not_defined_is_null_in_json() -> None:
+    # Equal tokens have no variance, and no reconstruction is longer or shorter than nothing.
+    ((quality, _),) = evaluate([axis_sae()], [torch.full((3, 2), -1.0)])
+    assert math.isnan(quality.fvu)
+    written = json.loads(json.dumps(quality.to_json(), allow_nan=False))
+    assert [name for name, value in written.items() if value is None] == ["fvu", "explained_variance", "relative_bias"]
+    assert written["n_tokens"] == 3
 
 
 def test_a_large_mean_does_not_spoil_the_variance() -> None:
