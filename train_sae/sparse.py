@@ -11,6 +11,7 @@ prefix and all longer ones. No product of full size is added.
 
 import itertools
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from train_sae.state import TrainState
 from train_sae.update import Outcome, mean_square, smallest_positive, update
 
 _PADDING = 8  # columns that keep the product's inner size a multiple of eight
+_N_BLOCKS = 8
 
 
 @torch.no_grad()
@@ -116,9 +118,8 @@ def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, fir
         return selection
     bounds = torch.tensor(widths[:-1], device=selection.latents.device)
     prefix = torch.bucketize(selection.latents + first_latent, bounds, right=True)
-    row = prefix * n_tokens + tokens_of(selection)
-    order = row.argsort(stable=True)
-    ends = torch.bincount(row, minlength=len(widths) * n_tokens).cumsum(0)
+    order = prefix.short().argsort(stable=True)  # within a prefix they are in the order of the tokens already
+    ends = torch.bincount(prefix * n_tokens + tokens_of(selection), minlength=len(widths) * n_tokens).cumsum(0)
     return Selection(torch.cat([ends.new_zeros(1), ends]), selection.latents[order], selection.values[order])
 
 
@@ -177,13 +178,35 @@ def _dot_selected(
     index: Transposed, residuals: Float[Tensor, "row d_in"], dec: Float[Tensor, "d_sae d_in"]
 ) -> Float[Tensor, " nnz"]:
     """Take the dot products of each decoder direction with the rows at which it is selected, and no others."""
+    products = residuals.new_empty(index.rows.shape[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        pattern = torch.sparse_csr_tensor(
-            index.offsets,
-            index.rows,
-            dec.new_zeros(index.rows.shape[0]),
-            size=(dec.shape[0], residuals.shape[0]),
-            check_invariants=False,
-        )
-        return torch.sparse.sampled_addmm(pattern, dec, residuals.T, beta=0.0).values()
+        for latents, entries in _blocks(index.offsets):
+            begun = index.offsets[latents.start : latents.stop + 1]
+            pattern = torch.sparse_csr_tensor(
+                begun - begun[0],
+                index.rows[entries],
+                torch.zeros_like(products[entries]),
+                size=(latents.stop - latents.start, residuals.shape[0]),
+                check_invariants=False,
+            )
+            found = torch.sparse.sampled_addmm(pattern, dec[latents], residuals.T, beta=0.0)
+            products[entries] = found.values()
+    return products
+
+
+def _blocks(offsets: Int[Tensor, " latents_and_one"]) -> Iterator[tuple[slice, slice]]:
+    """Blocks of latents and their entries: one on a GPU, where the numbers of entries are not known to the host.
+
+    On the CPU threads share latents out by number, and the first ones may have many more entries than the last, which
+    they have less within a block.
+    """
+    d_sae = offsets.shape[0] - 1
+    if offsets.device.type != "cpu":
+        yield slice(0, d_sae), slice(None)
+        return
+    ends = offsets.numpy()
+    length = -(-d_sae // _N_BLOCKS)
+    for first in range(0, d_sae, length):
+        last = min(d_sae, first + length)
+        yield slice(first, last), slice(int(ends[first]), int(ends[last]))
