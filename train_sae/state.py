@@ -38,6 +38,8 @@ class TrainState:
         """Moving average of the trained weights, by name."""
         self.step = 0
         self._scratch: dict[str, Tensor] = {}
+        self.memory: object = None
+        """What a step keeps for the next one to save time. It follows from the rest, and no checkpoint holds it."""
         device = weights.b_enc.device
         self.tokens_since_fired = torch.zeros(weights.b_enc.shape[0], dtype=torch.int64, device=device)
         self.threshold = torch.zeros((), dtype=torch.float64, device=device)

@@ -1,5 +1,15 @@
-"""One training step: the sparse one where the architecture has one, else the reference."""
+"""One training step, by the fastest way that its architecture, its device and its processes have.
 
+`reference_step` is plain autograd, for all architectures. `sparse_step` is for the TopK family, everywhere. The kernels
+take the same step on a GPU, where one process trains float32 weights.
+"""
+
+import functools
+import importlib.util
+import logging
+from types import ModuleType
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -8,11 +18,13 @@ from train_sae.settings import StepSettings, StepStats
 from train_sae.sparse import sparse_step
 from train_sae.state import TrainState
 
-__all__ = ["StepSettings", "StepStats", "reference_step", "sparse_step", "take_step"]
+__all__ = ["StepSettings", "StepStats", "reference_step", "sparse_step", "take_step", "takes_kernels"]
+
+log = logging.getLogger(__name__)
 
 
 def take_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, lr: float) -> StepStats:
-    """Take one step by the fastest way that the architecture has.
+    """Take one step by the fastest way.
 
     Args:
         state: what the step changes.
@@ -25,6 +37,42 @@ def take_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepS
     """
     match settings.arch:
         case "topk" | "batchtopk" | "matryoshka_batchtopk" | "frozen_decoder":
+            if takes_kernels(settings, x.device, state.weights.enc.dtype):
+                return _kernels().kernel_step(state, x, settings, lr)
             return sparse_step(state, x, settings, lr)
         case "jumprelu" | "gated" | "standard" | "matching_pursuit":
             return reference_step(state, x, settings, lr)
+
+
+def takes_kernels(settings: StepSettings, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a step of the TopK family is taken by the kernels, which do not add up the gradients of processes.
+
+    Args:
+        settings: what the step does.
+        device: where it is taken.
+        dtype: of the weights.
+    """
+    return (
+        device.type == "cuda"
+        and settings.group.n_processes == 1
+        and dtype == torch.float32
+        and settings.precision in (torch.float32, torch.bfloat16)
+        and _has_triton()
+    )
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether Triton is installed; says so, once, if it is not."""
+    found = importlib.util.find_spec("triton") is not None
+    if not found:
+        log.warning(
+            "Triton is not installed, so the training steps are taken by plain torch operations, which is slower on a "
+            "GPU; install it with: pip install triton"
+        )
+    return found
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    return importlib.import_module("train_sae.kernels.step")

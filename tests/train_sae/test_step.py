@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from train_sae import step as step_module
 from train_sae.architectures import Weights, trained_names
 from train_sae.config import Architecture
+from train_sae.group import SOLO, Group
 from train_sae.options import Options
 from train_sae.state import TrainState
-from train_sae.step import StepSettings, StepStats, reference_step, sparse_step
+from train_sae.step import StepSettings, StepStats, reference_step, sparse_step, take_step, takes_kernels
 
 STEPS = {"reference": reference_step, "sparse": sparse_step}
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
@@ -231,3 +234,53 @@ def test_loss_of_one_token_by_hand(name: str) -> None:
     }
     for tensor, values in expected.items():
         torch.testing.assert_close(w.tensors()[tensor].grad, torch.tensor(values, dtype=torch.float64))
+
+
+class Several(Group):
+    n_processes = 2
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "precision", "group", "expected"),
+    [
+        ("cuda", torch.float32, torch.bfloat16, SOLO, True),
+        ("cuda", torch.float32, torch.float32, SOLO, True),
+        ("cpu", torch.float32, torch.bfloat16, SOLO, False),
+        ("cuda", torch.float64, torch.bfloat16, SOLO, False),
+        ("cuda", torch.float32, torch.float64, SOLO, False),
+        ("cuda", torch.float32, torch.bfloat16, Several(), False),
+    ],
+)
+def test_kernels_take_the_step_of_one_process_on_a_gpu(
+    device: str, dtype: torch.dtype, precision: torch.dtype, group: Group, expected: bool
+) -> None:
+    config = StepSettings(arch="topk", k=1, dead_tokens=1, aux_k=1, precision=precision, group=group)
+    assert takes_kernels(config, torch.device(device), dtype) == expected
+
+
+def test_without_triton_a_gpu_takes_the_sparse_step_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = StepSettings(arch="topk", k=1, dead_tokens=1, aux_k=1)
+    monkeypatch.setattr(step_module.importlib.util, "find_spec", lambda _: None)
+    step_module._has_triton.cache_clear()
+    try:
+        for _ in range(2):
+            assert not takes_kernels(config, torch.device("cuda"), torch.float32)
+    finally:
+        step_module._has_triton.cache_clear()
+    assert [record.message[:26] for record in caplog.records] == ["Triton is not installed, s"]
+
+
+def test_a_step_is_handed_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, x, config = make_state(4, 6), torch.zeros(2, 4, dtype=torch.float64), make_settings("topk", k=1)
+    stats, given = sparse_step(copy.deepcopy(state), x, config, 0.5), []
+
+    def kernel_step(*arguments: object) -> StepStats:
+        given.append(arguments)
+        return stats
+
+    monkeypatch.setattr(step_module, "takes_kernels", lambda *_: True)
+    monkeypatch.setattr(step_module, "_kernels", lambda: SimpleNamespace(kernel_step=kernel_step))
+    assert take_step(state, x, config, 0.5) is stats
+    assert given == [(state, x, config, 0.5)]

@@ -1,4 +1,6 @@
-"""Triton kernels for a CUDA step, and the functions that launch them. No step uses them yet, nor has a GPU run them.
+"""The training step of the TopK family on a GPU, in Triton: `step`, and the kernels that it launches.
+
+They are tested in Triton's interpreter and compiled ahead of time for an H100; no GPU has run them yet.
 
 Written from the mathematics. Every result is a function of the input alone: nothing depends on the order in which
 programs run, since floating-point sums have one program each and atomics count whole numbers only. Nothing here makes

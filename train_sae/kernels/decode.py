@@ -1,4 +1,4 @@
-"""Decoding with the loss in one pass, and the products that the selected latents' gradients are made of."""
+"""Decoding with the loss in one pass."""
 # pyright: basic
 # Kernels are a language of their own, without annotations.
 
@@ -9,12 +9,45 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from train_sae.kernels.jit import kernel, power_of_two
+from train_sae.kernels.select import Entries
 
 _MAX_BLOCK = 1024
+_TILE = 8
+"""Directions that are read at a time: one alone would leave the memory waiting for the program."""
+
+
+def prefix_rows(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int[Tensor, " slot"]:
+    """Row p · n_tokens + t of each entry, where p is the first prefix that holds its latent, and t its token.
+
+    Args:
+        entries: a selection.
+        widths: rising widths of the prefixes, the last being the whole dictionary.
+        n_tokens: tokens of the batch.
+    """
+    rows = entries.tokens
+    for width in widths[:-1]:  # few, and numbers of the host, which a tensor of them would have to be copied from
+        rows = rows + (entries.latents >= width).int() * n_tokens
+    return rows
+
+
+def prefix_bounds(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int[Tensor, "prefixes_and_one token"]:
+    """Where the entries that a prefix adds at a token begin; in the last row, where those of the token end.
+
+    Arguments as for `prefix_rows`.
+    """
+    begins, ends = entries.offsets[:-1], entries.offsets[1:]
+    if len(widths) == 1:
+        return torch.stack([begins, ends])
+    # Entries are in the order of (token, latent), and a free slot is behind them all.
+    stride = widths[-1] + 1
+    keys = entries.tokens.long() * stride + entries.latents
+    firsts = torch.arange(n_tokens, device=keys.device) * stride
+    inner = [torch.searchsorted(keys, firsts + width) for width in widths[:-1]]
+    return torch.stack([begins, *inner, ends])
 
 
 def decode_residuals(
-    offsets: Int[Tensor, " rows_and_one"],
+    bounds: Int[Tensor, "prefixes_and_one token"],
     latents: Int[Tensor, " slot"],
     values: Float[Tensor, " slot"],
     dec: Float[Tensor, "d_sae d_in"],
@@ -27,85 +60,49 @@ def decode_residuals(
     over prefixes p and longer of (reconstruction of the prefix − target).
 
     Args:
-        offsets: where each row's entries begin and end.
+        bounds: from `prefix_bounds`.
         latents: latents of the entries.
         values: latent activations of the entries, float32.
         dec: decoder directions.
         target: what is to be reconstructed.
-        out: where the result goes; as many rows as `offsets` has, a multiple of the tokens.
+        out: where the result goes; one row for each prefix and token.
 
     Returns:
         Mean over tokens of the squared norm of the last prefix's residual.
     """
     n_tokens, d_in = target.shape
-    n_prefixes = (offsets.numel() - 1) // n_tokens
     block = min(_MAX_BLOCK, power_of_two(d_in))
     n_blocks = triton.cdiv(d_in, block)
     squares = target.new_empty(n_tokens, n_blocks, dtype=torch.float32)
-    sizes = (n_tokens, n_prefixes, d_in, n_blocks)
-    _decode[(n_tokens, n_blocks)](offsets, latents, values, dec, target, out, squares, *sizes, BLOCK=block)
+    sizes = (n_tokens, len(bounds) - 1, d_in, n_blocks)
+    _decode[(n_tokens, n_blocks)](
+        bounds, latents, values, dec, target, out, squares, *sizes, TILE=_TILE, BLOCK=block, num_warps=4
+    )
     return squares.sum() / n_tokens
 
 
-def selected_products(
-    offsets: Int[Tensor, " rows_and_one"],
-    latents: Int[Tensor, " slot"],
-    values: Float[Tensor, " slot"],
-    dec: Float[Tensor, "d_sae d_in"],
-    residuals: Float[Tensor, "row d_in"],
-    scale: float,
-) -> Float[Tensor, " slot"]:
-    """Gradients of the pre-activations: scale · residual · decoder direction, where the latent is positive, else 0.
-
-    Args:
-        offsets: where each row's entries begin and end.
-        latents: latents of the entries.
-        values: latent activations of the entries.
-        dec: decoder directions.
-        residuals: one row for each row of entries.
-        scale: factor of the gradients.
-    """
-    n_rows, d_in = residuals.shape
-    products = torch.zeros_like(values)
-    _products[(n_rows,)](offsets, latents, values, dec, residuals, products, scale, d_in, BLOCK=power_of_two(d_in))
-    return products
-
-
-@kernel("BLOCK")
+@kernel("TILE", "BLOCK")
 def _decode(
-    offsets_ptr, latents_ptr, values_ptr, dec_ptr, target_ptr, out_ptr, squares_ptr,
-    n_tokens, n_prefixes, d_in, n_blocks, BLOCK,
+    bounds_ptr, latents_ptr, values_ptr, dec_ptr, target_ptr, out_ptr, squares_ptr,
+    n_tokens, n_prefixes, d_in, n_blocks, TILE, BLOCK,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < d_in
-    total = -tl.load(target_ptr + token * d_in + columns, mask=inside, other=0.0).to(tl.float32)
+    total = -tl.load(target_ptr + token * d_in + columns, mask=inside, other=0.0)
     for prefix in range(n_prefixes):
         row = prefix * n_tokens + token
-        begin = tl.load(offsets_ptr + row)
-        end = tl.load(offsets_ptr + row + 1)
-        for entry in range(begin, end):
-            latent = tl.load(latents_ptr + entry)
-            direction = tl.load(dec_ptr + latent * d_in + columns, mask=inside, other=0.0)
-            total += tl.load(values_ptr + entry) * direction
+        end = tl.load(bounds_ptr + row + n_tokens)
+        for start in range(tl.load(bounds_ptr + row), end, TILE):
+            at = start + tl.arange(0, TILE)
+            latents = tl.load(latents_ptr + at, mask=at < end, other=0).to(tl.int64)
+            values = tl.load(values_ptr + at, mask=at < end, other=0.0)
+            places = latents[:, None] * d_in + columns[None, :]
+            directions = tl.load(dec_ptr + places, mask=(at < end)[:, None] & inside[None, :], other=0.0)
+            total += tl.sum(values[:, None] * directions, axis=0)
         tl.store(out_ptr + row * d_in + columns, total, mask=inside)
     tl.store(squares_ptr + token * n_blocks + tl.program_id(1), tl.sum(total * total, axis=0))
     for back in range(1, n_prefixes):
         row = (n_prefixes - 1 - back) * n_tokens + token
         total += tl.load(out_ptr + row * d_in + columns, mask=inside, other=0.0)
         tl.store(out_ptr + row * d_in + columns, total, mask=inside)
-
-
-@kernel("BLOCK")
-def _products(offsets_ptr, latents_ptr, values_ptr, dec_ptr, residuals_ptr, products_ptr, scale, d_in, BLOCK):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < d_in
-    residual = tl.load(residuals_ptr + row * d_in + columns, mask=inside, other=0.0)
-    begin = tl.load(offsets_ptr + row)
-    end = tl.load(offsets_ptr + row + 1)
-    for entry in range(begin, end):
-        latent = tl.load(latents_ptr + entry)
-        direction = tl.load(dec_ptr + latent * d_in + columns, mask=inside, other=0.0)
-        product = tl.sum(residual * direction, axis=0) * scale
-        tl.store(products_ptr + entry, tl.where(tl.load(values_ptr + entry) > 0, product, 0.0))

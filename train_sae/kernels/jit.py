@@ -1,5 +1,6 @@
-"""The decorator of the kernels."""
+"""The decorator of the kernels, and the sizes of their blocks."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ import triton.language as tl
 def kernel(*constants: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Triton, the named arguments being known at compile time.
 
-    Kernels carry no annotations of their own: the hook that checks shapes in tests wraps annotated functions, and
-    Triton could not read the source of a wrapped one.
+    Kernels carry no annotations of their own, which the hook that checks shapes in tests would check; it wraps even so,
+    and Triton has to be given what is inside, to find the source and the functions that it calls.
     """
 
     def compile_it(function: Callable[..., Any]) -> Any:
+        function = inspect.unwrap(function)
         function.__annotations__ = dict.fromkeys(constants, tl.constexpr)
         compiled = triton.jit(function)
         if hasattr(compiled, "rewrite"):  # the interpreter runs a rewritten function, which has lost them
@@ -27,3 +29,8 @@ def kernel(*constants: str) -> Callable[[Callable[..., Any]], Any]:
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n and 16, which is the least that reductions are tuned for."""
     return max(16, triton.next_power_of_2(n))
+
+
+def warps_of(n_elements: int, per_thread: int) -> int:
+    """Warps of a program whose largest block has so many elements, of which each thread is to hold so many."""
+    return min(16, max(4, n_elements // (32 * per_thread)))

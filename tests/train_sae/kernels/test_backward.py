@@ -6,108 +6,126 @@ from torch import Tensor
 
 from tests.train_sae.kernels.conftest import DEVICE
 
-N_TOKENS, D_IN, D_SAE, N_PREFIXES = 3, 10, 7, 2
+N_TOKENS, D_IN, D_SAE = 3, 10, 7
+WIDTHS = (4, D_SAE)
+SCALE = 0.5
 
 
 class Problem:
-    """Entries at two prefixes, one row of them empty, and the dense matrix that they stand for."""
+    """Entries at three tokens, none of them at the second, a free slot, and the dense matrices that they stand for."""
 
-    def __init__(self, n_prefixes: int = N_PREFIXES) -> None:
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        from train_sae.kernels.select import Entries
+
         generator = torch.Generator().manual_seed(0)
 
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator)
 
-        self.n_rows = n_prefixes * N_TOKENS
-        lengths = torch.tensor([2, 0, 3, 1, 4, 2][: self.n_rows])
-        self.offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        self.rows = torch.arange(self.n_rows).repeat_interleave(lengths)
-        self.latents = torch.cat([torch.randperm(D_SAE - 1, generator=generator)[:n] for n in lengths.tolist()])
-        self.values = draw(len(self.rows)).relu()  # some are zero
+        self.widths = widths
+        tokens, latents = torch.tensor([0, 0, 2, 2, 2, 3]), torch.tensor([1, 5, 0, 1, 4, D_SAE])
+        values = draw(len(tokens)).abs() * (tokens < N_TOKENS)
+        entries = Entries(torch.tensor([0, 2, 2, 5]), tokens.int(), latents.int(), values)
+        self.entries = Entries(*(tensor.to(DEVICE) for tensor in entries))
         self.dec, self.enc, self.centred = draw(D_SAE, D_IN), draw(D_SAE, D_IN), draw(N_TOKENS, D_IN)
-        self.f = torch.zeros(self.n_rows, D_SAE)
-        self.f[self.rows, self.latents] = self.values
-
-    def residuals(self) -> Tensor:
-        """Sums over prefixes p and longer of the residuals."""
+        self.dec /= self.dec.norm(dim=1, keepdim=True)
+        f = torch.zeros(N_TOKENS, D_SAE)
+        f[tokens[:-1], latents[:-1]] = values[:-1]
+        begins = (0, *widths[:-1])
+        parts = [f * ((torch.arange(D_SAE) >= begin) & (torch.arange(D_SAE) < end))
+                 for begin, end in zip(begins, widths, strict=True)]  # fmt: skip
+        self.f = torch.cat(parts)
+        """One row for each prefix and token."""
         decoded = (self.f @ self.dec).view(-1, N_TOKENS, D_IN).cumsum(0) - self.centred
-        return decoded.flip(0).cumsum(0).flip(0).flatten(0, 1)
+        self.residuals = decoded.flip(0).cumsum(0).flip(0).flatten(0, 1)
+        """Sums over prefixes p and longer of the residuals."""
 
-    def on_device(self, name: str) -> Tensor:
-        return getattr(self, name).to(DEVICE)
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients by encoder directions, decoder directions and encoder bias, from dense products."""
+        grad_pre = SCALE * self.residuals @ self.dec.T * (self.f > 0)
+        inputs = self.centred.repeat(len(self.widths), 1)
+        return grad_pre.T @ inputs, SCALE * self.f.T @ self.residuals, grad_pre.sum(0)
+
+    def index(self) -> "tuple[object, object]":
+        """The arguments of the backward pass."""
+        from train_sae.kernels.backward import Batch, index_by_latent
+        from train_sae.kernels.decode import prefix_rows
+
+        rows = prefix_rows(self.entries, self.widths, N_TOKENS)
+        index = index_by_latent(self.entries.latents, rows, self.entries.values, D_SAE)
+        return index, Batch(self.centred.to(DEVICE), self.residuals.to(DEVICE), SCALE)
 
 
-@pytest.mark.parametrize("n_prefixes", [1, 2])
-def test_residuals_and_loss(n_prefixes: int) -> None:
-    from train_sae.kernels.decode import decode_residuals
+@pytest.mark.parametrize("widths", [(D_SAE,), WIDTHS, (1, 4, 5, D_SAE)])
+def test_residuals_and_loss(widths: tuple[int, ...]) -> None:
+    from train_sae.kernels.decode import decode_residuals, prefix_bounds
 
-    problem = Problem(n_prefixes)
-    out = torch.empty(problem.n_rows, D_IN, device=DEVICE)
-    names = ("offsets", "latents", "values", "dec", "centred")
-    mse = decode_residuals(*(problem.on_device(name) for name in names), out)
-    expected = problem.residuals()
-    torch.testing.assert_close(out.cpu(), expected)
-    torch.testing.assert_close(mse.cpu(), expected[-N_TOKENS:].square().sum(1).mean())
+    problem = Problem(widths)
+    out = torch.empty(len(widths) * N_TOKENS, D_IN, device=DEVICE)
+    bounds = prefix_bounds(problem.entries, widths, N_TOKENS)
+    entries, dec, centred = problem.entries, problem.dec.to(DEVICE), problem.centred.to(DEVICE)
+    mse = decode_residuals(bounds, entries.latents, entries.values, dec, centred, out)
+    torch.testing.assert_close(out.cpu(), problem.residuals)
+    torch.testing.assert_close(mse.cpu(), problem.residuals[-N_TOKENS:].square().sum(1).mean())
 
 
-def test_products_are_those_of_positive_entries() -> None:
-    from train_sae.kernels.decode import selected_products
+def test_entries_by_latent() -> None:
+    problem = Problem()
+    index, _ = problem.index()
+    # Latents 0 1 4 5 have 1 2 1 1 entries; of these latents 4 and 5 are not in the first prefix, so 3 rows further on.
+    assert index.offsets.tolist() == [0, 1, 3, 3, 3, 4, 5, 5]
+    assert index.rows.tolist()[:5] == [2, 0, 2, 2 + 3, 0 + 3]
+    order = [2, 0, 3, 4, 1]
+    assert index.values.tolist()[:5] == problem.entries.values[order].tolist()
+    assert index.heavy_first.tolist() == [1, 0, 4, 5, 2, 3, 6]
+
+
+@pytest.mark.parametrize("with_extra", [False, True])
+def test_gradients_by_latents(with_extra: bool) -> None:
+    from train_sae.kernels.backward import Extra, direction_gradients
 
     problem = Problem()
-    names = ("offsets", "latents", "values", "dec")
-    found = selected_products(*(problem.on_device(n) for n in names), problem.residuals().to(DEVICE), 0.5)
-    dense = 0.5 * problem.residuals() @ problem.dec.T
-    torch.testing.assert_close(found.cpu(), dense[problem.rows, problem.latents] * (problem.values > 0))
-    assert 0 < int((found == 0).sum()) < found.numel()
-
-
-def gradients(problem: Problem, grad_pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by encoder directions, decoder directions and encoder bias, from dense products."""
-    dense = torch.zeros(problem.n_rows, D_SAE)
-    dense[problem.rows, problem.latents] = grad_pre
-    inputs = problem.centred.repeat(N_PREFIXES, 1)
-    return dense.T @ inputs, 0.5 * problem.f.T @ problem.residuals(), dense.sum(0)
-
-
-def test_gradients_by_latents() -> None:
-    from train_sae.kernels.backward import Terms, bias_gradient, direction_gradients, index_by_latent
-
-    problem = Problem()
-    grad_pre = torch.randn(len(problem.rows), generator=torch.Generator().manual_seed(1))
-    index = index_by_latent(problem.on_device("latents"), D_SAE)
-    rows = problem.on_device("rows")
-    terms = Terms(rows % N_TOKENS, rows, grad_pre.to(DEVICE), 0.5 * problem.on_device("values"))
     enc, dec = torch.empty(D_SAE, D_IN, device=DEVICE), torch.empty(D_SAE, D_IN, device=DEVICE)
-    direction_gradients(index, terms, problem.on_device("centred"), problem.residuals().to(DEVICE), enc, dec)
-    expected = gradients(problem, grad_pre)
-    torch.testing.assert_close(enc.cpu(), expected[0])
-    torch.testing.assert_close(dec.cpu(), expected[1])
-    torch.testing.assert_close(bias_gradient(index, terms.grad_pre).cpu(), expected[2])
-    assert not enc[D_SAE - 1].any(), "a latent that is never selected has no gradient"
+    expected = [grad.clone() for grad in problem.gradients()]
+    extra = None
+    if with_extra:  # latents 1 and 6 get more
+        more = [torch.randn(2, D_IN), torch.randn(2, D_IN), torch.randn(2)]
+        row = torch.tensor([-1, 0, -1, -1, -1, -1, 1], device=DEVICE)
+        extra = Extra(row, *(tensor.to(DEVICE) for tensor in more))
+        for grad, addition in zip(expected, more, strict=True):
+            grad[[1, 6]] += addition
+    weights = (problem.enc.to(DEVICE), problem.dec.to(DEVICE))
+    biases = direction_gradients(*problem.index(), (weights[0], enc), (weights[1], dec), extra)
+    for found, wanted in zip((enc, dec, biases.b_enc), expected, strict=True):
+        torch.testing.assert_close(found.cpu(), wanted)
+    torch.testing.assert_close(biases.through_encoder.cpu(), expected[2] @ problem.enc)
+    assert not enc[3].any(), "a latent that is never selected has no gradient"
+
+
+def test_programs_that_take_several_latents_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from train_sae.kernels import backward
+
+    monkeypatch.setattr(backward, "_MAX_PROGRAMS", 2)
+    test_gradients_by_latents(with_extra=True)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_adam_is_the_one_of_torch_with_projection_and_unit_norm(frozen: bool) -> None:
-    from train_sae.kernels.backward import Adam, Moments, Terms, index_by_latent, update_directions
+    from train_sae.kernels.backward import Adam, Moments, update_directions
 
     problem = Problem()
-    problem.dec /= problem.dec.norm(dim=1, keepdim=True)
-    grad_pre = torch.randn(len(problem.rows), generator=torch.Generator().manual_seed(1))
-    index = index_by_latent(problem.on_device("latents"), D_SAE)
-    rows = problem.on_device("rows")
-    terms = Terms(rows % N_TOKENS, rows, grad_pre.to(DEVICE), 0.5 * problem.on_device("values"))
-    weights = {name: problem.on_device(name).clone() for name in ("enc", "dec")}
+    weights = {"enc": problem.enc.to(DEVICE).clone(), "dec": problem.dec.to(DEVICE).clone()}
     moments = {name: Moments(w, torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
     shadow = torch.empty(D_SAE, D_IN, device=DEVICE, dtype=torch.bfloat16)
-    twins = {name: problem.on_device(name).clone().requires_grad_() for name in ("enc", "dec")}
+    twins = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     lr, betas, eps = 1e-2, (0.9, 0.999), 1e-8
     optimizer = torch.optim.Adam(twins.values(), lr=lr, betas=betas, eps=eps)
-    residuals = problem.residuals().to(DEVICE)
-    grad_enc, grad_dec, _ = (grad.to(DEVICE) for grad in gradients(problem, grad_pre))
     for step in (1, 2):
-        adam = Adam(lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5, *betas, eps)
+        problem.dec = weights["dec"].cpu()  # the products are taken with the directions as they are
+        grad_enc, grad_dec, _ = (grad.to(DEVICE) for grad in problem.gradients())
+        adam = Adam(lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5, 1 - betas[0], 1 - betas[1], eps)
         decoder = weights["dec"] if frozen else moments["dec"]
-        update_directions(index, terms, problem.on_device("centred"), residuals, moments["enc"], decoder, shadow, adam)
+        update_directions(*problem.index(), moments["enc"], decoder, shadow, adam)
         with torch.no_grad():
             dec = twins["dec"]
             along = (grad_dec * dec).sum(1, keepdim=True)
@@ -117,4 +135,8 @@ def test_adam_is_the_one_of_torch_with_projection_and_unit_norm(frozen: bool) ->
                 dec.div_(dec.norm(dim=1, keepdim=True))
         for name, twin in twins.items():
             torch.testing.assert_close(weights[name], twin.detach(), rtol=1e-5, atol=1e-6)
+            if twin.grad is not None:
+                kept = optimizer.state[twin]
+                torch.testing.assert_close(moments[name].mean, kept["exp_avg"], rtol=1e-4, atol=1e-7)
+                torch.testing.assert_close(moments[name].square, kept["exp_avg_sq"], rtol=1e-4, atol=1e-10)
         torch.testing.assert_close(shadow, weights["enc"].bfloat16())

@@ -38,9 +38,15 @@ def assert_same(entries: object, expected: Selection, n_tokens: int) -> None:
         if v > 0
     }
     assert found == wanted
+    n_entries = int(entries.offsets[-1])
+    assert (entries.values[:n_entries] > 0).all(), "every entry is positive"
+    assert (entries.latents[n_entries:] > int(entries.latents[:n_entries].max() if n_entries else -1)).all()
+    assert (entries.tokens[n_entries:] == n_tokens).all()
+    assert not entries.values[n_entries:].any()
     for token in range(n_tokens):
         inside = slice(int(entries.offsets[token]), int(entries.offsets[token + 1]))
-        assert all(int(t) == token for t in entries.tokens[inside][entries.values[inside] > 0])
+        assert all(int(t) == token for t in entries.tokens[inside])
+        assert (entries.latents[inside].diff() > 0).all(), "in the order of latents"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -67,10 +73,23 @@ def test_batch_topk_is_the_one_of_the_cpu(shape: tuple[int, int, int], kind: str
     assert_same(entries, reference_batch_topk(pre, k), n_tokens)
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "empty rows", "nothing"])
+def test_dense_topk_keeps_what_is_selected(kind: str) -> None:
+    from train_sae.kernels.select import keep_topk
+
+    pre = pre_activations(5, 40, torch.bfloat16, kind)
+    chosen = reference_topk(pre, 3)
+    expected = torch.zeros_like(pre)
+    tokens = torch.arange(5).repeat_interleave(chosen.offsets.diff())
+    expected[tokens, chosen.latents] = chosen.values
+    assert torch.equal(keep_topk(pre.to(DEVICE), 3).cpu(), expected)
+
+
 def test_rows_longer_than_a_block_are_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     from train_sae.kernels import select
 
     monkeypatch.setattr(select, "_MAX_BLOCK", 16)
+    monkeypatch.setattr(select, "_RESIDENT", 16)
     pre = pre_activations(4, 50, torch.bfloat16, "ties")
     assert_same(select.select_topk(pre.to(DEVICE), 7), reference_topk(pre, 7), 4)
     assert_same(select.select_batch_topk(pre.to(DEVICE), 7), reference_batch_topk(pre, 7), 4)
