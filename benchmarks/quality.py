@@ -1,26 +1,31 @@
-"""Quality of what the trainer makes against `sae_lens.SAETrainer`, on data whose true dictionary is known.
+"""Quality of what the trainer makes against `sae_lens.SAETrainer`.
 
-The data is sampled from a `sae_lens.synthetic.SyntheticModel` with correlated features of unequal frequency. Both sides
-train on the same batches in the same order, with as many latents as there are features, k = the mean number of true
-features a token, float32, the same peak learning rate, warm-up and decay, the same normalisation, and a latent counts
-as dead after the same number of tokens. Everything else is each trainer's default. Both are then written as SAELens
-folders, and the same code reads and judges both, on tokens that neither has seen.
+On data whose true dictionary is known: sampled from a `sae_lens.synthetic.SyntheticModel` with correlated features of
+unequal frequency, with as many latents as there are features and k = the mean number of true features a token. And on
+residuals of the demo's model, which `collect` reads from videos that the demo generates, with eight times as many
+latents as channels.
 
-Metrics, for each architecture A of topk, batchtopk, matryoshka; means over seeds of data and weights, SIDE being ours
-or sae_lens:
+Both sides train on the same batches in the same order, in float32, with the same peak learning rate, warm-up and decay,
+the same normalisation, and a latent counts as dead after the same number of tokens. Everything else is each trainer's
+default. Both are then written as SAELens folders, and the same code reads and judges both, on tokens that neither has
+seen: of residuals, those of held-out videos.
+
+Metrics, for each architecture A of topk, batchtopk, matryoshka on the synthetic data at our default peak rate, A being
+also topk_3x, … at three times that rate, and topk_residual, … on residuals; means over seeds of data and weights, SIDE
+being ours or sae_lens:
 
     A_fvu_SIDE          fraction of variance unexplained on held-out tokens (docs/metrics.md)
     A_dead_SIDE         latents active at no held-out token
     A_recovery_SIDE     sae_lens's mean correlation coefficient: mean |cosine| of decoder directions and true features
-                        under the best one-to-one assignment
-    A_f1_SIDE           sae_lens's mean F1 of a latent as a detector of the true feature that it is most like
+                        under the best one-to-one assignment; synthetic data only
+    A_f1_SIDE           sae_lens's mean F1 of a latent as a detector of the true feature that it is most like; likewise
     A_l0_SIDE           active latents a token
     A_fvu_excess        FVU of ours / FVU of sae_lens − 1: the largest over the seeds
 """
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,8 @@ from tqdm import tqdm
 
 from benchmarks.harness import Options, run_benchmark
 from benchmarks.train import sae_lens_sae
+from collect.split import held_out_ids
+from collect.store import ActivationStore
 from train_sae.config import Architecture
 from train_sae.export import save_sae, to_sae
 from train_sae.metrics import evaluate
@@ -39,6 +46,7 @@ from train_sae.schedule import DECAY_SHARE, WARM_UP_SHARE, learning_rate
 from train_sae.settings import StepSettings
 from train_sae.state import initial_state
 from train_sae.step import take_step
+from train_sae.token_set import split_by_video
 
 ARCHITECTURES: dict[str, Architecture] = {
     "topk": "topk",
@@ -61,15 +69,29 @@ class Task:
     """A latent is dead after so many steps without firing, on both sides."""
     n_held_out: int = 2**15
     seeds: tuple[int, ...] = (0, 1)
+    rate: float = 1.0
+    """Peak learning rate, in units of our default."""
 
     @property
     def lr(self) -> float:
-        """Our default peak learning rate."""
-        return 2e-4 / (self.n_features / 2**14) ** 0.5
+        """Peak learning rate."""
+        return self.rate * 2e-4 / (self.n_features / 2**14) ** 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residuals:
+    """How many residuals are collected, and what is trained on them."""
+
+    n_videos: int = 90
+    n_epochs: int = 25
+    k: int = 16
+    task: Task = field(default_factory=lambda: Task(d_in=128, n_features=1024, dead_steps=50, seeds=(0,)))
+    """Its number of steps follows from the tokens."""
 
 
 TASK = Task()
 QUICK_TASK = Task(d_in=32, n_features=64, n_steps=150, dead_steps=30, batch_size=512, n_held_out=4096, seeds=(0,))
+QUICK_RESIDUALS = Residuals(n_videos=6, n_epochs=5)
 
 
 @dataclass(frozen=True)
@@ -77,11 +99,11 @@ class Data:
     """Sampled tokens and where they come from."""
 
     model: Any
-    """The `SyntheticModel`."""
+    """The `SyntheticModel`; None for residuals."""
     train: Tensor
     held_out: Tensor
     k: int
-    """Mean number of true features a token, rounded."""
+    """Active latents a token."""
 
 
 def sample(task: Task, seed: int) -> Data:
@@ -102,6 +124,33 @@ def sample(task: Task, seed: int) -> Data:
     train = torch.cat([model.sample(task.batch_size) for _ in range(task.n_steps)])
     held_out, features = model.sample_with_features(task.n_held_out)
     return Data(model, train, held_out, max(1, round(float((features > 0).sum(1).double().mean()))))
+
+
+def collect_residuals(what: Residuals, folder: Path) -> tuple[Task, Data]:
+    """Generate videos, run the demo's model on them, and shuffle the residuals of the train videos epoch by epoch."""
+    from collect.config import CollectConfig
+    from collect.run import collect
+    from demo.generate import WorldConfig, generate
+    from demo.run import WEIGHTS
+    from demo.world import SAMPLES
+
+    site = "resid/2"
+    generate(folder / "data", WorldConfig(seed=1, n_videos=what.n_videos), workers=2)
+    collect(
+        CollectConfig(
+            data=folder / "data", model=str(WEIGHTS), out=folder / "run", sites=(site,), frames=str(SAMPLES), workers=2
+        )
+    )
+    store = ActivationStore.open(folder / "run" / "activations")
+    sets = split_by_video(store.videos, held_out_ids((video.video_id, video.split) for video in store.videos))
+    train, held_out = (
+        torch.cat([store.read(site, rows.start, rows.stop).float() for rows in ranges])
+        for ranges in (sets.train, sets.held_out)
+    )
+    generator = torch.Generator().manual_seed(0)
+    order = torch.cat([torch.randperm(len(train), generator=generator) for _ in range(what.n_epochs)])
+    task = replace(what.task, n_steps=len(order) // what.task.batch_size, n_held_out=len(held_out))
+    return task, Data(None, train[order[: task.n_steps * task.batch_size]], held_out, what.k)
 
 
 def train_ours(task: Task, data: Data, arch: Architecture, seed: int, folder: Path) -> None:
@@ -166,6 +215,9 @@ def judge(task: Task, data: Data, folder: Path) -> dict[str, float]:
     from sae_lens.synthetic import eval_sae_on_synthetic_data
 
     ((quality, _),) = evaluate([load_sae(folder)], data.held_out.split(4096))
+    judged = {"fvu": quality.fvu, "dead": quality.n_dead, "l0": quality.l0}
+    if data.model is None:
+        return judged
     torch.manual_seed(0)
     found = eval_sae_on_synthetic_data(
         SAE.load_from_disk(folder),
@@ -174,40 +226,47 @@ def judge(task: Task, data: Data, folder: Path) -> dict[str, float]:
         num_samples=task.n_held_out,
         batch_size=4096,
     )
-    return {
-        "fvu": quality.fvu,
-        "dead": quality.n_dead,
-        "recovery": found.mcc,
-        "f1": found.classification.f1_score,
-        "l0": quality.l0,
-    }
+    return {**judged, "recovery": found.mcc, "f1": found.classification.f1_score}
 
 
 def measure(options: Options) -> dict[str, float]:
     """Train and judge everything."""
-    return compare(QUICK_TASK if options.quick else TASK)
+    task, residuals = (QUICK_TASK, QUICK_RESIDUALS) if options.quick else (TASK, Residuals())
+    fast = replace(task, rate=3.0)
+    with tempfile.TemporaryDirectory() as folder:
+        of_residuals, data = collect_residuals(residuals, Path(folder))
+    return {
+        **compare(task, "", [sample(task, seed) for seed in task.seeds]),
+        **compare(fast, "_3x", [sample(task, seed) for seed in task.seeds]),
+        **compare(of_residuals, "_residual", [data]),
+    }
 
 
-def compare(task: Task) -> dict[str, float]:
-    """Train both sides on a task and judge them."""
+def compare(task: Task, suffix: str, data: Sequence[Data]) -> dict[str, float]:
+    """Train both sides on a task and judge them.
+
+    Args:
+        task: what is trained.
+        suffix: of the architectures' names.
+        data: for each seed.
+    """
     trainers = {"ours": train_ours, "sae_lens": train_sae_lens}
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in task.seeds:
-            data = sample(task, seed)
+        for seed, sampled in zip(task.seeds, data, strict=True):
             for name, arch in ARCHITECTURES.items():
                 for side in SIDES:
                     path = Path(folder) / f"{name}-{side}-{seed}"
-                    trainers[side](task, data, arch, seed, path)
-                    found.setdefault((name, side), []).append(judge(task, data, path))
+                    trainers[side](task, sampled, arch, seed, path)
+                    found.setdefault((name, side), []).append(judge(task, sampled, path))
     metrics: dict[str, float] = {}
     for name in ARCHITECTURES:
-        for key in ("fvu", "dead", "recovery", "f1", "l0"):
+        for key in found[name, "ours"][0]:
             for side in SIDES:
                 values = [judged[key] for judged in found[name, side]]
-                metrics[f"{name}_{key}_{side}"] = sum(values) / len(values)
+                metrics[f"{name}{suffix}_{key}_{side}"] = sum(values) / len(values)
         pairs = zip(found[name, "ours"], found[name, "sae_lens"], strict=True)
-        metrics[f"{name}_fvu_excess"] = max(ours["fvu"] / theirs["fvu"] - 1 for ours, theirs in pairs)
+        metrics[f"{name}{suffix}_fvu_excess"] = max(ours["fvu"] / theirs["fvu"] - 1 for ours, theirs in pairs)
     return metrics
 
 

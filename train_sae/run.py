@@ -72,9 +72,10 @@ def train(config: TrainConfig) -> Path:
     check_parts(group, config)
     device = device_of(group, config.device) or resolve_device(config.device)
     train_set, held_out_set = token_sets(store, config)
-    if not train_set.n_tokens:
+    if train_set.n_tokens < group.n_data:
         raise UserError(
-            f"{config.run / 'activations'} holds no tokens of train videos that pass --tokens: collect more videos, "
+            f"{config.run / 'activations'} holds {train_set.n_tokens or 'no'} tokens of train videos that pass --tokens"
+            f"{f', fewer than the {group.n_data} processes' if train_set.n_tokens else ''}: collect more videos, "
             "or another split, or filter less."
         )
     reader = ShardReader(store.shards(config.site), store.dtype(config.site), verify=config.loop.verify)
