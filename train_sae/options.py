@@ -62,6 +62,10 @@ class Options:
     """Weight of AuxK, the loss that trains dead latents."""
     clip_grad_norm: float | None = None
     """Scale all gradients down together to at most this norm; SAELens clips to 1."""
+    adam_beta1: float = 0.9
+    """Share of the old mean of the gradients that Adam keeps at a step."""
+    adam_beta2: float = 0.999
+    """The same for the mean of their squares. 0.99 trains faster, and more latents die at high rates (docs/log.md)."""
     ema_decay: float | None = None
     """Export the exponential moving average of the weights, with this much of the old average kept a step."""
 
@@ -83,6 +87,9 @@ class Options:
                 raise UserError(f"{name}={getattr(self, name)} is negative: give zero or more.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay} is not in [0, 1): give for example 0.999.")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} is not in [0, 1): leave it out for the default.")
         widths = self.matryoshka_widths
         if any(a >= b for a, b in zip((0, *widths), widths, strict=False)):
             raise UserError(f"matryoshka_widths={list(widths)} do not rise from at least 1: put them in order.")

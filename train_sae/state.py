@@ -14,7 +14,6 @@ from train_sae.architectures import Weights, initial_weights, trained_names
 from train_sae.config import Architecture
 from train_sae.options import Options
 
-ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 6.25e-10
 """Small against the gradients of latents that fire rarely. Source: Gao et al. 2024, appendix A.3."""
 
@@ -33,7 +32,7 @@ class TrainState:
         self.trained = {name: w for name, w in weights.tensors().items() if trained is None or name in trained}
         for tensor in self.trained.values():
             tensor.requires_grad_()
-        self.optimizer = torch.optim.Adam(list(self.trained.values()), betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
+        self.optimizer = torch.optim.Adam(list(self.trained.values()), eps=ADAM_EPS, fused=True)
         self.average = {name: w.detach().clone() for name, w in self.trained.items()} if averaged else None
         """Moving average of the trained weights, by name."""
         self.step = 0
@@ -44,6 +43,11 @@ class TrainState:
         self.tokens_since_fired = torch.zeros(weights.b_enc.shape[0], dtype=torch.int64, device=device)
         self.threshold = torch.zeros((), dtype=torch.float64, device=device)
         """Running mean of the smallest selected activation; float64, since its updates are small."""
+
+    def set_adam(self, lr: float, options: Options) -> None:
+        """Set the numbers of Adam's next step."""
+        group = self.optimizer.param_groups[0]
+        group["lr"], group["betas"] = lr, (options.adam_beta1, options.adam_beta2)
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:
         """Latents that have not fired for so many tokens."""

@@ -65,7 +65,7 @@ def update(
         scale = (options.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         for grad in grads.values():
             grad.mul_(scale)
-    state.optimizer.param_groups[0]["lr"] = lr
+    state.set_adam(lr, options)
     state.optimizer.step()
     if dec.requires_grad:
         dec.div_(dec.norm(dim=1, keepdim=True))

@@ -29,6 +29,7 @@ def test_pairs_become_options() -> None:
         ("matryoshka_widths=[4,4]", "do not rise"),
         ("jumprelu_sparsity_loss_mode=l1", "choose one of step, tanh, quadratic"),
         ("ema_decay=1.0", "is not in [0, 1)"),
+        ("adam_beta2=1.0", "is not in [0, 1)"),
         ("clip_grad_norm=0", "is not a positive number"),
         ("aux_loss_coefficient=-1", "is negative"),
     ],

@@ -84,6 +84,7 @@ def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st
         matryoshka_samples=data.draw(st.sampled_from([0, 0, 3]), label="sampled widths"),
         clip_grad_norm=data.draw(st.sampled_from([None, 0.1]), label="clip"),
         ema_decay=data.draw(st.sampled_from([None, 0.9]), label="average"),
+        adam_beta2=data.draw(st.sampled_from([0.999, 0.9]), label="beta2"),
     )
     arch = data.draw(st.sampled_from(ARCHITECTURES), label="arch")
     config = make_settings(arch, k, aux_k, options=options)
@@ -284,3 +285,14 @@ def test_a_step_is_handed_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(step_module, "_kernels", lambda: SimpleNamespace(kernel_step=kernel_step))
     assert take_step(state, x, config, 0.5) is stats
     assert given == [(state, x, config, 0.5)]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_adam_keeps_what_the_options_say(name: str) -> None:
+    state = make_state(6, 20)
+    x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    STEPS[name](state, x, make_settings("topk", k=2, options=Options(adam_beta1=0.5, adam_beta2=0.75)), lr=0.1)
+    kept, grad = state.optimizer.state[state.weights.enc], state.weights.enc.grad
+    assert grad is not None
+    torch.testing.assert_close(kept["exp_avg"], 0.5 * grad)
+    torch.testing.assert_close(kept["exp_avg_sq"], 0.25 * grad.square())

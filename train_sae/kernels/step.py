@@ -53,6 +53,7 @@ def _step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSetti
     w, (n_tokens, d_in), d_sae = state.weights, x.shape, state.weights.dec.shape[0]
     memory = _memory_of(state)
     state.optimizer.zero_grad()
+    state.set_adam(lr, settings.options)
     dead = state.dead(settings.dead_tokens)
     n_dead_at_most = memory.dead_bound.at(state, settings.dead_tokens, n_tokens)
     centred = x - w.b_dec
@@ -89,7 +90,6 @@ def _step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSetti
     w.b_dec.grad = residuals[:n_tokens].sum(0).mul_(scale) - biases.through_encoder
     if settings.options.clip_grad_norm is not None:
         return update(state, x, settings, lr, outcome)
-    state.optimizer.param_groups[0]["lr"] = lr
     state.optimizer.step()  # of the biases, which alone have gradients
     stats = record(state, x, settings, outcome)
     memory.shadow_is_new(state)
