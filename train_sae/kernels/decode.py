@@ -102,6 +102,7 @@ def _decode(
             total += tl.sum(values[:, None] * directions, axis=0)
         tl.store(out_ptr + row * d_in + columns, total, mask=inside)
     tl.store(squares_ptr + token * n_blocks + tl.program_id(1), tl.sum(total * total, axis=0))
+    tl.debug_barrier()  # one thread may read what another wrote
     for back in range(1, n_prefixes):
         row = (n_prefixes - 1 - back) * n_tokens + token
         total += tl.load(out_ptr + row * d_in + columns, mask=inside, other=0.0)
