@@ -91,6 +91,8 @@ def test_kernel_step_equals_the_reference_in_loss_gradients_and_updates(data: st
         matryoshka_samples=data.draw(st.sampled_from([0, 0, 3]), label="sampled widths"),
         clip_grad_norm=data.draw(st.sampled_from([None, 0.1]), label="clip"),
         ema_decay=data.draw(st.sampled_from([None, 0.9]), label="average"),
+        adam_beta1=data.draw(st.sampled_from([0.9, 0.0]), label="mean of the gradients"),
+        adam_beta2=data.draw(st.sampled_from([0.999, 0.5]), label="mean of their squares"),
         aux_loss_coefficient=data.draw(st.sampled_from([1.0, 0.25]), label="weight of AuxK"),
     )
     arch = data.draw(st.sampled_from(ARCHITECTURES), label="arch")
