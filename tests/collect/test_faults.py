@@ -123,7 +123,10 @@ def trial(server: Server, out: Path, whole: tuple[dict[str, bytes], float], mome
 
 def test_kill_9_at_random_moments(server: Server, whole: tuple[dict[str, bytes], float], tmp_path: Path) -> None:
     moments = random.Random(0)
-    assert sum(trial(server, tmp_path / str(i), whole, moments) for i in range(3)) > 0
+    killed = [trial(server, tmp_path / str(i), whole, moments) for i in range(3)]
+    while not any(killed) and len(killed) < 12:  # a machine that got faster since `whole` was timed ends first
+        killed.append(trial(server, tmp_path / str(len(killed)), whole, moments))
+    assert any(killed)
 
 
 @pytest.mark.slow
