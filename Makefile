@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 SOURCES := pyproject.toml constraints.txt
 WORKERS ?= 2
 # Modules of benchmarks/ that measure nothing by themselves.
-NO_BENCHMARK := __init__ harness peers
+NO_BENCHMARK := __init__ harness peers processes
 
 .PHONY: help install demo test check lint types contracts bench clean
 .DEFAULT_GOAL := help

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from collect.artefact import write_atomic
@@ -206,10 +206,13 @@ class Trainee:
 
     def _all_rows(self, step: int) -> np.ndarray:
         """Which rows of the store the batch of a step holds, over all processes; every one of them has to ask."""
-        rows = self._loader.rows(step)
+        return self._of_all_lanes(torch.from_numpy(self._loader.rows(step))).numpy()
+
+    def _of_all_lanes(self, values: Shaped[Tensor, " token"]) -> Shaped[Tensor, " batch"]:
+        """One value per token of a batch, over all processes that share out the tokens; on the CPU."""
         if self._group.n_data == 1:
-            return rows
-        return torch.cat(self._group.gather(torch.from_numpy(rows).to(self.state.threshold.device))).numpy()
+            return values.cpu()
+        return torch.cat(self._group.gather(values.to(self.state.threshold.device)))
 
     def _n_videos(self, rows: np.ndarray) -> int:
         starts = np.array([video.row_start for video in self._store.videos])
@@ -223,10 +226,7 @@ class Trainee:
         cursor, rows = self._loader.cursor(step), self._all_rows(step)
         place = f"epoch {cursor.epoch}, pool {cursor.pool}, position {cursor.position}"
         is_broken = ~self._loader.batch(step).isfinite().all(1)
-        if self._group.n_data > 1:
-            marks = is_broken.to(self.state.threshold.device, torch.uint8)
-            is_broken = torch.cat(self._group.gather(marks)).bool()
-        broken = rows[is_broken.cpu().numpy()]
+        broken = rows[self._of_all_lanes(is_broken.to(torch.uint8)).bool().numpy()]
         if broken.size:
             video, t, line, column = self._store.coords(int(broken[0]), int(broken[0]) + 1)[0].tolist()
             token = f"video {self._store.videos[video].video_id}, t {t}, row {line}, column {column}"
