@@ -10,36 +10,37 @@ import torch
 
 from train_sae.memory import freed_memory_kept
 
-FAULTS = """
-import json, resource
+RESIDENT = """
+import json, mmap
 import torch
 from train_sae.memory import freed_memory_kept
 
-def fewest():
-    # The first tensors may lie in holes that are a little too short for the next.
-    found = []
-    for _ in range(12):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.empty(2**24).fill_(1.0)
-        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    return min(found)
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE / 2**20
 
-before = fewest()
+def after_a_tensor():
+    torch.empty(2**24).fill_(1.0)
+    return resident()
+
+after_a_tensor()
+start = resident()
+outside = after_a_tensor()
 with freed_memory_kept():
-    within = fewest()
-print(json.dumps([before, within, fewest()]))
+    within = after_a_tensor()
+print(json.dumps([mib - start for mib in (outside, within, resident())]))
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_freed_memory_is_used_again_within_the_block_only() -> None:
+def test_freed_memory_stays_with_the_process_within_the_block_only() -> None:
     # Where the memory of a process lies depends on what it did before: this one has done nothing.
-    done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
-    before, within, after = json.loads(done.stdout)
-    # A tensor of 64 MiB takes that many new pages, or none.
-    assert before > 1000
-    assert within < before / 20
-    assert after > before / 2
+    done = subprocess.run([sys.executable, "-c", RESIDENT], check=True, capture_output=True, text=True)
+    outside, within, after = json.loads(done.stdout)
+    # The tensor takes 64 MiB.
+    assert outside < 8
+    assert within > 56
+    assert after < 8
 
 
 def test_elsewhere_the_block_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
