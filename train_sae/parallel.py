@@ -12,19 +12,21 @@ is evaluated in its shares too, and put together on the first process's CPU only
 Which one is decided by the option `shard_latents`. Selections wait for the device; with one process nothing does.
 """
 
+import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from collect.errors import UserError
 from train_sae.architectures import Weights
 from train_sae.config import TrainConfig
 from train_sae.group import SOLO, Group
-from train_sae.selection import Selection
+from train_sae.selection import Selection, offsets_of
 
 SHARDED_ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
@@ -54,7 +56,7 @@ class _Processes(Group):
             kept = (values.float() > boundary) | (is_tie & (is_tie.cumsum(0) + n_ties_before <= wanted - n_above))
             chosen, values = chosen[kept], values[kept]
         tokens = chosen // n_latents
-        return Selection(_offsets(tokens, n_tokens), chosen - tokens * n_latents, values)
+        return Selection(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
 
     def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """See `Group`."""
@@ -152,19 +154,30 @@ class LatentSharded(_Processes):
         return self._total(int(here), torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")) > 0
 
 
-def join(shard_latents: bool) -> Group:
-    """Join the processes that `torchrun` started; a process that it did not start is alone.
+@contextmanager
+def joined(shard_latents: bool) -> Generator[Group]:
+    """Within the block, be one of the processes that `torchrun` started; a process that it did not start is alone.
+
+    Torch's default process group is left as it was found: a process that ends with one of its own may be aborted.
 
     Args:
         shard_latents: whether the processes share out the latents instead of the tokens.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return SOLO
-    if not dist.is_initialized():
+        yield SOLO
+        return
+    is_ours = not dist.is_initialized()
+    if is_ours:
+        # Its functions have the group as a default, from when torch first needs the module: none yet, or for ever ours.
+        importlib.import_module("torch.distributed.nn")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return LatentSharded() if shard_latents else DataParallel()
+    try:
+        yield LatentSharded() if shard_latents else DataParallel()
+    finally:
+        if is_ours:
+            dist.destroy_process_group()
 
 
 def device_of(group: Group, name: str) -> torch.device | None:
@@ -208,8 +221,3 @@ def shard_of(weights: Weights, group: Group, device: torch.device) -> Weights:
         for name, tensor in weights.tensors().items()
     }
     return Weights.from_tensors(tensors)
-
-
-def _offsets(tokens: Int[Tensor, " nnz"], n_tokens: int) -> Int[Tensor, " rows_and_one"]:
-    ends = torch.bincount(tokens, minlength=n_tokens).cumsum(0)
-    return torch.cat([ends.new_zeros(1), ends])

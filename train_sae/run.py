@@ -34,7 +34,7 @@ from train_sae.loader import TokenLoader
 from train_sae.memory import freed_memory_kept
 from train_sae.metrics import evaluate
 from train_sae.normalize import measure
-from train_sae.parallel import check_parts, device_of, join
+from train_sae.parallel import check_parts, device_of, joined
 from train_sae.phases import Phases
 from train_sae.sae import Sae
 from train_sae.shard_reader import ShardReader
@@ -61,7 +61,11 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
-    group = join(config.loop.shard_latents)
+    with joined(config.loop.shard_latents) as group:
+        return _train(config, store, group)
+
+
+def _train(config: TrainConfig, store: ActivationStore, group: Group) -> Path:
     inputs = {"activations": _identity(store, config.site)}
     if group.n_processes > 1:
         inputs["processes"] = str(group.n_processes)
