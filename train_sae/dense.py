@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from train_sae.architectures import Weights
+from train_sae.linear import linear
 from train_sae.pursuit import pursue
 from train_sae.settings import StepSettings
 
@@ -31,7 +32,12 @@ class Losses(NamedTuple):
 
 def encode_dense(w: Weights, x: Float[Tensor, "token d_in"], precision: torch.dtype) -> Float[Tensor, "token d_sae"]:
     """Pre-activations, their matrix product taken in a precision."""
-    return torch.nn.functional.linear((x - w.b_dec).to(precision), w.enc.to(precision), w.b_enc.to(precision)).to(x)
+    return linear((x - w.b_dec).to(precision), w.enc.to(precision), w.b_enc.to(precision)).to(x)
+
+
+def decode_dense(w: Weights, f: Float[Tensor, "token d_sae"]) -> Float[Tensor, "token d_in"]:
+    """Reconstructions."""
+    return linear(f, w.dec.T, w.b_dec)
 
 
 def mean_square(error: Float[Tensor, "token d_in"]) -> Float[Tensor, ""]:
@@ -48,7 +54,7 @@ def standard(w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings,
     """ReLU with a penalty on the norm of each token's latent activations."""
     options = settings.options
     f = encode_dense(w, x, settings.precision).relu()
-    mse = mean_square(x - (f @ w.dec + w.b_dec))
+    mse = mean_square(x - decode_dense(w, f))
     weight = warmed_up(options.l1_coefficient, step, options.l1_warm_up_steps)
     sparsity = weight * f.norm(p=options.lp_norm, dim=1).mean()
     return Losses(mse + sparsity, mse, torch.zeros_like(mse), sparsity, f)
@@ -59,11 +65,11 @@ def gated(w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings, st
     assert w.b_mag is not None, "gated weights have magnitudes"
     assert w.r_mag is not None, "gated weights have magnitudes"
     options = settings.options
-    product = ((x - w.b_dec).to(settings.precision) @ w.enc.to(settings.precision).T).to(x)
+    product = linear((x - w.b_dec).to(settings.precision), w.enc.to(settings.precision)).to(x)
     gate = product + w.b_enc
     f = (gate > 0) * (product * w.r_mag.exp() + w.b_mag).relu()
-    mse = mean_square(x - (f @ w.dec + w.b_dec))
-    aux = mean_square(x - (gate.relu() @ w.dec + w.b_dec))
+    mse = mean_square(x - decode_dense(w, f))
+    aux = mean_square(x - decode_dense(w, gate.relu()))
     sparsity = warmed_up(options.l1_coefficient, step, options.l1_warm_up_steps) * gate.relu().sum(1).mean()
     return Losses(mse + aux + sparsity, mse, aux, sparsity, f)
 
@@ -77,7 +83,7 @@ def jumprelu(
     pre = encode_dense(w, x, settings.precision)
     window = (options.jumprelu_bandwidth, options.jumprelu_ste_to_input)
     f = _JumpReLU.apply(pre, w.threshold, *window)
-    mse = mean_square(x - (f @ w.dec + w.b_dec))
+    mse = mean_square(x - decode_dense(w, f))
     weight = warmed_up(options.l0_coefficient, step, options.l0_warm_up_steps)
     if options.jumprelu_sparsity_loss_mode == "tanh":
         penalty = (options.jumprelu_tanh_scale * f).tanh().sum(1)
@@ -96,7 +102,7 @@ def jumprelu(
 def matching_pursuit(w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings) -> Losses:
     """Latents explain the residual one after the other; gradients pass through all of them."""
     f = pursue(x - w.b_dec, w.dec, settings.options.residual_threshold, settings.k)
-    mse = mean_square(x - (f @ w.dec + w.b_dec))
+    mse = mean_square(x - decode_dense(w, f))
     return Losses(mse, mse, torch.zeros_like(mse), torch.zeros_like(mse), f)
 
 

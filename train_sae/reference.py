@@ -15,10 +15,11 @@ Source: Gao et al. 2024, appendix A.2 (AuxK); Bussmann et al. 2024 (BatchTopK), 
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from train_sae.dense import Losses, encode_dense, gated, jumprelu, matching_pursuit, mean_square, standard
+from train_sae.dense import Losses, gated, jumprelu, matching_pursuit, mean_square, standard
 from train_sae.settings import StepSettings, StepStats
 from train_sae.state import TrainState
 from train_sae.update import Outcome, smallest_positive, update
@@ -64,7 +65,8 @@ def _topk_family(
     state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, dead: Bool[Tensor, " d_sae"]
 ) -> Losses:
     w = state.weights
-    pre = encode_dense(w, x, settings.precision)
+    precision = settings.precision
+    pre = F.linear((x - w.b_dec).to(precision), w.enc.to(precision), w.b_enc.to(precision)).to(x)
     if settings.arch == "topk":
         chosen = torch.zeros_like(pre).scatter(1, _order(pre)[:, : settings.k], 1)
     else:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collect.errors import UserError
+from train_sae.linear import linear
 from train_sae.pursuit import pursue
 from train_sae.tensor_file import load_tensors
 
@@ -121,10 +122,10 @@ class Sae:
         centred = x.to(self.W_dec) - self.b_dec
         if self.architecture == "matching_pursuit":
             return pursue(centred, self.W_dec, self.residual_threshold, self.k)
-        product = centred @ self.W_enc
         if self.b_gate is not None and self.r_mag is not None:
+            product = linear(centred, self.W_enc.T)
             return (product * self.r_mag.exp() + self.b_enc).relu() * (product + self.b_gate > 0)
-        pre = product + self.b_enc
+        pre = linear(centred, self.W_enc.T, self.b_enc)
         if self.architecture == "topk":
             values, latents = pre.topk(self.k, dim=1, sorted=False)
             return torch.zeros_like(pre).scatter_(1, latents, values.relu())
@@ -148,7 +149,7 @@ class Sae:
 
     def decode(self, f: Float[Tensor, "token d_sae"]) -> Float[Tensor, "token d_in"]:
         """Reconstruct raw residuals from latent activations."""
-        return f @ self.W_dec + self.b_dec
+        return linear(f, self.W_dec.T, self.b_dec)
 
     def decode_sparse(self, codes: SparseCodes) -> Float[Tensor, "token d_in"]:
         """Reconstruct raw residuals from sparse latent activations."""

@@ -3,7 +3,8 @@
 Nothing here makes a dense `[batch, d_sae]` activation, and nothing sorts one. Bit patterns of positive floating-point
 numbers are in the order of the numbers, so that everything is compared as integers. A selection reads all entries once,
 for the maxima of short chunks: that w chunks have a maximum of at least b means that w entries reach b. Few more do,
-and only the chunks that hold them are looked at again.
+and only the chunks that hold them are looked at again. numpy compares 16-bit integers and finds the largest of them
+several times faster than torch.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Selection:
     offsets: Int[Tensor, " rows_and_one"]
     """The entries of token t are those from offsets[t] up to offsets[t + 1]."""
     latents: Int[Tensor, " nnz"]
+    """Rising within a token, but not where `torch.topk` selected them."""
     values: Float[Tensor, " nnz"]
     """Latent activations, zero or more."""
 
@@ -45,23 +47,22 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         offsets = torch.arange(0, values.numel() + 1, k, device=pre.device)
         return Selection(offsets, latents.flatten(), values.flatten().relu())
     chunks = _Chunks(pre, k)
-    bounds = chunks.maxima.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
-    at, bits = chunks.at_least(bounds.clamp_(min=1))
-    tokens = torch.div(at, d_sae, rounding_mode="floor")
-    offsets = _offsets(tokens, n_tokens)
-    longest = int(offsets.diff().max())
+    at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima, k), 1))
+    tokens = at // d_sae
+    n_of_token = np.bincount(tokens, minlength=n_tokens)
+    longest = int(n_of_token.max())
     if longest > k:
-        kept = _largest_of_each_row(bits, tokens, offsets, longest, k)
+        kept = _largest_of_each_row(bits, n_of_token, longest, k)
         at, bits, tokens = at[kept], bits[kept], tokens[kept]
-        offsets = _offsets(tokens, n_tokens)
-    return Selection(offsets, at - tokens * d_sae, bits.view(pre.dtype))
+    return _selection(pre, at, bits, tokens)
 
 
 def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
     """Select the k × batch largest positive pre-activations of the whole batch.
 
     Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
-    the first ones by (token, latent) are taken, so the selection is a function of the values alone.
+    the first ones by (token, latent) are taken on the CPU, so the selection is a function of the values alone. On other
+    devices `torch.topk` decides, as above.
 
     Args:
         pre: pre-activations.
@@ -70,17 +71,21 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
     Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
     """
     n_tokens, d_sae = pre.shape
-    wanted, chunks = k * n_tokens, _Chunks(pre, k)
-    at, bits = chunks.at_least(_kth_largest(chunks.maxima.flatten(), wanted).clamp_(min=1))
-    if at.numel() > wanted:
-        boundary = _kth_largest(bits, wanted)
+    wanted = k * n_tokens
+    if pre.device.type != "cpu":
+        values, at = pre.flatten().topk(wanted, sorted=False)
+        at, order = at.sort()
+        tokens = torch.div(at, d_sae, rounding_mode="floor")
+        return Selection(offsets_of(tokens, n_tokens), at - tokens * d_sae, values[order].relu())
+    chunks = _Chunks(pre, k)
+    at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima.reshape(1, -1), wanted), 1))
+    if at.size > wanted:
+        boundary = _kth_largest(bits.reshape(1, -1), wanted)[0]
         kept = bits > boundary
-        ties = _positions(bits == boundary)
-        kept[ties[: wanted - int(kept.sum())]] = True
-        kept = _positions(kept)
+        ties = np.flatnonzero(bits == boundary)
+        kept[ties[: wanted - np.count_nonzero(kept)]] = True
         at, bits = at[kept], bits[kept]
-    tokens = torch.div(at, d_sae, rounding_mode="floor")
-    return Selection(_offsets(tokens, n_tokens), at - tokens * d_sae, bits.view(pre.dtype))
+    return _selection(pre, at, bits, at // d_sae)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Transposed:
 def transpose(selection: Selection, d_sae: int) -> Transposed:
     """Order a selection's entries by latent and, within a latent, by token."""
     order = selection.latents.argsort(stable=True)
-    return Transposed(_offsets(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
+    return Transposed(offsets_of(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
 
 
 def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
@@ -108,11 +113,17 @@ def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
     return tokens.repeat_interleave(lengths, output_size=selection.latents.numel())
 
 
+def offsets_of(groups: Int[Tensor, " nnz"], n_groups: int) -> Int[Tensor, " groups_and_one"]:
+    """Where the entries of each group begin, and where the last one's end, if they are in the order of their groups."""
+    ends = torch.bincount(groups, minlength=n_groups).cumsum(0)
+    return torch.cat([ends.new_zeros(1), ends])
+
+
 class _Chunks:
     """Pre-activations as bit patterns, in chunks that lie side by side and do not reach over the end of a row.
 
     Args:
-        pre: pre-activations.
+        pre: pre-activations, on the CPU.
         k: winners a row; there are twice as many chunks, or a chunk is a single entry.
     """
 
@@ -123,63 +134,62 @@ class _Chunks:
         while self._length > 1 and (d_sae % self._length or d_sae < _CHUNKS_PER_WINNER * k * self._length):
             self._length //= 2
         self._chunks = bits.view(-1, self._length)
-        self.maxima = bits if self._length == 1 else self._chunks.amax(1).view(n_tokens, -1)
+        maxima = bits if self._length == 1 else self._chunks.amax(1).view(n_tokens, -1)
+        self.maxima = maxima.numpy()
 
-    def at_least(self, bounds: Int[Tensor, "*rows"]) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
-        """Find the entries that reach a bound, or the one of their row.
+    def at_least(self, bounds: Int[np.ndarray, "rows 1"]) -> tuple[Int[np.ndarray, " nnz"], Int[np.ndarray, " nnz"]]:
+        """Find the entries that reach the bound, where there is one, or else the one of their row.
 
         Returns:
             Their positions in the flattened matrix, rising, and their bit patterns.
         """
-        hits = _positions((self.maxima >= bounds).flatten())
-        found = self._chunks.index_select(0, hits)
-        if bounds.dim():
-            rows = torch.div(hits, self.maxima.shape[1], rounding_mode="floor")
-            bounds = bounds.index_select(0, rows)
-        inside = _positions((found >= bounds).flatten())
-        hit = torch.div(inside, self._length, rounding_mode="floor")
-        at = hits.index_select(0, hit).mul_(self._length).add_(inside - hit * self._length)
-        return at, found.flatten().index_select(0, inside)
+        hits = np.flatnonzero(self.maxima >= bounds)
+        # torch gathers in several threads.
+        found = self._chunks.index_select(0, torch.from_numpy(hits)).numpy()
+        if len(bounds) > 1:
+            bounds = bounds[hits // self.maxima.shape[1]]
+        inside = _positions(found >= bounds)
+        hit = inside // self._length
+        return hits[hit] * self._length + (inside - hit * self._length), found.ravel()[inside]
+
+
+def _selection(
+    pre: Float[Tensor, "token d_sae"],
+    at: Int[np.ndarray, " nnz"],
+    bits: Int[np.ndarray, " nnz"],
+    tokens: Int[np.ndarray, " nnz"],
+) -> Selection:
+    n_tokens, d_sae = pre.shape
+    latents, values = torch.from_numpy(at - tokens * d_sae), torch.from_numpy(bits).view(pre.dtype)
+    return Selection(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
 
 
 def _largest_of_each_row(
-    values: Int[Tensor, " nnz"],
-    tokens: Int[Tensor, " nnz"],
-    offsets: Int[Tensor, " rows_and_one"],
-    width: int,
-    k: int,
-) -> Int[Tensor, " kept"]:
-    """Which entries are among the k largest of their row, the first of equal ones."""
-    least = torch.iinfo(values.dtype).min
-    cells = tokens * width + _ranks(tokens, offsets)
-    table = values.new_full((offsets.numel() - 1, width), least)
-    table.view(-1)[cells] = values
-    boundary = table.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    values: Int[np.ndarray, " nnz"], n_of_row: Int[np.ndarray, " row"], longest: int, k: int
+) -> Bool[np.ndarray, " nnz"]:
+    """Which entries, in the order of their rows, are among the k largest of their row, the first of equal ones."""
+    table = np.full((n_of_row.size, longest), np.iinfo(values.dtype).min, dtype=values.dtype)
+    is_entry = np.arange(longest) < n_of_row[:, None]
+    table[is_entry] = values
+    boundary = _kth_largest(table, k)
     kept, ties = table > boundary, table == boundary
-    kept |= ties & (ties.cumsum(1) <= k - kept.sum(1, keepdim=True))
-    return _positions(kept.view(-1)[cells])
+    room = k - np.count_nonzero(kept, axis=1, keepdims=True)
+    kept |= ties & (np.cumsum(ties, axis=1) <= room)
+    return kept[is_entry]
 
 
-def _ranks(tokens: Int[Tensor, " nnz"], offsets: Int[Tensor, " rows_and_one"]) -> Int[Tensor, " nnz"]:
-    """Number of entries of the same row before each."""
-    return torch.arange(tokens.numel(), device=tokens.device) - offsets[tokens]
+def _positions(mask: Bool[np.ndarray, "chunk entry"]) -> Int[np.ndarray, " nnz"]:
+    """Where a mask is true, in rising order of the flattened mask; where few are, eight at a time are passed over."""
+    flat = mask.reshape(-1)
+    if flat.size % 8:
+        return np.flatnonzero(flat)
+    words = flat.view(np.uint64)
+    hits = np.flatnonzero(words != 0)
+    inside = np.flatnonzero(words[hits].view(np.bool_))
+    return hits[inside // 8] * 8 + inside % 8
 
 
-def _positions(mask: Bool[Tensor, " n"]) -> Int[Tensor, " nnz"]:
-    """Where a mask is true, in rising order."""
-    if mask.device.type == "cpu":  # numpy is faster there
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.nonzero().squeeze(1)
-
-
-def _kth_largest(values: Int[Tensor, " n"], k: int) -> Int[Tensor, ""]:
-    """The k-th largest value."""
-    if values.device.type == "cpu":  # as above
-        at = values.numel() - k
-        return values.new_tensor(np.partition(values.numpy(), at)[at])
-    return values.topk(k, sorted=False).values.min()
-
-
-def _offsets(groups: Int[Tensor, " nnz"], n_groups: int) -> Int[Tensor, " groups_and_one"]:
-    ends = torch.bincount(groups, minlength=n_groups).cumsum(0)
-    return torch.cat([ends.new_zeros(1), ends])
+def _kth_largest(values: Int[np.ndarray, "row column"], k: int) -> Int[np.ndarray, "row 1"]:
+    """The k-th largest value of each row."""
+    at = values.shape[1] - k
+    return np.partition(values, at, axis=1)[:, at : at + 1]

@@ -4,9 +4,9 @@ With G = ∂loss/∂x_hat, a selected latent's pre-activation has the gradient G
 decoder bias needs no product with the inputs, since it enters the encoder through x − b_dec only:
 ∂loss/∂b_dec = Σ_t G_t − W_enc ∂loss/∂b_enc.
 
-Matryoshka treats (prefix, token) as a row of its own: a latent's activation belongs to the row of the first prefix that
-holds it, x_hat of a prefix is the sum of the rows up to it, and so G of a row is the sum of the residuals of that
-prefix and all longer ones. No product of full size is added.
+Matryoshka treats (token, prefix) as a row of its own: a latent's activation belongs to the row of the first prefix that
+holds it, x_hat of a prefix is the sum of the token's rows up to it, and so G of a row is the sum of the residuals of
+that prefix and all longer ones. No product of full size is added.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from train_sae.architectures import Weights
-from train_sae.selection import Selection, Transposed, tokens_of, transpose
+from train_sae.linear import linear
+from train_sae.selection import Selection, Transposed, offsets_of, tokens_of, transpose
 from train_sae.settings import StepSettings, StepStats
 from train_sae.state import TrainState
 from train_sae.update import Outcome, mean_square, smallest_positive, update
 
-_PADDING = 8  # columns that keep the product's inner size a multiple of eight
 _N_BLOCKS = 8
 
 
@@ -42,7 +42,8 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     w, n_tokens, group = state.weights, x.shape[0], settings.group
     dead = state.dead(settings.dead_tokens)
     centred = x - w.b_dec
-    pre = _encode(state, centred, settings.precision)
+    precision = settings.precision
+    pre = linear(centred.to(precision), w.enc.to(precision), w.b_enc.to(precision))
     selection = (
         group.select_topk(pre, settings.k)
         if settings.arch == "topk"
@@ -53,18 +54,14 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     widths = settings.widths(n_latents * group.n_shards, state.step)
     rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
     # x_hat − x for each prefix: the decoder bias is in both and falls out. Then its sums from the longest prefix down.
-    residuals = group.sum_shards(_decode(rows, w.dec)).view(len(widths), n_tokens, -1)
-    for shorter, longer in itertools.pairwise(residuals):
-        longer += shorter
-    residuals -= centred
-    error = residuals[-1]
+    residuals = group.sum_shards(_decode(rows, w.dec)).view(n_tokens, len(widths), -1)
+    _sum_over_prefixes(residuals, centred)
+    error = residuals[:, -1]
     mse = mean_square(error)
-    for longer, shorter in itertools.pairwise(residuals.unbind()[::-1]):
-        shorter += longer
     scale = 2 / n_tokens
     grads = _sparse_gradients(rows, w, centred, residuals.flatten(0, 1), scale)
     fired = grads.activity > 0
-    grad_b_dec = residuals[0].sum(0).mul_(scale)
+    grad_b_dec = residuals[:, 0].sum(0).mul_(scale)
 
     aux = error.new_zeros(())
     dead_latents = dead.nonzero().squeeze(1)
@@ -86,22 +83,6 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     return update(state, x, settings, lr, outcome, grads.along)
 
 
-def _encode(
-    state: TrainState, centred: Float[Tensor, "token d_in"], precision: torch.dtype
-) -> Float[Tensor, "token d_sae"]:
-    """Pre-activations in a precision; on the CPU valid until the next call."""
-    w = state.weights
-    if centred.device.type != "cpu":
-        return F.linear(centred.to(precision), w.enc.to(precision), w.b_enc.to(precision))
-    # A bias would be written to the whole result before the product; as a column of the matrix it costs nothing.
-    (d_sae, d_in), n_tokens = w.enc.shape, centred.shape[0]
-    inputs = state.scratch("inputs", (n_tokens, d_in + _PADDING), precision)
-    inputs[:, :d_in], inputs[:, d_in], inputs[:, d_in + 1 :] = centred, 1.0, 0.0
-    matrix = state.scratch("encoder", (d_sae, d_in + _PADDING), precision)
-    matrix[:, :d_in], matrix[:, d_in], matrix[:, d_in + 1 :] = w.enc, w.b_enc, 0.0
-    return torch.mm(inputs, matrix.T, out=state.scratch("pre", (n_tokens, d_sae), precision))
-
-
 class _Gradients(NamedTuple):
     enc: Float[Tensor, "d_sae d_in"]
     dec: Float[Tensor, "d_sae d_in"]
@@ -113,14 +94,32 @@ class _Gradients(NamedTuple):
 
 
 def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> Selection:
-    """Give each (prefix, token) a row: the latents that the prefix adds to the one before it."""
+    """Give each (token, prefix) a row: the latents that the prefix adds to the one before it.
+
+    A token's latents rise in the selection of a batch, so that the entries are in the order of these rows already.
+    """
     if len(widths) == 1:
         return selection
     bounds = torch.tensor(widths[:-1], device=selection.latents.device)
     prefix = torch.bucketize(selection.latents + first_latent, bounds, right=True)
-    order = prefix.short().argsort(stable=True)  # within a prefix they are in the order of the tokens already
-    ends = torch.bincount(prefix * n_tokens + tokens_of(selection), minlength=len(widths) * n_tokens).cumsum(0)
-    return Selection(torch.cat([ends.new_zeros(1), ends]), selection.latents[order], selection.values[order])
+    rows = tokens_of(selection).mul_(len(widths)).add_(prefix)
+    return Selection(offsets_of(rows, n_tokens * len(widths)), selection.latents, selection.values)
+
+
+def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Float[Tensor, "token d_in"]) -> None:
+    """Turn what each prefix adds into its residual, and that into the sum of its own and all longer ones', in place.
+
+    In blocks of tokens, which stay in the cache meanwhile.
+    """
+    n_prefixes = residuals.shape[1]
+    n_blocks = _N_BLOCKS if n_prefixes > 1 and residuals.device.type == "cpu" else 1
+    for block, wanted in zip(residuals.chunk(n_blocks), target.chunk(n_blocks), strict=True):
+        rows = block.unbind(1)
+        rows[0].sub_(wanted)
+        for shorter, longer in itertools.pairwise(rows):
+            longer += shorter
+        for longer, shorter in itertools.pairwise(rows[::-1]):
+            shorter += longer
 
 
 def _sparse_gradients(
@@ -132,7 +131,7 @@ def _sparse_gradients(
 ) -> _Gradients:
     """Gradients of a loss whose gradient by the decoded rows is `scale * residuals`.
 
-    Row r belongs to token r mod n_tokens.
+    Every token has the same number of rows, one after the other.
     """
     d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
     index = transpose(selection, d_sae)
@@ -142,7 +141,8 @@ def _sparse_gradients(
     per_entry = torch.stack([grad_pre, grad_pre * values, values], dim=1)
     sums = torch.segment_reduce(per_entry, "sum", offsets=index.offsets, axis=0, unsafe=True)
     b_enc, along, activity = sums.T.contiguous()
-    tokens = index.rows if residuals.shape[0] == n_tokens else index.rows % n_tokens
+    rows_per_token = residuals.shape[0] // n_tokens
+    tokens = index.rows if rows_per_token == 1 else torch.div(index.rows, rows_per_token, rounding_mode="floor")
     return _Gradients(
         enc=_sum_per_latent(tokens, index.offsets, grad_pre, centred),
         dec=_sum_per_latent(index.rows, index.offsets, values * scale, residuals),

@@ -36,7 +36,6 @@ class TrainState:
         self.average = {name: w.detach().clone() for name, w in self.trained.items()} if averaged else None
         """Moving average of the trained weights, by name."""
         self.step = 0
-        self._scratch: dict[str, Tensor] = {}
         self.memory: object = None
         """What a step keeps for the next one to save time. It follows from the rest, and no checkpoint holds it."""
         device = weights.b_enc.device
@@ -69,19 +68,6 @@ class TrainState:
         moved = self.threshold.lerp(smallest.to(self.threshold), rate)
         self.threshold.copy_(torch.where(smallest.isfinite(), moved, self.threshold))
         self.step += 1
-
-    def scratch(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory of any content that is used anew at every step: fresh memory costs as much as work on it.
-
-        Args:
-            name: of the use; two uses at one time have two names.
-            shape: of the tensor.
-            dtype: of the tensor.
-        """
-        found = self._scratch.get(name)
-        if found is None or found.shape != shape or found.dtype != dtype:
-            found = self._scratch[name] = torch.empty(shape, dtype=dtype, device=self.weights.dec.device)
-        return found
 
     def is_finite(self) -> bool:
         """Whether all weights are finite."""
