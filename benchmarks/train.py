@@ -3,10 +3,12 @@
 Same architecture, data, batch size, weights' precision and threads, no logging, no dead latents. "Equal precision" is
 float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep float32 weights. The
 matrix product is the encoder's own without its bias, `x @ W_enc`, in the same precision, of operands that are already
-cast and into memory that is already there. `benchmarks.peers` says how sparsify and dictionary_learning take theirs;
+cast: by the operation that our step uses, and by `torch.mm`, which takes twice as long in float32 on some processors.
+`benchmarks.peers` says how sparsify and dictionary_learning take theirs;
 where one is not installed or does not train an architecture, it is left out.
 
-Every side has a process of its own, as its users would run it: ours keeps freed memory, as `video-sae train` does. A
+Every side has a process of its own, as its users would run it: ours and its product keep freed memory, as
+`video-sae train` does, and `torch.mm` writes into memory that is already there. A
 round times ours, the product, SAELens and the other peers, the product, ours: a load that rises or falls in it meets
 all sides alike. A round's time of ours and of the product is the mean of its two; ratios are medians over rounds of
 ratios in a round.
@@ -19,8 +21,8 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
     S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
     S_step_over_gemm_fp32   the same in float32
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
-    S_ARCH_PRECISION_ms, …_gemm_ms, …_PEER_ms           each combination; medians
-    S_ARCH_PRECISION_over_gemm, …_PEER_speedup          ratios of each combination
+    S_ARCH_PRECISION_ms, …_gemm_ms, …_mm_ms, …_PEER_ms           each combination; medians
+    S_ARCH_PRECISION_over_gemm, …_over_mm, …_PEER_speedup        ratios of each combination
     S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_min_over_gemm      the same of the fastest calls
 """
 
@@ -40,6 +42,7 @@ from benchmarks.harness import Options, median_ratio, run_benchmark
 from benchmarks.peers import PEERS, available, notes
 from benchmarks.processes import Side
 from train_sae.config import Architecture
+from train_sae.linear import linear
 from train_sae.memory import freed_memory_kept
 from train_sae.settings import StepSettings
 from train_sae.state import initial_state
@@ -48,6 +51,7 @@ from train_sae.step import take_step
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _N_BATCHES = 4
+_PRODUCTS = ("gemm", "mm")
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,23 @@ def peer_step(name: str, size: Size, arch: Architecture, precision: torch.dtype)
 
 
 def gemm(size: Size, precision: torch.dtype) -> Callable[[], object]:
-    """The encoder's product alone."""
+    """The encoder's product alone, as our step takes it."""
+    enc, inputs = _operands(size, precision)
+    source = cycle(inputs)
+    return lambda: linear(next(source), enc)
+
+
+def mm(size: Size, precision: torch.dtype) -> Callable[[], object]:
+    """The encoder's product alone, by `torch.mm`."""
+    enc, inputs = _operands(size, precision)
+    pre, source = inputs[0].new_empty(size.batch_size, size.d_sae), cycle(inputs)
+    return lambda: torch.mm(next(source), enc.T, out=pre)
+
+
+def _operands(size: Size, precision: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
     enc = torch.randn(size.d_sae, size.d_in, generator=generator).to(size.device, precision)
-    pre = torch.empty(size.batch_size, size.d_sae, device=size.device, dtype=precision)
-    source = cycle([x.to(precision) for x in batches(size)])
-    return lambda: torch.mm(next(source), enc.T, out=pre)
+    return enc, [x.to(precision) for x in batches(size)]
 
 
 @dataclass(frozen=True)
@@ -196,7 +211,8 @@ def measure(options: Options) -> dict[str, float]:
     with ExitStack() as stack:
         sides = {
             "ours": stack.enter_context(Side(our_step, freed_memory_kept)),
-            "gemm": stack.enter_context(Side(gemm)),
+            "gemm": stack.enter_context(Side(gemm, freed_memory_kept)),
+            "mm": stack.enter_context(Side(mm)),
             "sae_lens": stack.enter_context(Side(sae_lens_step)),
             **{name: stack.enter_context(Side(partial(peer_step, name))) for name in available()},
         }
@@ -210,13 +226,14 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
     speedups: dict[str, list[float]] = {}
     over_gemm: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     for precision_name, precision in PRECISIONS.items():
-        sides["gemm"].prepare(size, precision)
+        for name in _PRODUCTS:
+            sides[name].prepare(size, precision)
         for arch in ARCHITECTURES:
             named = {
                 name: side for name, side in sides.items() if name not in PEERS or arch in PEERS[name].architectures
             }
             for name, side in named.items():
-                if name != "gemm":
+                if name not in _PRODUCTS:
                     side.prepare(size, arch, precision)
             times = interleave(named, size.rounds)
             key = f"{arch}_{precision_name}"
@@ -224,10 +241,11 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
                 of_side = key if name == "ours" else f"{key}_{name}"
                 found[f"{of_side}_ms"] = 1000 * median(side_times.rounds)
                 found[f"{of_side}_min_ms"] = 1000 * side_times.fastest
-                if name not in ("ours", "gemm"):
+                if name != "ours" and name not in _PRODUCTS:
                     found[f"{of_side}_speedup"] = median_ratio(side_times.rounds, times["ours"].rounds)
                     speedups.setdefault(name, []).append(found[f"{of_side}_speedup"])
-            found[f"{key}_over_gemm"] = median_ratio(times["ours"].rounds, times["gemm"].rounds)
+            for name in _PRODUCTS:
+                found[f"{key}_over_{name}"] = median_ratio(times["ours"].rounds, times[name].rounds)
             found[f"{key}_min_over_gemm"] = times["ours"].fastest / times["gemm"].fastest
             over_gemm[precision_name].append(found[f"{key}_over_gemm"])
     sides["ours"].prepare(size, "batchtopk", torch.bfloat16)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy import sparse
 from torch import Tensor
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -102,6 +103,11 @@ class Transposed:
 
 def transpose(selection: Selection, d_sae: int) -> Transposed:
     """Order a selection's entries by latent and, within a latent, by token."""
+    if selection.latents.device.type == "cpu":  # scipy counts where torch sorts
+        latents, offsets = selection.latents.numpy(), selection.offsets.numpy()
+        by_row = sparse.csr_array((np.arange(latents.size), latents, offsets), shape=(offsets.size - 1, d_sae))
+        index = by_row.tocsc()
+        return Transposed(*(torch.from_numpy(part).long() for part in (index.indptr, index.indices, index.data)))
     order = selection.latents.argsort(stable=True)
     return Transposed(offsets_of(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
 

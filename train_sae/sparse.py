@@ -27,6 +27,8 @@ from train_sae.state import TrainState
 from train_sae.update import Outcome, mean_square, smallest_positive, update
 
 _N_BLOCKS = 8
+_ENTRIES_PER_BLOCK = 16384
+_N_PARTS = 16
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
 
     w.enc.grad, w.b_enc.grad = grads.enc, grads.b_enc
     w.dec.grad = grads.dec if w.dec.requires_grad else None
-    w.b_dec.grad = grad_b_dec - group.sum_shards(grads.b_enc @ w.enc)
+    w.b_dec.grad = grad_b_dec - group.sum_shards(_weighted_sum(grads.b_enc, w.enc))
     n_active, smallest = (selection.values > 0).sum(), smallest_positive(selection.values)
     outcome = Outcome(mse, aux, torch.zeros_like(mse), n_active, fired, smallest, dead)
     return update(state, x, settings, lr, outcome, grads.along)
@@ -174,6 +176,13 @@ def _sum_per_latent(
     return F.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=coefficients, include_last_offset=True)
 
 
+def _weighted_sum(coefficients: Float[Tensor, " d_sae"], rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " d_in"]:
+    """Take coefficients · rows, in parts: torch's product of a vector with a matrix takes one thread."""
+    every = torch.arange(len(rows), device=rows.device)
+    begins = every[:: -(-len(rows) // _N_PARTS)]
+    return F.embedding_bag(every, rows, begins, mode="sum", per_sample_weights=coefficients).sum(0)
+
+
 def _dot_selected(
     index: Transposed, residuals: Float[Tensor, "row d_in"], dec: Float[Tensor, "d_sae d_in"]
 ) -> Float[Tensor, " nnz"]:
@@ -206,7 +215,8 @@ def _blocks(offsets: Int[Tensor, " latents_and_one"]) -> Iterator[tuple[slice, s
         yield slice(0, d_sae), slice(None)
         return
     ends = offsets.numpy()
-    length = -(-d_sae // _N_BLOCKS)
+    n_blocks = min(_N_BLOCKS, 1 + int(ends[-1]) // _ENTRIES_PER_BLOCK)
+    length = -(-d_sae // n_blocks)
     for first in range(0, d_sae, length):
         last = min(d_sae, first + length)
         yield slice(first, last), slice(int(ends[first]), int(ends[last]))
