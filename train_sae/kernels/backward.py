@@ -222,8 +222,8 @@ def _latents(
                 grad_dec -= tl.sum(grad_dec * direction, axis=0) * direction
                 mean = tl.load(dec_mean_ptr + here, mask=inside, other=0.0)
                 square = tl.load(dec_square_ptr + here, mask=inside, other=0.0)
-                mean += mean_rate * (grad_dec - mean)
-                square += square_rate * (grad_dec * grad_dec - square)
+                mean = (1 - mean_rate) * mean + mean_rate * grad_dec
+                square = (1 - square_rate) * square + square_rate * grad_dec * grad_dec
                 direction -= step_size * mean / (tl.sqrt(square) / correction + eps)
                 direction = direction / tl.sqrt(tl.sum(tl.where(inside, direction * direction, 0.0), axis=0))
                 tl.store(dec_ptr + here, direction, mask=inside)
@@ -236,8 +236,8 @@ def _latents(
         if FUSED:
             mean = tl.load(enc_mean_ptr + here, mask=inside, other=0.0)
             square = tl.load(enc_square_ptr + here, mask=inside, other=0.0)
-            mean += mean_rate * (grad_enc - mean)
-            square += square_rate * (grad_enc * grad_enc - square)
+            mean = (1 - mean_rate) * mean + mean_rate * grad_enc
+            square = (1 - square_rate) * square + square_rate * grad_enc * grad_enc
             weight -= step_size * mean / (tl.sqrt(square) / correction + eps)
             tl.store(enc_ptr + here, weight, mask=inside)
             tl.store(enc_mean_ptr + here, mean, mask=inside)
