@@ -60,8 +60,8 @@ class Options:
     """Matching pursuit stops where the residual's norm is below this, in units of the normalised input."""
     aux_loss_coefficient: float = 1.0
     """Weight of AuxK, the loss that trains dead latents."""
-    clip_grad_norm: float | None = None
-    """Scale all gradients down together to at most this norm; SAELens clips to 1."""
+    clip_grad_norm: float | None = 1.0
+    """Scale all gradients down together to at most this norm, as SAELens does; `null` leaves them as they are."""
     adam_beta1: float = 0.9
     """Share of the old mean of the gradients that Adam keeps at a step."""
     adam_beta2: float = 0.999

@@ -5,6 +5,7 @@ So weights, Adam's moments, counters and the step are all that a resumed run nee
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,6 +48,11 @@ class TrainState:
         """Set the numbers of Adam's next step."""
         group = self.optimizer.param_groups[0]
         group["lr"], group["betas"] = lr, (options.adam_beta1, options.adam_beta2)
+        self.shrink_grads(None)
+
+    def shrink_grads(self, divisor: Float[Tensor, ""] | None) -> None:
+        """Have Adam's next step divide all gradients by a number, on its way through them."""
+        cast("Any", self.optimizer).grad_scale = None if divisor is None else divisor.float()
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:
         """Latents that have not fired for so many tokens."""

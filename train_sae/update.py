@@ -58,14 +58,12 @@ def update(
         dec.grad.addcmul_(dec, along.unsqueeze(1), value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
     group.average_(grads.values())
+    state.set_adam(lr, options)
     if options.clip_grad_norm is not None:
-        squares = {name: grad.square().sum() for name, grad in grads.items()}
+        squares = {name: torch.linalg.vector_norm(grad).square() for name, grad in grads.items()}
         shared = squares.pop("b_dec", torch.zeros_like(outcome.mse))
         norm = (group.sum_shards(torch.stack(list(squares.values())).sum()) + shared).sqrt()
-        scale = (options.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for grad in grads.values():
-            grad.mul_(scale)
-    state.set_adam(lr, options)
+        state.shrink_grads(((norm + 1e-6) / options.clip_grad_norm).clamp(min=1.0))
     state.optimizer.step()
     if dec.requires_grad:
         dec.div_(dec.norm(dim=1, keepdim=True))

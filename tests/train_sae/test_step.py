@@ -220,7 +220,8 @@ def test_loss_of_one_token_by_hand(name: str) -> None:
         state.weights.b_enc.copy_(torch.tensor([0.5, 0.0]))
         state.weights.b_dec.copy_(torch.tensor([0.0, 1.0]))
     # x − b_dec = (3, −2): pre = (3.5, −2), f = (3.5, 0), x_hat = (3.5, 1), error = (−0.5, −2), mse = 0.25 + 4.
-    stats = STEPS[name](state, torch.tensor([[3.0, -1.0]], dtype=torch.float64), make_settings("topk", k=2), 0.0)
+    config = make_settings("topk", k=2, options=Options(clip_grad_norm=None))
+    stats = STEPS[name](state, torch.tensor([[3.0, -1.0]], dtype=torch.float64), config, 0.0)
     assert float(stats.mse) == pytest.approx(4.25)
     assert float(stats.l0) == 1
     # ∂mse/∂x_hat = 2 (x_hat − x) = (1, 4); only latent 0 is positive: ∂/∂pre_0 = 1.
@@ -235,6 +236,20 @@ def test_loss_of_one_token_by_hand(name: str) -> None:
     }
     for tensor, values in expected.items():
         torch.testing.assert_close(w.tensors()[tensor].grad, torch.tensor(values, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_adam_sees_gradients_of_at_most_the_norm(name: str, clip: float) -> None:
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain, clipped = make_state(5, 6), make_state(5, 6)
+    STEPS[name](plain, x, make_settings("topk", k=2, options=Options(clip_grad_norm=None)), 1e-3)
+    STEPS[name](clipped, x, make_settings("topk", k=2, options=Options(clip_grad_norm=clip)), 1e-3)
+    moments = [{key: s.optimizer.state[w]["exp_avg"] for key, w in s.trained.items()} for s in (plain, clipped)]
+    norm = torch.cat([10 * moment.flatten() for moment in moments[0].values()]).norm()
+    assert float(norm) > 0.5
+    for key, moment in moments[0].items():
+        torch.testing.assert_close(moments[1][key], moment * min(1.0, clip / float(norm)), rtol=1e-5, atol=1e-9)
 
 
 class Several(Group):
