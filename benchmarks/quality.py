@@ -68,7 +68,7 @@ class Task:
     dead_steps: int = 100
     """A latent is dead after so many steps without firing, on both sides."""
     n_held_out: int = 2**15
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
     rate: float = 1.0
     """Peak learning rate, in units of our default."""
 

@@ -60,7 +60,7 @@ def update(
     group.average_(grads.values())
     state.set_adam(lr, options)
     if options.clip_grad_norm is not None:
-        squares = {name: torch.linalg.vector_norm(grad).square() for name, grad in grads.items()}
+        squares = {name: torch.dot(grad.flatten(), grad.flatten()) for name, grad in grads.items()}
         shared = squares.pop("b_dec", torch.zeros_like(outcome.mse))
         norm = (group.sum_shards(torch.stack(list(squares.values())).sum()) + shared).sqrt()
         state.shrink_grads(((norm + 1e-6) / options.clip_grad_norm).clamp(min=1.0))
