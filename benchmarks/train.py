@@ -23,7 +23,7 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
     S_ARCH_PRECISION_ms, …_gemm_ms, …_mm_ms, …_PEER_ms           each combination; medians
     S_ARCH_PRECISION_over_gemm, …_over_mm, …_PEER_speedup        ratios of each combination
-    S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_min_over_gemm      the same of the fastest calls
+    S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_mm_min_ms, …_PEER_min_ms, …_min_over_gemm  of the fastest calls
 """
 
 from collections.abc import Callable, Mapping

@@ -61,7 +61,7 @@ def test_every_number_of_an_evaluation_is_defined() -> None:
     assert written - sections("SAE quality", "An SAE spliced") == set()
 
 
-@pytest.mark.parametrize("benchmark", ["collect", "loader", "quality", "store"])
+@pytest.mark.parametrize("benchmark", ["collect", "loader", "quality", "store", "train"])
 def test_every_number_of_a_benchmark_is_defined_in_its_docstring(benchmark: str) -> None:
     text = importlib.import_module(f"benchmarks.{benchmark}").__doc__ or ""
     defined = set(re.findall(r"\w+", text))
@@ -69,4 +69,9 @@ def test_every_number_of_a_benchmark_is_defined_in_its_docstring(benchmark: str)
     if benchmark == "quality":  # A_fvu_SIDE
         found = {re.sub(r"^(topk|batchtopk|matryoshka)(_3x|_residual)?", "A", name) for name in found}
         found = {re.sub(r"_(ours|sae_lens)$", "_SIDE", name) for name in found}
+    if benchmark == "train":  # S_PEER_speedup, and S_ARCH_PRECISION_over_gemm or only its end
+        found = {re.sub(r"^(small|medium|large|cuda)_", "S_", name) for name in found}
+        found = {re.sub(r"^S_\w*topk_(fp32|bf16)", "S_ARCH_PRECISION", name) for name in found}
+        found = {re.sub(r"(sae_lens|sparsify|dictionary_learning)", "PEER", name) for name in found}
+        defined |= {f"S_ARCH_PRECISION{end}" for end in defined if end.startswith("_")}
     assert {name.removeprefix("tiny_").removesuffix("_ideal") for name in found} - defined == set()
