@@ -4,14 +4,13 @@ Same architecture, data, batch size, weights' precision and threads, no logging,
 float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep float32 weights. The
 matrix product is the encoder's own without its bias, `x @ W_enc`, in the same precision, of operands that are already
 cast: by the operation that our step uses, and by `torch.mm`, which takes twice as long in float32 on some processors.
-`benchmarks.peers` says how sparsify and dictionary_learning take theirs;
-where one is not installed or does not train an architecture, it is left out.
+`benchmarks.peers` says how sparsify and dictionary_learning take theirs; where one is not installed or does not train
+an architecture, it is left out.
 
 Every side has a process of its own, as its users would run it: ours and its product keep freed memory, as
-`video-sae train` does, and `torch.mm` writes into memory that is already there. A
-round times ours, the product, SAELens and the other peers, the product, ours: a load that rises or falls in it meets
-all sides alike. A round's time of ours and of the product is the mean of its two; ratios are medians over rounds of
-ratios in a round.
+`video-sae train` does, and `torch.mm` writes into memory that is already there. A round times ours, the product,
+`torch.mm`, SAELens and the other peers, the product, ours: a load that rises or falls in it meets all sides alike. A
+round's time of ours and of the product is the mean of its two; ratios are medians over rounds of ratios in a round.
 
 Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
 

@@ -119,17 +119,23 @@ class Sae:
         Args:
             x: raw residuals, of any floating type and on any device.
         """
-        centred = x.to(self.W_dec) - self.b_dec
         if self.architecture == "matching_pursuit":
-            return pursue(centred, self.W_dec, self.residual_threshold, self.k)
+            return pursue(self._centred(x), self.W_dec, self.residual_threshold, self.k)
         if self.b_gate is not None and self.r_mag is not None:
-            product = linear(centred, self.W_enc.T)
+            product = linear(self._centred(x), self.W_enc.T)
             return (product * self.r_mag.exp() + self.b_enc).relu() * (product + self.b_gate > 0)
-        pre = linear(centred, self.W_enc.T, self.b_enc)
+        pre = self.pre_activations(x)
         if self.architecture == "topk":
             values, latents = pre.topk(self.k, dim=1, sorted=False)
             return torch.zeros_like(pre).scatter_(1, latents, values.relu())
         return pre.relu() * (pre > self.threshold)
+
+    def pre_activations(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_sae"]:
+        """What latents of raw residuals are selected by, in topk, jumprelu and standard SAEs."""
+        return linear(self._centred(x), self.W_enc.T, self.b_enc)
+
+    def _centred(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
+        return x.to(self.W_dec) - self.b_dec
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
         """Latent activations of raw residuals, only those above zero; dense for a bounded number of tokens at a time.

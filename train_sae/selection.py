@@ -49,13 +49,12 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         return Selection(offsets, latents.flatten(), values.flatten().relu())
     chunks = _Chunks(pre, k)
     at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima, k), 1))
-    tokens = at // d_sae
-    n_of_token = np.bincount(tokens, minlength=n_tokens)
+    n_of_token = np.bincount(at // d_sae, minlength=n_tokens)
     longest = int(n_of_token.max())
     if longest > k:
         kept = _largest_of_each_row(bits, n_of_token, longest, k)
-        at, bits, tokens = at[kept], bits[kept], tokens[kept]
-    return _selection(pre, at, bits, tokens)
+        at, bits = at[kept], bits[kept]
+    return _selection(pre, at, bits)
 
 
 def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
@@ -86,7 +85,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         ties = np.flatnonzero(bits == boundary)
         kept[ties[: wanted - np.count_nonzero(kept)]] = True
         at, bits = at[kept], bits[kept]
-    return _selection(pre, at, bits, at // d_sae)
+    return _selection(pre, at, bits)
 
 
 @dataclass(frozen=True)
@@ -160,12 +159,10 @@ class _Chunks:
 
 
 def _selection(
-    pre: Float[Tensor, "token d_sae"],
-    at: Int[np.ndarray, " nnz"],
-    bits: Int[np.ndarray, " nnz"],
-    tokens: Int[np.ndarray, " nnz"],
+    pre: Float[Tensor, "token d_sae"], at: Int[np.ndarray, " nnz"], bits: Int[np.ndarray, " nnz"]
 ) -> Selection:
     n_tokens, d_sae = pre.shape
+    tokens = at // d_sae
     latents, values = torch.from_numpy(at - tokens * d_sae), torch.from_numpy(bits).view(pre.dtype)
     return Selection(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
 

@@ -23,8 +23,7 @@ def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> Spar
     """
     if group.n_shards == 1 or sae.architecture != "topk":
         return sae.encode_sparse(x)
-    pre = (x.to(sae.W_dec) - sae.b_dec) @ sae.W_enc + sae.b_enc
-    selection = group.select_topk(pre, sae.k)
+    selection = group.select_topk(sae.pre_activations(x), sae.k)
     active = selection.values > 0
     counted = torch.cat([active.new_zeros(1, dtype=torch.int64), active.cumsum(0)])
     return SparseCodes(selection.latents[active].int(), selection.values[active], counted[selection.offsets])

@@ -44,14 +44,10 @@ class TrainState:
         self.threshold = torch.zeros((), dtype=torch.float64, device=device)
         """Running mean of the smallest selected activation; float64, since its updates are small."""
 
-    def set_adam(self, lr: float, options: Options) -> None:
-        """Set the numbers of Adam's next step."""
+    def set_adam(self, lr: float, options: Options, divisor: Float[Tensor, ""] | None = None) -> None:
+        """Set the numbers of Adam's next step, which divides all gradients by one of them on its way."""
         group = self.optimizer.param_groups[0]
         group["lr"], group["betas"] = lr, (options.adam_beta1, options.adam_beta2)
-        self.shrink_grads(None)
-
-    def shrink_grads(self, divisor: Float[Tensor, ""] | None) -> None:
-        """Have Adam's next step divide all gradients by a number, on its way through them."""
         cast("Any", self.optimizer).grad_scale = None if divisor is None else divisor.float()
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:

@@ -58,12 +58,13 @@ def update(
         dec.grad.addcmul_(dec, along.unsqueeze(1), value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
     group.average_(grads.values())
-    state.set_adam(lr, options)
+    divisor = None
     if options.clip_grad_norm is not None:
-        squares = {name: torch.dot(grad.flatten(), grad.flatten()) for name, grad in grads.items()}
+        squares = {name: _square(grad) for name, grad in grads.items()}
         shared = squares.pop("b_dec", torch.zeros_like(outcome.mse))
         norm = (group.sum_shards(torch.stack(list(squares.values())).sum()) + shared).sqrt()
-        state.shrink_grads(((norm + 1e-6) / options.clip_grad_norm).clamp(min=1.0))
+        divisor = ((norm + 1e-6) / options.clip_grad_norm).clamp(min=1.0)
+    state.set_adam(lr, options, divisor)
     state.optimizer.step()
     if dec.requires_grad:
         dec.div_(dec.norm(dim=1, keepdim=True))
@@ -100,11 +101,16 @@ def record(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSett
 
 def mean_square(error: Float[Tensor, "token d_in"]) -> Float[Tensor, ""]:
     """Mean over tokens of the squared norm, without a gradient."""
-    flat = error.flatten()
-    return torch.dot(flat, flat) / error.shape[0]
+    return _square(error) / error.shape[0]
 
 
 def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """The smallest value above zero; infinite if there is none."""
     infinite = values.new_full((1,), torch.inf)
     return torch.cat([infinite, torch.where(values > 0, values, torch.inf).flatten()]).min()
+
+
+def _square(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Sum of the squares; a sum of an elementwise product would write a tensor first."""
+    flat = tensor.flatten()
+    return torch.dot(flat, flat)
