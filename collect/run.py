@@ -31,7 +31,7 @@ from collect.ranks import Process
 from collect.sampling import FrameSampling
 from collect.selection import Selection
 from collect.store import MANIFEST_NAME, Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter, require_free
+from collect.store_writer import SiteSpec, StoreWriter, cut_arrays, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
 from collect.vlm import VideoVlm, load_vlm
@@ -286,6 +286,8 @@ def _complete(folder: Path, ranks: Sequence[int]) -> None:
     if not all(rank in progress and progress[rank].is_final for rank in ranks):
         logger.info("this process is done; others are still writing %s", folder)
         return
+    for rank in ranks:
+        cut_arrays(folder, rank)  # a process may have been killed between its last commit and this
     manifest = write_manifest(folder, ranks)
     logger.info(
         "%d videos, %d tokens, %d failures in %s",

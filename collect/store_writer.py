@@ -71,6 +71,7 @@ class StoreWriter:
     ) -> None:
         assert shard_rows % chunk_rows == 0, "whole chunks fill a shard"
         folder.mkdir(parents=True, exist_ok=True)
+        self._rank = rank
         self._zarr = folder / f"rank-{rank}.zarr"
         self._log_path = folder / f"rank-{rank}.jsonl"
         self._sites = dict(sites)
@@ -180,7 +181,7 @@ class StoreWriter:
             self._submit(final=True)
             self._wait()
             self._is_finished = True
-        self._cut_arrays()
+        cut_arrays(self._log_path.parent, self._rank)
 
     def close(self) -> None:
         """Wait for the shard in flight and release the rank; what is not committed is lost and is collected again."""
@@ -280,15 +281,6 @@ class StoreWriter:
                 config={"write_empty_chunks": True},
             )
 
-    def _cut_arrays(self) -> None:
-        """Declare the arrays with the rows that are valid, so that plain zarr shows those and no others."""
-        for name in (COORDS, *self._sites):
-            path = self._zarr / name / "zarr.json"
-            metadata = json.loads(path.read_text(encoding="utf-8"))
-            if metadata["shape"][0] != self._n_committed:
-                metadata["shape"][0] = self._n_committed
-                write_atomic(path, json.dumps(metadata, indent=2) + "\n")
-
     def _submit(self, *, final: bool) -> None:
         """Hand the staged shard to the writing thread, once that is done with the one before."""
         self._wait()
@@ -364,3 +356,20 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     )
+
+
+def cut_arrays(folder: Path, rank: int) -> None:
+    """Declare a complete rank's arrays with the rows that are valid, so that plain zarr shows those and no others.
+
+    Args:
+        folder: the store.
+        rank: whose log ends with its final commit.
+    """
+    header, *commits = read_log(folder / f"rank-{rank}.jsonl")
+    n_rows = commits[-1]["row_stop"]
+    for name in (COORDS, *header["sites"]):
+        path = folder / f"rank-{rank}.zarr" / name / "zarr.json"
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        if metadata["shape"][0] != n_rows:
+            metadata["shape"][0] = n_rows
+            write_atomic(path, json.dumps(metadata, indent=2) + "\n")

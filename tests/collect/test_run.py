@@ -152,6 +152,20 @@ def test_kill_9_and_resume_equals_uninterrupted(clips: Path, config: CollectConf
     assert resumed == stored(collect(replace(config, out=tmp_path / "whole")))
 
 
+def test_killed_between_the_last_commit_and_the_end(config: CollectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("collect.store_writer.cut_arrays", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(config)
+    folder = collect(config)
+    arrays = [json.loads(path.read_text()) for path in folder.glob("rank-0.zarr/**/zarr.json")]
+    lengths = {array["shape"][0] for array in arrays if array["node_type"] == "array"}
+    assert lengths == {json.loads((folder / "manifest.json").read_text())["n_tokens"]}
+
+
 def test_other_arguments_are_refused_with_what_differs(config: CollectConfig, finished: Path) -> None:
     before = stored(finished)
     with pytest.raises(UserError, match=r'frames = "8" \(now "4"\)'):
