@@ -1,0 +1,34 @@
+"""Text from outside as it may be shown: on a terminal, in a message, in a picture, in a file name.
+
+Labels, ids, paths and a server's answers are whatever somebody wrote. Control characters move the cursor and recolour
+the terminal, newlines break a message in two, bidirectional overrides show text in another order than it is stored in,
+and undecodable bytes of a file name (lone surrogates in Python) cannot be written at all.
+"""
+
+import unicodedata
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Unicode categories that are escaped: controls, formats, surrogates, private use, line and paragraph separators."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that words of some scripts, and composed emoji, are spelt with."""
+
+
+def printable(text: object, most: int = 200) -> str:
+    r"""Return text with everything escaped that is not seen as itself, as `\n` or `\x1b`, and cut if it is long.
+
+    Args:
+        text: what is shown; anything else than a string by its `str`.
+        most: characters that are left of it.
+    """
+    shown = str(text)
+    if len(shown) > most:
+        shown = f"{shown[: most - 1]}…"
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(_escaped(character) for character in shown)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
