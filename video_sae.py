@@ -1,8 +1,8 @@
 """The front door: the `video-sae` command, one subcommand a stage.
 
 Parses the arguments into the config of one stage, sets up logging, runs the stage, and turns what goes wrong into one
-sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption. It holds no
-logic of any stage; the options are the fields of the classes in each package's `config` module.
+sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption, 143 for one
+by SIGTERM. It holds no logic of any stage; the options are the fields of the classes in each package's `config` module.
 
 The stage modules, and with them torch and transformers, are imported only when a stage runs, so that `--help` is fast.
 """
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Union, cast
 
 from collect.artefact import installed_versions
 from collect.errors import UserError
+from collect.interruption import Interrupted, interruptible
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `video-sae`; those of this process where None.
 
     Returns:
-        The exit status: 0 done, 2 user error, 130 interrupted.
+        The exit status: 0 done, 2 user error, 128 and the signal's number interrupted.
     """
+    with interruptible():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) == ["--version"]:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
@@ -85,9 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in REMEDIES:
             raise
         return _fail(f"{error.filename or 'a file'}: {error.strerror}: {REMEDIES[error.errno]}.")
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to go on from here.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        why, status = (f" by {error.name}", error.status) if isinstance(error, Interrupted) else ("", 130)
+        print(f"\ninterrupted{why}: run the same command again to go on from here.", file=sys.stderr)
+        return status
     if result is not None:
         print(result)
     return 0

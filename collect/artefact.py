@@ -2,7 +2,7 @@
 
 An artefact folder is the output of one stage (activations, an SAE, a catalogue, effects). Its `config.json` records the
 stage, the arguments, the hashes of the inputs, the versions of the libraries and the git commit, and is what a rerun
-compares itself with. Whether a stage is finished is not decided here: each stage looks for its own last file.
+compares itself with. Whether a stage is finished is decided in `collect.stage`.
 
 No function here imports torch, and pandas and pyarrow only where a table is read or written.
 """
@@ -36,7 +36,9 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno
 VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy")
 
 
-def write_config(folder: Path, stage: str, config: object, inputs: Mapping[str, str]) -> None:
+def write_config(
+    folder: Path, stage: str, config: object, inputs: Mapping[str, str], paths: Mapping[str, Path] | None = None
+) -> None:
     """Write `folder/config.json` atomically, making the folder if there is none.
 
     Args:
@@ -45,11 +47,14 @@ def write_config(folder: Path, stage: str, config: object, inputs: Mapping[str, 
         config: the stage's arguments: a dataclass instance, or a mapping of names to values. Paths become strings,
             tuples become lists, enums their values.
         inputs: hash (or fingerprint) of each input, by name.
+        paths: where inputs lie, by the argument that names them. They are kept absolute, so that they are found from
+            any folder; nothing compares them.
     """
     content = {
         "stage": stage,
         "arguments": _arguments(config),
         "inputs": dict(inputs),
+        **({"paths": {name: str(path.absolute()) for name, path in paths.items()}} if paths else {}),
         "versions": installed_versions(),
         "commit": source_commit(),
     }
@@ -86,7 +91,12 @@ def read_config(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def check_resume(
-    folder: Path, stage: str, config: object, inputs: Mapping[str, str], ignore: Collection[str] = ()
+    folder: Path,
+    stage: str,
+    config: object,
+    inputs: Mapping[str, str],
+    ignore: Collection[str] = (),
+    recorded: Collection[str] = (),
 ) -> bool:
     """Decide whether a stage may go on in `folder`.
 
@@ -96,6 +106,7 @@ def check_resume(
         config: the arguments of this run, as for `write_config`.
         inputs: the input hashes of this run, as for `write_config`.
         ignore: names of arguments that may differ because they do not change the result, such as `device`.
+        recorded: names of inputs that may differ likewise: they are kept for other stages to compare with.
 
     Returns:
         False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
@@ -109,7 +120,7 @@ def check_resume(
     # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
     now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
     changes = _changes(before["arguments"], now["arguments"], ignore)
-    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], ())]
+    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded)]
     if changes:
         raise UserError(
             f"{folder} was begun with other settings, {_enumerate(changes)}: "
@@ -153,9 +164,14 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def remove_orphans(folder: Path) -> None:
-    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there."""
-    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+def remove_orphans(folder: Path, *, deep: bool = False) -> None:
+    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there.
+
+    Args:
+        folder: the artefact folder.
+        deep: also in the folders within it.
+    """
+    for path in (folder.rglob if deep else folder.glob)(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 

@@ -10,9 +10,7 @@ not looked at again, except that each of its files is there in its full size.
 
 import json
 import logging
-import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +22,7 @@ from collect.download_config import DownloadConfig
 from collect.download_files import RemoteFile, published_files
 from collect.download_http import Patience, arrived_bytes, fetch, remote_size
 from collect.errors import UserError
-from collect.file_lock import take_lock
+from collect.file_lock import writing
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +47,7 @@ def download(config: DownloadConfig) -> Path:
     if not files:
         raise UserError("--parts names nothing that is published for this --split: choose other ones.")
     patience = Patience(timeout_s=config.timeout_s, attempts=config.attempts)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with writing(folder):
         record = _read_record(folder)
         todo = [file for file in files if not _is_done(folder, file, record)]
         if not todo:
@@ -62,16 +59,6 @@ def download(config: DownloadConfig) -> Path:
             _write_record(folder, record)
     logger.info("%s holds %s; it is complete", folder, ", ".join(_contents(files, record)))
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    refusal = f"Another process is downloading to {folder}: wait for it or end it."
-    descriptor = take_lock(folder / ".download.lock", refusal)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

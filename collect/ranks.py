@@ -50,7 +50,7 @@ class Process:
         return f"cuda:{self.local_rank % torch.cuda.device_count()}"
 
     def agree(self, decide: Callable[[], Any]) -> Any:
-        """Have the first process decide, and tell all.
+        """Have the first process decide, and tell all; through torch's process group where there is one.
 
         Args:
             decide: returns what JSON can hold; called in the first process only.
@@ -63,13 +63,16 @@ class Process:
         import torch.distributed as dist
 
         message: list[str | None] = [None]
-        dist.init_process_group("gloo")
+        is_ours = not dist.is_initialized()
+        if is_ours:
+            dist.init_process_group("gloo")
         try:
             if self.rank == 0:
                 message[0] = _outcome(decide)
             dist.broadcast_object_list(message, src=0)
         finally:
-            dist.destroy_process_group()
+            if is_ours:
+                dist.destroy_process_group()
         outcome = json.loads(cast("str", message[0]))
         if "error" in outcome:
             raise UserError(outcome["error"])

@@ -11,8 +11,10 @@ archive directly; `--restore` brings the store back bit by bit.
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from tqdm import tqdm
 from collect.artefact import write_atomic
 from collect.config import ArchiveConfig
 from collect.errors import UserError
+from collect.file_lock import LOCK_SUFFIX, writing
 from collect.shards import PARTIAL_SUFFIX, write_shard
 from collect.store import COORDS, MANIFEST_NAME, ActivationStore, array_dtype, read_manifest
 
@@ -45,10 +48,13 @@ def archive(config: ArchiveConfig) -> str:
     from obstore.exceptions import BaseError
 
     try:
-        if config.restore:
-            restore(target, folder)
-            return str(folder)
-        save(folder, target, compress=config.compress)
+        with ExitStack() as held:
+            for place in (folder, *_local_folder(config.at)):
+                held.enter_context(writing(place))
+            if config.restore:
+                restore(target, folder)
+                return str(folder)
+            save(folder, target, compress=config.compress)
     except BaseError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -56,6 +62,13 @@ def archive(config: ArchiveConfig) -> str:
             "again; it goes on where it was."
         ) from None
     return config.at
+
+
+def _local_folder(at: str) -> list[Path]:
+    """The folder of an archive that is one; object stores have no locks."""
+    if at.startswith("file://"):
+        return [Path(unquote(urlsplit(at).path))]
+    return [] if "://" in at else [Path(at)]
 
 
 def open_target(at: str) -> "ObjectStore":
@@ -229,7 +242,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in {".lock", PARTIAL_SUFFIX, ".tmp"}
+        if path.is_file() and path.suffix not in {LOCK_SUFFIX, PARTIAL_SUFFIX, ".tmp"}
     )
 
 
@@ -237,4 +250,9 @@ def _sizes(target: "ObjectStore") -> dict[str, int]:
     """Objects of an archive and their sizes."""
     import obstore
 
-    return {item["path"]: item["size"] for page in obstore.list(target) for item in page}
+    return {
+        item["path"]: item["size"]
+        for page in obstore.list(target)
+        for item in page
+        if not item["path"].endswith(LOCK_SUFFIX)
+    }

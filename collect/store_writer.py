@@ -9,7 +9,6 @@ Memory is bounded by two shards of every array: `add_video` waits while the shar
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,11 +76,11 @@ class StoreWriter:
         self._sites = dict(sites)
         self._shard_rows, self._chunk_rows = shard_rows, chunk_rows
         self._capacity = -(-capacity // shard_rows) * shard_rows
-        self._lock = take_lock(folder / f"rank-{rank}.lock")
+        self._lock = take_lock(folder / f"rank-{rank}.lock", folder)
         try:
             self._begin(rank, dict(model or {}))
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
 
     @property
@@ -190,7 +189,7 @@ class StoreWriter:
         finally:
             self._executor.shutdown()
             self._log.close()
-            os.close(self._lock)
+            self._lock.release()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -345,9 +344,7 @@ def require_free(folder: Path, ranks: Iterable[int]) -> None:
         UserError: one does.
     """
     for rank in ranks:
-        path = folder / f"rank-{rank}.lock"
-        if path.exists():
-            os.close(take_lock(path))
+        take_lock(folder / f"rank-{rank}.lock", folder).release()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

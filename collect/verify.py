@@ -24,13 +24,18 @@ from collect.artefact import read_config, write_atomic
 from collect.commit_log import read_log
 from collect.config import VerifyConfig
 from collect.errors import UserError
+from collect.file_lock import writing
+from collect.machine import default_workers
 from collect.moments import RunningMoments
 from collect.shards import CRC_BYTES, open_shard, read_rows
 from collect.store import COORDS, MANIFEST_NAME, VideoRecord, array_dtype, read_manifest
+from collect.store_writer import require_free
 
 logger = logging.getLogger(__name__)
 
 N_SHOWN = 20
+_WORKER_BYTES = 512 * 1024**2
+"""About twice what a large shard takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,16 @@ def verify(config: VerifyConfig) -> Path:
     folder = config.run / "activations" if (config.run / "activations").is_dir() else config.run
     if not folder.is_dir():
         raise UserError(f"There is no activation store {folder}: give the run folder that `video-sae collect` filled.")
-    problems = find_problems(folder, config.workers)
+    if not config.repair:
+        return _verify(folder, config)
+    with writing(folder):  # a job whose first process has ended may still write its other ranks
+        ranks = [path.stem.removeprefix("rank-") for path in folder.glob("rank-*.jsonl")]
+        require_free(folder, [int(rank) for rank in ranks if rank.isdecimal()])
+        return _verify(folder, config)
+
+
+def _verify(folder: Path, config: VerifyConfig) -> Path:
+    problems = find_problems(folder, config.workers or default_workers(_WORKER_BYTES))
     if not problems:
         state = "finished" if (folder / MANIFEST_NAME).is_file() else "not finished: run `video-sae collect` again"
         logger.info("nothing is wrong with %s, which is %s", folder, state)

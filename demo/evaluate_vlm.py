@@ -51,7 +51,8 @@ class EvaluateConfig:
     n_videos: int = 240
     seed: int = 2000
     """World seed; training uses another."""
-    workers: int = 2
+    workers: int | None = None
+    """Processes that make videos; by default as many as processors and memory allow."""
 
 
 def kind_of(video: Video, question_id: int, seed: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from collect.artefact import read_table
 from collect.config import CollectConfig
 from collect.errors import UserError
+from collect.file_lock import writing
 from demo.config import DemoConfig
 from demo.generate import WorldConfig, generate
 from demo.world import SAMPLES
@@ -31,8 +32,16 @@ def demo(config: DemoConfig) -> Path:
     """Run everything and return the path of the report.
 
     Raises:
-        UserError: the embedded model is missing, or the run folder holds a demo with other arguments.
+        UserError: the embedded model is missing, the run folder holds a demo with other arguments, or another process
+            is making it.
     """
+    if not (WEIGHTS / "model.safetensors").is_file():
+        raise UserError(f"{WEIGHTS} has no model.safetensors: install video-sae again, or clone it with its weights.")
+    with writing(config.out):
+        return _demo(config)
+
+
+def _demo(config: DemoConfig) -> Path:
     from collect.run import collect
     from features.run import features
     from steer.profile import picked_site, run_profile
@@ -40,15 +49,13 @@ def demo(config: DemoConfig) -> Path:
     from steer.run import steer
     from train_sae.run import train
 
-    if not (WEIGHTS / "model.safetensors").is_file():
-        raise UserError(f"{WEIGHTS} has no model.safetensors: install video-sae again, or clone it with its weights.")
     run, model, seed = config.out, str(WEIGHTS), config.seed
     data = run / "data"
     world = WorldConfig(seed=seed, n_videos=config.videos)
     _timed("1/7 generate", lambda: generate(data, world, config.workers))
     _timed(
         "2/7 profile",
-        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=SAMPLES, items=90, seed=seed)),
+        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=str(SAMPLES), items=90, seed=seed)),
     )
     site = picked_site(run)
     gather = CollectConfig(data=data, model=model, out=run, sites=(site,), frames=str(SAMPLES), workers=config.workers)

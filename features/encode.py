@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from zarr.codecs import Crc32cCodec
 
 from collect.artefact import write_atomic
 from collect.errors import UserError
+from collect.printable import printable
 from collect.store import ActivationStore
 from train_sae.sae import Sae
 
@@ -42,13 +44,15 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
     Args:
         store: activations, read in order.
         sae: encodes raw residuals.
-        folder: `codes.zarr`; left alone if it is there.
+        folder: `codes.zarr`; left alone if it is there and holds codes of this store and SAE for every token.
         batch_size: tokens encoded at once.
         device: where to encode.
     """
     if folder.exists():
-        log.info("%s is complete.", folder)
-        return Codes.open(folder)
+        if _is_whole(folder, store, sae):
+            log.info("%s is complete.", folder)
+            return Codes.open(folder)
+        shutil.rmtree(folder)
     partial = folder.with_name(folder.name + ".partial")
     progress = _read_progress(partial / PROGRESS_NAME)
     if progress["n_tokens"]:
@@ -117,6 +121,10 @@ class Codes:
         """Number of stored activations."""
         return int(self._values.shape[0])
 
+    def pointers(self, start: int, stop: int) -> Int64[np.ndarray, " pointer"]:
+        """How many activations come before each token of [start, stop); before token `n_tokens`, all."""
+        return np.asarray(self._indptr[start:stop])
+
     def rows(self, start: int, stop: int) -> sparse.csr_array:
         """Codes [token, latent] of the tokens [start, stop) of the store, float32."""
         pointers = np.asarray(self._indptr[start : stop + 1])
@@ -140,6 +148,21 @@ class Codes:
         """Tokens at which one latent is active, ascending, and its activations there."""
         column = self.columns(np.array([latent])).tocoo()
         return column.row.astype(np.int64), column.data
+
+
+def _is_whole(folder: Path, store: ActivationStore, sae: Sae) -> bool:
+    """Whether codes can be read, belong to the store and the SAE, and say of every token what is active."""
+    try:
+        codes = Codes.open(folder)
+        n_ended = int(codes.pointers(codes.n_tokens, codes.n_tokens + 1)[0])
+    except (UserError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+        log.warning("%s cannot be read (%s): it is made again.", folder, printable(error))
+        return False
+    found = (codes.n_tokens, codes.d_sae, codes.attributes.get("site"), codes.n_nonzeros)
+    wanted = (store.n_tokens, sae.d_sae, sae.site, n_ended)
+    if found != wanted:
+        log.warning("%s does not hold the codes of all tokens: it is made again.", folder)
+    return found == wanted
 
 
 def _create(partial: Path, store: ActivationStore, sae: Sae) -> zarr.Group:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.errors import UserError
+from collect.sampling import FrameSampling
 
 COUNTING_TAGS = ("object counting", "action counting", "event counting")
 MAX_ADD_STRENGTH = 0.5
@@ -71,8 +72,9 @@ class ProfileConfig:
     """Folder or hub name of the video VLM."""
     out: Path
     """Run folder; the profile goes to its `profile/`."""
-    frames: int | None = None
-    """Frames per clip; the model family's default if not given."""
+    frames: str | None = None
+    """Frames of a clip, as `collect` takes them: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids as
+    `0,30,60`; the model family's default if not given."""
     sites: tuple[str, ...] = ()
     """Sites to compare; the projector and every resid/i if not given."""
     items: int = 60
@@ -96,6 +98,8 @@ class ProfileConfig:
         """
         _at_least("--items", self.items, 1)
         _at_least("--batch-size", self.batch_size, 1)
+        if self.frames is not None:
+            FrameSampling.parse(self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)

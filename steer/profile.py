@@ -20,11 +20,15 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config, write_table
+from collect.artefact import write_table
 from collect.errors import UserError
+from collect.file_lock import writing
 from collect.perception_test import Dataset, load_dataset
+from collect.run_data import annotations_hash, videos_hash
+from collect.sampling import FrameSampling
 from collect.sites import parse_site
 from collect.split import held_out_ids
+from collect.stage import begin_or_resume, write_summary
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from steer.answers import answers
 from steer.cases import Case, build_case, clip_prefix, lay_out, packing_works
@@ -38,6 +42,10 @@ from steer.tables import PROFILE
 
 logger = logging.getLogger(__name__)
 
+STAGE = "profile"
+TABLE_NAME = "profile.parquet"
+IGNORED = ("device", "batch_size", "out", "data", "model")
+"""Arguments that a resumed run may change; data and model are compared by content instead."""
 KEPT_SHARE = 0.5
 """Share of the projector's fall that the picked site must keep."""
 FIRST_SITE = "projector"
@@ -52,23 +60,31 @@ def run_profile(config: ProfileConfig) -> Path:
         `OUT/profile/`, with profile.parquet, summary.json (`site`, the pick) and config.json.
 
     Raises:
-        UserError: the data or the model cannot be used, or the folder was begun with other arguments.
+        UserError: the data or the model cannot be used, the folder was begun with other arguments, or another process
+            is writing it.
     """
-    folder = config.out / "profile"
-    dataset = load_dataset(config.data)
-    vlm = load_vlm(config.model, dtype=config.dtype, device=config.device)
-    items = _items(dataset, config)
-    sites = profiled_sites(vlm, config.sites)
-    inputs = {"items": manifest_hash(items), "model": vlm.fingerprint}
-    begun = check_resume(folder, "profile", config, inputs, ignore=("device", "batch_size", "out", "data", "model"))
-    if begun and (folder / "summary.json").exists():
-        logger.info("%s is finished; delete the folder to run it again", folder)
-        return folder
-    write_config(folder, "profile", config, inputs)
-    table = profile(vlm, dataset, items, sites, config.frames or vlm.default_frames, config.seed)
-    write_table(folder / "profile.parquet", table, PROFILE)
-    site = pick_site(table)
-    write_atomic(folder / "summary.json", json.dumps({"site": site, "n_items": len(items)}, indent=2) + "\n")
+    folder = config.out / STAGE
+    with writing(folder):
+        dataset = load_dataset(config.data)
+        vlm = load_vlm(config.model, dtype=config.dtype, device=config.device)
+        items = _items(dataset, config)
+        sites = profiled_sites(vlm, config.sites)
+        asked = [dataset.video(video_id) for video_id in _ordered(items)]
+        inputs = {
+            "items": manifest_hash(items),
+            "model": vlm.fingerprint,
+            "data": videos_hash(asked),
+            "annotations": annotations_hash(dataset.videos),
+        }
+        paths = {"run": config.out, "data": config.data}
+        # What is annotated beside the questions does not matter here.
+        if begin_or_resume(folder, STAGE, config, inputs, ignore=IGNORED, recorded=("annotations",), paths=paths):
+            return folder
+        frames = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
+        table = profile(vlm, dataset, items, sites, frames, config.seed)
+        write_table(folder / TABLE_NAME, table, PROFILE)
+        site = pick_site(table)
+        write_summary(folder, {"site": site, "n_items": len(items)}, [TABLE_NAME])
     logger.info("%s\npicked site: %s", describe(table), site)
     return folder
 
@@ -93,7 +109,7 @@ def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
 
 
 def profile(
-    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], n_frames: int, seed: int
+    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], frames: FrameSampling | int, seed: int
 ) -> pd.DataFrame:
     """Return profile.parquet.
 
@@ -102,13 +118,13 @@ def profile(
         dataset: the videos.
         items: the questions to ask.
         sites: sites in the order of depth, the projector first.
-        n_frames: frames per clip.
+        frames: which frames of a video make its clip.
         seed: seed of the bootstrap.
     """
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
     # Both passes want every clip; as many stay in memory as fit.
-    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), n_frames), _n_bytes)
+    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
     packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
     letters = vlm.answer_ids(LETTERS)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0

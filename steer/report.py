@@ -18,11 +18,14 @@ from typing import Any, cast
 
 from jinja2 import Environment, StrictUndefined
 
-from collect.artefact import write_atomic
+from collect.artefact import remove_orphans, write_atomic
 from collect.config import CollectConfig
+from collect.file_lock import writing
+from collect.run_data import check_agreement
 from features.config import FeaturesConfig
 from steer import charts, findings, target_rows, wording
 from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from steer.inputs import stages_of
 from steer.pictures import pictures
 from steer.profile import KEPT_SHARE
 from steer.record import Features, Record, Stage, read_record
@@ -51,11 +54,16 @@ def report(config: ReportConfig) -> Path:
     """Write the page and return its path.
 
     Raises:
-        UserError: the run has no finished stage, it has several SAEs and none is named, or an artefact is damaged.
+        UserError: the run has no finished stage, it has several SAEs and none is named, an artefact is damaged, two
+            stages took other annotations, or another process is writing the page.
     """
-    record = read_record(config.run, config.sae)
     path = config.run / "report" / "index.html"
-    write_atomic(path, render(record))
+    with writing(path.parent):
+        remove_orphans(path.parent)
+        record = read_record(config.run, config.sae)
+        if record.sae_name is not None:
+            check_agreement(config.run, stages_of(config.run, record.sae_name))
+        write_atomic(path, render(record))
     for stage in record.stages:
         if not stage.finished:
             log.warning("%s: the stage %s is %s, so the page lacks its part.", path, stage.name, stage.state)

@@ -3,12 +3,11 @@
 Order of work: freeze the items; one pass over all videos that answers every item, screens all latents and writes
 items.parquet, baselines.parquet and screen.parquet; exact runs, one target after the other, each leaving its rows in
 `parts/` when it is done; the tables over all targets; summary.json last. A killed run goes on with the first target
-that has no part.
+whose part is not there or cannot be read.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -19,10 +18,14 @@ from urllib.parse import quote
 import pandas as pd
 from tqdm import tqdm
 
-from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
+from collect.artefact import read_table, write_table
+from collect.errors import UserError
+from collect.file_lock import writing
+from collect.printable import printable
+from collect.stage import begin_or_resume, write_summary
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
-from steer.inputs import Cases, load_inputs
+from steer.inputs import Cases, Inputs, load_inputs
 from steer.questions import Item
 from steer.reference import reference
 from steer.selection import by_label, targets
@@ -30,11 +33,21 @@ from steer.summary import summarise
 from steer.survey import survey
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.target_names import is_set
+from train_sae.sae import find_sae
 
 logger = logging.getLogger(__name__)
 
 STAGE = "steer"
-SUMMARY_NAME = "summary.json"
+IGNORED = ("device", "batch_size", "run", "data")
+"""Arguments that a resumed run may change."""
+TABLES = (
+    "items.parquet",
+    "baselines.parquet",
+    "screen.parquet",
+    "effects.parquet",
+    "controls.parquet",
+    "summary.parquet",
+)
 
 
 def steer(config: SteerConfig) -> Path:
@@ -44,18 +57,22 @@ def steer(config: SteerConfig) -> Path:
         `RUN/steer/SAE/`, with the tables of `steer.tables`, config.json and summary.json.
 
     Raises:
-        UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, or the folder
-            was begun with other arguments.
+        UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, the folder was
+            begun with other arguments, or another process is writing it.
     """
-    inputs = load_inputs(config)
-    folder = config.run / "steer" / inputs.sae_folder.name
-    hashes = inputs.hashes()
-    begun = check_resume(folder, STAGE, config, hashes, ignore=("device", "batch_size", "run", "data"))
-    if begun and (folder / SUMMARY_NAME).exists():
-        logger.info("%s is finished; delete the folder to run it again", folder)
-        return folder
-    write_config(folder, STAGE, config, hashes)
+    folder = config.run / "steer" / find_sae(config.run, config.sae).name
+    with writing(folder):
+        inputs = load_inputs(config)
+        paths = {"run": config.run, "data": inputs.dataset.folder}
+        # The items are compared; what is annotated beside them does not matter here.
+        if not begin_or_resume(
+            folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
+        ):
+            _run(config, inputs, folder)
+    return folder
 
+
+def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
     cases = Cases(inputs)
     usual = reference(inputs.store, inputs.sae.site, inputs.sae, inputs.train_videos)
 
@@ -81,7 +98,6 @@ def steer(config: SteerConfig) -> Path:
     chosen = choose(screen)
     run_targets(folder, bench, cases, inputs.items, chosen, config)
     finish(folder, inputs.items, screen, chosen, config)
-    return folder
 
 
 def run_targets(
@@ -93,7 +109,7 @@ def run_targets(
     n_videos = len({item.video_id for item in counting})
     videos = [video_id for video_id in cases.videos if cases.items(video_id)[0].held_out]
     operations = config.parsed_operations
-    left = [target for target in chosen if not _part(parts, target, "effects").exists()]
+    left = [target for target in chosen if not _is_run(parts, target)]
     if len(left) < len(chosen):
         logger.info("%d of %d targets are already run", len(chosen) - len(left), len(chosen))
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
@@ -143,7 +159,7 @@ def finish(
         "n_significant": int((summary["q_value"] < 0.05).sum()),
         "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
     }
-    write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
+    write_summary(folder, content, TABLES)
     shutil.rmtree(parts, ignore_errors=True)
     logger.info("%s", describe(summary))
 
@@ -151,6 +167,20 @@ def finish(
 def _part(parts: Path, target: Target, table: str) -> Path:
     """File of one target's rows; a label may hold any character."""
     return parts / f"{quote(target.name, safe=' ')}-{table}.parquet"
+
+
+def _is_run(parts: Path, target: Target) -> bool:
+    """Whether a target has left both of its tables, whole."""
+    paths = [_part(parts, target, table) for table in ("controls", "effects")]
+    if not all(path.exists() for path in paths):
+        return False
+    try:
+        for path in paths:
+            read_table(path)
+    except UserError as error:
+        logger.warning("%s: the target %s is run again", error, printable(target.name))
+        return False
+    return True
 
 
 def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -34,7 +34,8 @@ def by_predicted_cost(screen: pd.DataFrame, n: int) -> list[int]:
 
     All have one sign, so that ablated together they add up instead of cancelling.
     """
-    return _leading(screen[screen["z_train"] < 0], screen["z_train"], n)
+    costly = screen[screen["z_train"] < 0]
+    return _leading(costly, costly["z_train"], n)
 
 
 def _leading(screen: pd.DataFrame, key: pd.Series, n: int) -> list[int]:
@@ -51,7 +52,7 @@ class LabelLatents:
     latents: tuple[int, ...]
 
 
-def by_label(folder: Path, n: int) -> list[LabelLatents]:
+def by_label(folder: Path | None, n: int) -> list[LabelLatents]:
     """Return the `n` labels that a latent follows best on the train videos, each with the latents that follow it.
 
     The kinds of label (objects, actions, sounds) take turns, because one kind that is easy to follow must not take all
@@ -59,15 +60,14 @@ def by_label(folder: Path, n: int) -> list[LabelLatents]:
     passed over.
 
     Args:
-        folder: of the features stage for this SAE; without its associations the result is empty.
+        folder: of the features stage for this SAE; where that is not finished (None), the result is empty.
         n: number of labels.
     """
-    path = folder / ASSOCIATIONS_NAME
-    if n == 0 or not path.is_file():
+    if folder is None or n == 0:
         if n:
-            logger.info("%s does not exist, so no latent is taken from the features stage", path)
+            logger.info("the features stage is not finished for this SAE, so no latent is taken from it")
         return []
-    table = read_table(path)
+    table = read_table(folder / ASSOCIATIONS_NAME)
     table = table[table["split"] == "train"].dropna(subset="auroc")
     table = table.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
     table = table.drop_duplicates(["kind", "label", "latent"])

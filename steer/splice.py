@@ -25,7 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import write_atomic
+from collect.artefact import remove_orphans, write_atomic
+from collect.file_lock import writing
 from collect.store import ActivationStore
 from collect.vlm import VideoVlm
 from steer.answers import hits, margins
@@ -60,19 +61,22 @@ def evaluate(config: EvaluateConfig) -> Path:
     """Evaluate an SAE on held-out videos and return the file with the numbers.
 
     Raises:
-        UserError: run, SAE, model or questions are missing or do not belong together.
+        UserError: run, SAE, model or questions are missing or do not belong together, or another process is writing the
+            SAE's folder.
     """
     store = ActivationStore.open(config.run / "activations")
     folder = find_sae(config.run, config.sae)
-    sae = load_sae(folder).to(resolve_device(config.device))
-    quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
-    result: dict[str, Any] = {
-        "sae": folder.name,
-        "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
-        "spliced": spliced(config) if config.questions else None,
-    }
     path = folder / EVALUATION_NAME
-    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    with writing(folder):
+        remove_orphans(folder)
+        sae = load_sae(folder).to(resolve_device(config.device))
+        quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
+        result: dict[str, Any] = {
+            "sae": folder.name,
+            "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
+            "spliced": spliced(config) if config.questions else None,
+        }
+        write_atomic(path, json.dumps(result, indent=2) + "\n")
     logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
     if result["spliced"]:
         shown = result["spliced"]["recovered"]["zero"]
@@ -96,7 +100,8 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
             control_items=config.questions,
             device=config.device,
             seed=config.seed,
-        )
+        ),
+        stage=None,
     )
     inputs = dataclasses.replace(inputs, items=tuple(item for item in inputs.items if item.held_out))
     cases = Cases(inputs)

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from collect.artefact import read_table, write_table
+from collect.errors import UserError
 from steer.answers import answers
 from steer.cases import Case
 from steer.exact import Target
@@ -46,9 +47,10 @@ def survey(
         screen.parquet.
     """
     done = [folder / name for name in ("items.parquet", "baselines.parquet", "screen.parquet")]
-    if all(path.exists() for path in done):
+    found = _read_all(done)
+    if found is not None:
         logger.info("%s holds the screen already", folder)
-        return read_table(done[-1])
+        return found[-1]
     d_sae = inputs.sae.d_sae
     moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
     n_active = np.zeros(d_sae, dtype=np.int64)
@@ -72,6 +74,17 @@ def survey(
     write_table(done[1], baselines(inputs.items, answered), BASELINES)
     write_table(done[2], screen, SCREEN)
     return screen
+
+
+def _read_all(paths: Sequence[Path]) -> list[pd.DataFrame] | None:
+    """The tables of an earlier run; None unless all of them are there and whole."""
+    if not all(path.exists() for path in paths):
+        return None
+    try:
+        return [read_table(path) for path in paths]
+    except UserError as error:
+        logger.warning("%s: the screen is made again", error)
+        return None
 
 
 def _item_rows(case: Case, learned: dict[tuple[str, frozenset[str]], str]) -> list[dict[str, Any]]:

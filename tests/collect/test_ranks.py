@@ -177,7 +177,7 @@ def test_a_job_of_another_size_is_kept_out(config: CollectConfig, monkeypatch: p
         Job(monkeypatch, 3).run(0, config)
 
     monkeypatch.setattr(run, "_work", second)
-    with pytest.raises(UserError, match="Another process is writing"):
+    with pytest.raises(UserError, match="is being written by another process"):
         Job(monkeypatch, 2).run(0, config)
 
 
@@ -187,7 +187,7 @@ def test_a_job_waits_for_the_last_rank_of_another(config: CollectConfig, monkeyp
     descriptor = os.open(config.out / "activations" / "rank-1.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(UserError, match="Another process is writing"):
+        with pytest.raises(UserError, match="is being written by another process"):
             Job(monkeypatch, 3).run(0, config)
     finally:
         os.close(descriptor)
