@@ -88,7 +88,7 @@ def test_a_finished_stage_says_so_and_does_nothing(finished: Path, run: Path, ca
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     with caplog.at_level(logging.INFO):
         assert features(config_of(run)) == finished
-    assert "is finished; nothing to do" in caplog.text
+    assert "is finished: nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -140,7 +140,7 @@ def test_an_sae_of_a_site_that_was_not_collected_is_refused(run: Path, tmp_path:
 
 def test_annotations_that_are_gone_are_asked_for(planted: list[PlantedVideo], tmp_path: Path) -> None:
     write_run(tmp_path / "run", planted[:4], tmp_path / "gone")
-    with pytest.raises(UserError, match="give the folder of the annotations with --data"):
+    with pytest.raises(UserError, match="which is not there any more: give the folder where it is now with --data"):
         features(config_of(tmp_path / "run"))
 
 

@@ -28,6 +28,12 @@ def test_the_set_holds_only_latents_whose_ablation_should_cost() -> None:
     assert by_predicted_cost(SCREEN, 6) == [0, 4, 2]
 
 
+def test_there_is_no_such_latent_where_no_ablation_should_cost() -> None:
+    assert by_predicted_cost(SCREEN.assign(z_train=SCREEN["z_train"].abs()), 6) == []
+    assert by_predicted_cost(SCREEN.assign(z_train=np.nan), 6) == []
+    assert by_predicted_cost(SCREEN.iloc[:0], 6) == []
+
+
 def test_kinds_of_label_take_turns_and_each_label_has_the_latents_that_follow_it(tmp_path: Path) -> None:
     rows = [
         ("object", "red ball", 1, "train", 0.99),
@@ -43,7 +49,7 @@ def test_kinds_of_label_take_turns_and_each_label_has_the_latents_that_follow_it
     found = [(one.label, one.latents) for one in by_label(tmp_path, 3)]
     assert found == [("red ball", (1, 2)), ("tap", (4,)), ("cup", (3,))]
     assert by_label(tmp_path, 0) == []
-    assert by_label(tmp_path / "missing", 3) == []
+    assert by_label(None, 3) == []
 
 
 def labels(**latents: tuple[int, ...]) -> list[LabelLatents]:
