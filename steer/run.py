@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pandas as pd
 from tqdm import tqdm
 
-from collect.artefact import read_table, write_table
+from collect.artefact import read_config, read_table, write_table
 from collect.errors import UserError
 from collect.file_lock import writing
 from collect.printable import printable
@@ -60,6 +60,7 @@ def steer(config: SteerConfig) -> Path:
         UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, the folder was
             begun with other arguments, or another process is writing it.
     """
+    read_config(config.run / "activations", "collect")  # without it nothing else of the run is of use
     folder = config.run / "steer" / find_sae(config.run, config.sae).name
     with writing(folder):
         inputs = load_inputs(config)

@@ -1,5 +1,6 @@
 """The whole stage on a tiny random model: resumable, deterministic, complete, and clear about bad input."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from collect.artefact import read_table
 from collect.errors import UserError
+from collect.stage import write_summary
 from collect.store import ActivationStore
 from demo.architecture import save_untrained
 from steer import inputs as inputs_module
@@ -139,6 +141,8 @@ def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
         for latent, auroc in ((9, 0.9), (5, 0.8))
     ]
     pd.DataFrame(rows).to_parquet(folder / "associations.parquet")
+    assert steer(config(run_folder, controls=0))  # the features stage is not finished: nothing is taken from it
+    write_summary(folder, {}, ["associations.parquet"])
     with pytest.raises(UserError, match="input associations"):
         steer(config(run_folder, controls=0))
     shutil.rmtree(run_folder / "steer")
@@ -195,13 +199,19 @@ def test_a_run_without_activations_or_sae_is_refused(tmp_path: Path, run_folder:
 def test_a_changed_video_is_refused(run_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(data_folder, tmp_path / "data"))
     (data / "videos" / "video_6.mp4").write_bytes((data / "videos" / "video_7.mp4").read_bytes())
+    with pytest.raises(UserError, match="has other videos under the ids of those that"):
+        steer(config(run_folder, data=data))
+    path = run_folder / "activations" / "config.json"
+    content = json.loads(path.read_text())
+    del content["inputs"]["data"]  # as if the files were of one size
+    path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"video_6\.mp4 gives other residuals than those stored"):
         steer(config(run_folder, data=data))
 
 
 def test_the_profile_of_a_real_model(model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"data": data_folder, "model": str(model_folder), "out": tmp_path, "device": "cpu"}
-    folder = run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    folder = run_profile(ProfileConfig(frames="2", items=6, **arguments))
     table = read_table(folder / "profile.parquet")
     assert list(table.columns) == PROFILE.names
     total = table[table["kind"] == "all counting"].set_index("site")
@@ -209,7 +219,7 @@ def test_the_profile_of_a_real_model(model_folder: Path, data_folder: Path, tmp_
     assert total.loc["resid/2", "fall"] == pytest.approx(0.0, abs=1e-5)  # after the last layer nothing is read
     assert picked_site(tmp_path) in total.index
     before = (folder / "profile.parquet").stat().st_mtime_ns
-    run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    run_profile(ProfileConfig(frames="2", items=6, **arguments))
     assert (folder / "profile.parquet").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="items = 6"):
-        run_profile(ProfileConfig(frames=2, items=3, **arguments))
+        run_profile(ProfileConfig(frames="2", items=3, **arguments))
