@@ -30,7 +30,7 @@ from collect.ranks import Process
 from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
 from collect.selection import Selection
-from collect.store import MANIFEST_NAME, Failure, VideoRecord
+from collect.store import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter, cut_arrays, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
@@ -146,6 +146,7 @@ def _decide(
     recorded = () if TokenChoice.parse(config.tokens).on_tracks else ("annotations",)
     is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded)
     if is_begun and (folder / MANIFEST_NAME).is_file():
+        ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}
     plan = read_plan(folder) if is_begun else None
     before = plan or Plan(batches=make_batches(videos, config.batch_size))

@@ -45,6 +45,8 @@ def archive(config: ArchiveConfig) -> str:
     """
     target = open_target(config.at)
     folder = config.run / "activations"
+    if not config.restore:
+        read_manifest(folder)  # before a lock makes the folder
     from obstore.exceptions import BaseError
 
     try:
