@@ -39,13 +39,12 @@ def interruptible() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came_at: float | None = None
+    came_at: list[float] = []
 
     def handle(number: int, _: FrameType | None) -> None:
-        nonlocal came_at
         now = time.monotonic()
-        if came_at is None or now - came_at > CLEAN_UP_S:
-            came_at = now
+        if not came_at or now - came_at[-1] > CLEAN_UP_S:
+            came_at.append(now)
             raise Interrupted(number)
 
     before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
@@ -56,7 +55,7 @@ def interruptible() -> Generator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler if came_at is None else _end)
+            signal.signal(number, _end if came_at else handler)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
+from collect.machine import usable_cpus
 from collect.shards import CRC_BYTES, Shard, damaged
 
 _MAX_VECTORS = 1024
@@ -85,7 +86,7 @@ class ShardReader:
         )
         self._offsets = np.concatenate([shard.chunk_offsets for shard in shards]).astype(np.int64)
         self._unverified = np.full(len(self._offsets), verify)
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = threads or min(4, usable_cpus())
         self._executor: ThreadPoolExecutor | None = None
         self._scratch = threading.local()
 
