@@ -30,7 +30,7 @@ def start(arguments: list[str], log: Path, barrier: Barrier | None = None) -> Fo
 
 def finish(process: ForkServerProcess) -> int:
     """Wait for a command and return its exit status."""
-    process.join(120)
+    process.join(900)
     assert process.exitcode is not None, "the command hangs"
     return process.exitcode
 
