@@ -26,7 +26,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     for name in EVIDENCE:
         items += [counting_item(name, options=("0", "50", "100"), answer_id=2), control_item(name)]
     vlm = ToyVlm()
-    return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), n_frames=1, seed=0)
+    return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), frames=1, seed=0)
 
 
 def test_the_fall_is_that_of_the_mean_by_hand(table: pd.DataFrame) -> None:
