@@ -72,6 +72,10 @@ def restore(target: "ObjectStore", folder: Path) -> None:
     manifest = parse_manifest(fetch(target, prefix + MANIFEST_NAME, own), folder / MANIFEST_NAME)
     arrays = {f"{entry.zarr}/{array}/" for entry in manifest.ranks for array in manifest.layout.arrays()}
     _require_all(listed, manifest)
+    if listed.is_compressed:
+        for name in (MANIFEST_NAME, *(f"{place}{METADATA_NAME}" for place in sorted(arrays))):
+            if name in listed.objects:  # for plain zarr only; but what was changed is told
+                fetch(target, name, listed.objects[name])
     is_new = _claim(folder, listed.store)
     if listed.is_compressed:
         _decode(target, listed, manifest, folder)
@@ -123,7 +127,8 @@ def _require_all(listed: ArchiveList, manifest: Manifest) -> None:
     layout = manifest.layout
     for rank in manifest.ranks:
         n_shards = -(-rank.n_tokens // layout.shard_rows)
-        metadata = (f"{rank.zarr}/{array}/{METADATA_NAME}" for array in layout.arrays())
+        kept = KEPT if listed.is_compressed else ""
+        metadata = (f"{kept}{rank.zarr}/{array}/{METADATA_NAME}" for array in layout.arrays())
         shards = (f"{rank.zarr}/{array}/c/{k}/0" for array in layout.arrays() for k in range(n_shards))
         for name in chain((rank.log,), metadata, shards):
             if name not in listed.objects:
