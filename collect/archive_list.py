@@ -7,7 +7,7 @@ with what has arrived since, and as complete when all has. The checksum of each 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +150,7 @@ def check_place(target: "ObjectStore", name: str) -> None:
 
 
 @contextmanager
-def verified(target: "ObjectStore", name: str, entry: ObjectEntry) -> Iterator[Iterator[bytes]]:
+def verified(target: "ObjectStore", name: str, entry: ObjectEntry) -> Generator[Iterator[bytes]]:
     """Parts of an object, one after another; whoever used all of them learns at the end whether they were right.
 
     Raises:

@@ -123,7 +123,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             f"{printable(path.parent, 4096)} is an archive with compressed shards: `video-sae archive --restore` "
             "brings it back."
         )
-    version = content.get("version")
+    version: Any = content.get("version")
     if content.get("format") != FORMAT or version not in range(FIRST_VERSION, FORMAT_VERSION + 1):
         if "format" in content and "version" in content:
             raise UserError(

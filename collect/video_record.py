@@ -12,8 +12,6 @@ from collect.token_grid import TokenGrid
 
 MOST_VIDEOS = 2**31
 """Indices of videos stand in int32 columns."""
-_NUMBERS = ("index", "row_start", "row_stop", "n_frames", "width", "height")
-_TEXTS = ("video_id", "path", "split")
 _FIELDS = ("index", "video_id", "path", "split", "row_start", "row_stop", "frame_rate", "n_frames", "width", "height")
 
 
@@ -64,8 +62,15 @@ class VideoRecord:
         if ranks is not None and not _rise_within(ranks, grid.n_tokens):
             raise fields.error("ranks", f"ranks of the {grid.n_tokens} tokens of the grid, ascending")
         record = cls(
-            **{name: fields.count(name, most=MOST_VIDEOS if name == "index" else 2**62) for name in _NUMBERS},
-            **{name: fields.text(name) for name in _TEXTS},
+            index=fields.count("index", most=MOST_VIDEOS - 1),
+            video_id=fields.text("video_id"),
+            path=fields.text("path"),
+            split=fields.text("split"),
+            row_start=fields.count("row_start"),
+            row_stop=fields.count("row_stop"),
+            n_frames=fields.count("n_frames"),
+            width=fields.count("width"),
+            height=fields.count("height"),
             frame_rate=fields.positive("frame_rate"),
             grid=grid,
             ranks=ranks,
@@ -96,7 +101,7 @@ class Failure:
             UserError: a field is missing or of another kind.
         """
         return cls(
-            index=fields.count("index", most=MOST_VIDEOS),
+            index=fields.count("index", most=MOST_VIDEOS - 1),
             video_id=fields.text("video_id"),
             reason=fields.text("reason"),
         )
