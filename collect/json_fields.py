@@ -9,8 +9,6 @@ import numpy as np
 
 from collect.errors import UserError
 
-REMEDY = "mend the file or fetch it again"
-
 
 class Fields:
     """The fields of one JSON object; every getter raises a `UserError` that names the object and the field.
@@ -18,10 +16,10 @@ class Fields:
     Args:
         content: what the JSON file holds at this place.
         place: where that is, such as `all_valid.json: video 'video_7'`.
-        remedy: what the user can do about a wrong one, as the end of a sentence.
+        remedy: what the user can do, as the end of a sentence.
     """
 
-    def __init__(self, content: object, place: str, remedy: str = REMEDY) -> None:
+    def __init__(self, content: object, place: str, remedy: str = "mend the file or fetch it again") -> None:
         if not isinstance(content, dict):
             raise UserError(f"{place} is not a JSON object: {remedy}.")
         self._content = cast("dict[str, Any]", content)

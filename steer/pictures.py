@@ -18,7 +18,6 @@ import pandas as pd
 from PIL import Image
 
 from collect.errors import UserError
-from collect.inside import inside
 from collect.perception_test import load_dataset
 from features.corpus import Corpus
 from features.encode import Codes
@@ -86,12 +85,10 @@ def _draw(
 def _embed(exemplars: pd.DataFrame, folder: Path) -> dict[int, list[Picture]]:
     found: dict[int, list[Picture]] = {}
     for row in exemplars.sort_values(["latent", "rank"]).itertuples():
-        try:
-            # A table is input from outside: nothing but a picture below its own folder is put into the page.
-            path = inside(folder, row.media)
-        except UserError:
-            continue
-        if path.suffix not in MIME or not path.is_file():
+        path = folder / str(row.media)
+        # A table is input from outside: nothing but a picture below its own folder is put into the page.
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if not row.media or not inside or path.suffix not in MIME or not path.is_file():
             continue
         content = path.read_bytes()
         width, height = Image.open(io.BytesIO(content)).size
