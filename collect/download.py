@@ -23,6 +23,7 @@ from collect.download_files import RemoteFile, published_files
 from collect.download_http import Patience, arrived_bytes, fetch, remote_size
 from collect.errors import UserError
 from collect.file_lock import writing
+from collect.inside import inside
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _is_done(folder: Path, file: RemoteFile, record: dict[str, Any]) -> bool:
     if file.path not in record:
         return False
     sizes = cast("dict[str, int]", record[file.path]["files"])
-    missing = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    missing = [name for name, size in sizes.items() if not _has_size(inside(folder, name, folder / RECORD_NAME), size)]
     if missing:
         logger.warning(
             "%s: %d files of %s are gone or changed, such as %s: fetching it again",

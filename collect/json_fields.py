@@ -1,8 +1,11 @@
 """Reading JSON objects written by others, so that whatever is wrong with one is told by file, place and field."""
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any, cast
+
+import numpy as np
 
 from collect.errors import UserError
 
@@ -13,24 +16,23 @@ class Fields:
     Args:
         content: what the JSON file holds at this place.
         place: where that is, such as `all_valid.json: video 'video_7'`.
+        remedy: what the user can do, as the end of a sentence.
     """
 
-    def __init__(self, content: object, place: str) -> None:
+    def __init__(self, content: object, place: str, remedy: str = "mend the file or fetch it again") -> None:
         if not isinstance(content, dict):
-            raise UserError(f"{place} is not a JSON object: mend the file or fetch it again.")
+            raise UserError(f"{place} is not a JSON object: {remedy}.")
         self._content = cast("dict[str, Any]", content)
         self._place = place
+        self._remedy = remedy
 
     def error(self, name: str, expected: str) -> UserError:
         """The error for a field that is not what it should be."""
         if name not in self._content:
-            return UserError(f"{self._place} lacks the field `{name}`: mend the file or fetch it again.")
-        shown = repr(self._content[name])
+            return UserError(f"{self._place} lacks the field `{name}`: {self._remedy}.")
+        shown = reprlib.repr(self._content[name])  # bounded in depth and length
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return UserError(
-            f"{self._place} has the field `{name}` = {shown}, which should be {expected}: "
-            "mend the file or fetch it again."
-        )
+        return UserError(f"{self._place} has the field `{name}` = {shown}, which should be {expected}: {self._remedy}.")
 
     def names(self) -> list[str]:
         """Names of the fields."""
@@ -55,6 +57,32 @@ class Fields:
         if not _is_integer(value):
             raise self.error(name, "a whole number")
         return int(cast("int", value))
+
+    def count(self, name: str, *, least: int = 0, most: int = 2**62) -> int:
+        """A whole number within bounds."""
+        value = self._content.get(name)
+        if not _is_integer(value) or not least <= cast("int", value) <= most:
+            raise self.error(name, f"a whole number from {least} to {most}")
+        return int(cast("int", value))
+
+    def array(self, name: str, *, dtype: type[np.float64] | type[np.int64], width: int | None = None) -> np.ndarray:
+        """A list of finite numbers, or with `width` of lists of that many; also a long one is read fast."""
+        wanted = "whole numbers" if dtype is np.int64 else "finite numbers"
+        expected = f"a list of {wanted}" if width is None else f"a list of lists of {width} {wanted}"
+        value = self._content.get(name)
+        try:
+            found = np.array(value) if isinstance(value, list) else None
+        except (ValueError, RecursionError):  # lists of several lengths
+            found = None
+        kinds = "iu" if dtype is np.int64 else "iuf"
+        if (
+            found is None
+            or (found.size and found.dtype.kind not in kinds)
+            or (found.size and found.shape != (len(found), *((width,) if width is not None else ())))
+            or not np.isfinite(found.astype(np.float64)).all()
+        ):
+            raise self.error(name, expected)
+        return found.astype(dtype).reshape((-1,) if width is None else (-1, width))
 
     def positive(self, name: str) -> float:
         """A finite number above 0."""
@@ -109,11 +137,22 @@ class Fields:
         """The error for two objects that should be the same."""
         return UserError(f"{self._place} and {other._place} have one id and differ: remove one of the files.")
 
+    def items(self, name: str) -> list[Any]:
+        """A list of anything."""
+        return list(self._list(name, None, "values"))
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object whose fields have names that are not known beforehand."""
+        value = self._content.get(name)
+        if not isinstance(value, dict):
+            raise self.error(name, "an object")
+        return cast("dict[str, Any]", value)
+
     def child(self, name: str) -> "Fields":
         """The object in a field."""
         if name not in self._content:
             raise self.error(name, "an object")
-        return Fields(self._content[name], f"{self._place}, `{name}`")
+        return Fields(self._content[name], f"{self._place}, `{name}`", self._remedy)
 
     def children(self, name: str) -> Iterator["Fields"]:
         """The objects in a list; none where the field is absent, null, false or empty."""
@@ -121,7 +160,7 @@ class Fields:
         if not isinstance(value, list):
             raise self.error(name, "a list of objects")
         for i, item in enumerate(cast("list[object]", value)):
-            yield Fields(item, f"{self._place}, `{name}`[{i}]")
+            yield Fields(item, f"{self._place}, `{name}`[{i}]", self._remedy)
 
     def _list(self, name: str, n: int | None, of_what: str) -> Sequence[Any]:
         value = self._content.get(name)

@@ -31,11 +31,12 @@ from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
 from collect.selection import Selection
 from collect.store import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter, cut_arrays, require_free
+from collect.store_writer import SiteSpec, StoreWriter, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
 from collect.vlm import VideoVlm, load_vlm
 from collect.vlm_files import fingerprint, resolve_model
+from collect.zarr_arrays import cut_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def _decide(
     if is_begun and (folder / MANIFEST_NAME).is_file():
         ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}
-    plan = read_plan(folder) if is_begun else None
+    plan = read_plan(folder, len(videos)) if is_begun else None
     before = plan or Plan(batches=make_batches(videos, config.batch_size))
     require_free(folder, before.ranks)  # the first process of another job may have ended before the others
     progress = read_progress(folder, before.ranks)

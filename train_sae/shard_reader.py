@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
+from collect.inside import open_regular
 from collect.machine import usable_cpus
 from collect.shards import CRC_BYTES, Shard, damaged
 
@@ -169,7 +170,7 @@ class ShardReader:
                     if descriptor >= 0:
                         os.close(descriptor)
                     opened, descriptor = shard, -1
-                    descriptor = os.open(self._shards[shard].path, os.O_RDONLY)
+                    descriptor = open_regular(self._shards[shard].path)
                 is_plain = not check and count <= _MAX_VECTORS
                 if is_plain and preadv(descriptor, address + 16 * first, count, offset) == count * row_bytes:
                     continue

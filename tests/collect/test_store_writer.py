@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from collect import shards
 from collect.errors import UserError
+from collect.manifest import write_manifest
 from collect.store import ActivationStore
 from collect.store_writer import StoreWriter
-from tests.collect.store_files import SITES, contents, fill, open_writer, write_manifest, write_store
+from tests.collect.store_files import SITES, contents, fill, open_writer, write_store
 
 LENGTHS = (3, 0, 7, 1, 5, 0, 4, 2)  # 66 tokens: four shards of 16 rows and a rest of 2
 
@@ -33,7 +34,7 @@ def finish(folder: Path) -> dict[str, bytes]:
     with open_writer(folder) as writer:
         fill(writer, LENGTHS)
         writer.finish()
-        write_manifest(folder, writer)
+        write_manifest(folder, [0])
     return contents(folder)
 
 

@@ -1,13 +1,13 @@
 """Small activation stores with a planted dictionary, written through collect's own writer."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, VideoRecord
+from collect.manifest import write_manifest
+from collect.store import VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_grid import TokenGrid, frame_spans
 
@@ -41,7 +41,8 @@ def write_run(
     ids = np.arange(4, dtype=np.int64)
     grid = TokenGrid.uniform(n_rows=4, n_cols=4, spans_s=frame_spans(ids / 30.0, 30.0), frame_ids=ids)
     sites = {SITE: SiteSpec(d_in=D_IN, dtype=dtype)}
-    with StoreWriter(folder, 0, sites, n_videos * VIDEO_TOKENS, SHARD_ROWS, CHUNK_ROWS) as writer:
+    model = {"name": "a-model", "fingerprint": "f00d"}
+    with StoreWriter(folder, 0, sites, n_videos * VIDEO_TOKENS, SHARD_ROWS, CHUNK_ROWS, model) as writer:
         for index in range(n_videos):
             record = VideoRecord(
                 index=index,
@@ -58,15 +59,5 @@ def write_run(
             )
             writer.add_video(record, {SITE: planted_activations(VIDEO_TOKENS, seed=index).to(dtype)})
         writer.finish()
-        manifest = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "sites": {SITE: {"d_in": D_IN, "dtype": str(dtype).removeprefix("torch.")}},
-            "shard_rows": SHARD_ROWS,
-            "chunk_rows": CHUNK_ROWS,
-            "ranks": [{"zarr": "rank-0.zarr", "log": "rank-0.jsonl", "n_tokens": writer.n_committed}],
-            "model": {"name": "a-model", "fingerprint": "f00d"},
-            "failures": [],
-        }
-        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    write_manifest(folder, [0])
     return run
