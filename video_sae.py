@@ -35,6 +35,7 @@ class Command:
 COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
     Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
+    Command(name="check", config="collect.config:CheckConfig", function="collect.check:check"),
     Command(name="plan", config="collect.plan_config:PlanConfig", function="collect.plan:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     if result is not None:
         print(result)
-    return 0
+    return getattr(result, "exit_status", 0)
 
 
 def _fail(message: str) -> int:
