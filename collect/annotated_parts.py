@@ -40,6 +40,7 @@ SAY_UNITS = (
     "convert them, or say what they are in the `metadata` of each video: `box_unit` (fraction or pixel), `box_format` "
     "(xyxy or xywh), `time_unit` (us, ms or s)"
 )
+MEND_TIMES = "mend the times, the frame ids or `frame_rate`, or leave out times or frame ids altogether"
 UNIT_NAMES: Mapping[TimeUnit, str] = {"us": "microseconds", "ms": "milliseconds", "s": "seconds"}
 
 
@@ -181,23 +182,20 @@ def segments_of(
         Video id -> its segments.
     """
     segments: dict[str, list[Segment]] = {}
-    for group in _by_units(found):
+    for group in _by_units(_forwards(found, findings)):
         times = _times(group, clocks, _file_place(group[0][0], part), findings)
         if times is None:
             continue
         durations = [clocks[entry.video_id].duration_s for entry, _ in group]
-        wrong = [
-            _why_impossible(float(moments[0]), float(moments[1]), duration_s)
-            for moments, duration_s in zip(times, durations, strict=True)
-        ]
-        tolerated = sum(map(bool, wrong)) <= RARE * len(wrong)
-        for (entry, raw), (start_s, end_s), duration_s, why in zip(group, times, durations, wrong, strict=True):
+        wrong = [0 < duration_s <= float(times_s[0]) for times_s, duration_s in zip(times, durations, strict=True)]
+        for (entry, raw), (start_s, end_s), duration_s, late in zip(group, times, durations, wrong, strict=True):
             detail = f"{start_s:g} s to {end_s:g} s"
-            if why:
-                if tolerated:
-                    findings.warn(raw.place, why, LEFT_OUT, detail)
-                else:
-                    findings.refuse(raw.place, why, "mend its times or remove it", f"{detail} of {duration_s:.2f} s")
+            if late and sum(wrong) <= RARE * len(wrong):
+                findings.warn(raw.place, "it lies after the end of the video", LEFT_OUT, detail)
+            elif late:
+                detail += f", and the video has {duration_s:.2f} s"
+                findings.refuse(raw.place, "it lies after the end of the video", "mend its times or remove it", detail)
+            if late:
                 continue
             if duration_s and end_s > float(latest_s(np.array([duration_s]))[0]):
                 findings.warn(
@@ -222,10 +220,17 @@ def segments_of(
     return segments
 
 
-def _why_impossible(start_s: float, end_s: float, duration_s: float) -> str | None:
-    if end_s < start_s:
-        return "it ends before it starts"
-    return "it lies after the end of the video" if duration_s and start_s >= duration_s else None
+def _forwards(found: Sequence[tuple[Entry, RawSegment]], findings: Findings) -> list[tuple[Entry, RawSegment]]:
+    """The segments that do not end before they start, in whichever unit."""
+    wrong = [
+        any(values is not None and values[1] < values[0] for values in (raw.stamps, raw.frame_ids)) for _, raw in found
+    ]
+    for (_, raw), backwards in zip(found, wrong, strict=True):
+        if backwards and sum(wrong) <= RARE * len(wrong):
+            findings.warn(raw.place, "it ends before it starts", LEFT_OUT)
+        elif backwards:
+            findings.refuse(raw.place, "it ends before it starts", "put its start first")
+    return [pair for pair, backwards in zip(found, wrong, strict=True) if not backwards]
 
 
 def _times(
@@ -256,10 +261,15 @@ def _times(
     said = group[0][0].said.time
     units = time_units(flat[given], frames[given], durations[given], videos[given], said)
     if isinstance(units, Doubt):
+        what, follows = (
+            ("its times and its frame ids contradict each other", MEND_TIMES)
+            if units.contradiction
+            else ("the unit of its times cannot be told", SAY_UNITS)
+        )
         findings.refuse(
             place,
-            "the unit of its times cannot be told",
-            SAY_UNITS,
+            what,
+            follows,
             _shown(units, [p for p in group if p[1].stamps is not None], lengths_given),
         )
         return None

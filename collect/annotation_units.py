@@ -65,6 +65,8 @@ class Doubt:
 
     reason: str
     first: int = 0
+    contradiction: bool = False
+    """Whether two things that the file says exclude each other in every unit."""
 
 
 def box_units(
@@ -212,6 +214,7 @@ def time_units(
         return Doubt(
             f"{apart.sum():,} of {len(apart):,} do not fit their frame ids and the frame rate{also}",
             int(np.flatnonzero(known)[apart][0]),
+            contradiction=True,
         )
     doubt = None if said else _mixed(np.where(known, 0, stamps), durations_s, videos, unit)
     return doubt or TimeUnits(unit=unit, unchecked=unchecked)
@@ -241,7 +244,7 @@ def _by_frames(
         for unit, scale in PER_SECOND.items()
     }
     best: TimeUnit = max(fits, key=lambda unit: fits[unit])
-    return best if fits[best] else Doubt("they fit their frame ids and the frame rate in no unit")
+    return best if fits[best] else Doubt("they fit their frame ids and the frame rate in no unit", contradiction=True)
 
 
 def _by_length(
@@ -268,15 +271,18 @@ def _mixed(
     unit: TimeUnit,
 ) -> Doubt | None:
     """A doubt where in this unit all times of a video would lie within its first instant."""
-    for video in np.unique(videos):
-        own = stamps[videos == video]
-        instant_s = min(float(durations_s[videos == video].max()) / 1000, INSTANT_S / 10)
-        if 0 < own.max() / PER_SECOND[unit] < instant_s:
-            return Doubt(
-                f"they are in {unit} in some videos, and cannot be in others, where they reach {own.max():g}",
-                _first(videos == video),
-            )
-    return None
+    n = int(videos.max(initial=-1)) + 1
+    latest, duration_s = np.zeros(n), np.zeros(n)
+    np.maximum.at(latest, videos, stamps)
+    np.maximum.at(duration_s, videos, durations_s)
+    instant_s = np.minimum(duration_s / 1000, INSTANT_S / 10)
+    odd = (latest > 0) & (latest / PER_SECOND[unit] < instant_s)
+    if not odd.any():
+        return None
+    first = _first(odd[videos])
+    return Doubt(
+        f"they are in {unit} in some videos, and cannot be in others, where they reach {latest[videos][first]:g}", first
+    )
 
 
 def _first(wrong: Bool[np.ndarray, " entry"]) -> int:

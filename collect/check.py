@@ -80,14 +80,16 @@ def check(config: CheckConfig) -> CheckReport:
 def _check_files(folder: Path, videos: Sequence[Video], files: dict[str, Path], findings: Findings) -> None:
     """Report video files that cannot be opened or contradict their metadata, and what has no counterpart."""
     place = printable(folder, 4096)
-    for path in tqdm(files.values(), desc="check", unit="video", disable=len(files) < 100):
+    read = {video.video_id: video for video in videos}
+    for video_id, path in tqdm(files.items(), desc="check", unit="video", disable=len(files) < 1000):
         try:
-            probe(path)
+            facts = probe(path)
         except DecodeError as error:
             findings.fault(error)
-    for video in videos:
-        compare_with_file(video, findings)
-    known = {video.video_id for video in videos}
+            continue
+        if video_id in read:
+            compare_with_file(read[video_id], findings, facts)
+    known = read.keys()
     for video_id in sorted(files.keys() - known if known else ()):
         findings.warn(printable(files[video_id], 4096), "this video has no annotation", "it is left out")
     absent = [video.video_id for video in videos if video.path is None]

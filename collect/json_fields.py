@@ -134,9 +134,9 @@ class Fields:
     def rows(self, name: str, *, width: int) -> list[list[float]]:
         """A list of lists of `width` finite numbers each."""
         value = self._list(name, None, f"lists of {width} numbers")
-        for row in value:
+        for i, row in enumerate(value):
             if not isinstance(row, list) or len(cast("list[object]", row)) != width or not all(map(_is_number, row)):
-                raise self.error(name, f"a list of lists of {width} numbers")
+                raise Fields({f"{name}[{i}]": row}, self._place).error(f"{name}[{i}]", f"a list of {width} numbers")
         return [[float(item) for item in row] for row in value]
 
     def equals(self, other: "Fields") -> bool:

@@ -97,12 +97,18 @@ def check_answers(questions: Sequence[Question], place: str, findings: Findings)
         )
 
 
-def compare_with_file(video: Video, findings: Findings) -> None:
-    """Report metadata that the video file contradicts; a file that cannot be read is reported when it is collected."""
+def compare_with_file(video: Video, findings: Findings, facts: Facts | None = None) -> None:
+    """Report metadata that the video file contradicts; a file that cannot be read is reported when it is collected.
+
+    Args:
+        video: as read.
+        findings: where to report.
+        facts: what its header says, where it has been read.
+    """
     if video.path is None:
         return
     try:
-        facts = probe(video.path)
+        facts = facts or probe(video.path)
         height, width = _shown_size(video, facts)
     except DecodeError:
         return

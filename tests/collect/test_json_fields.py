@@ -46,7 +46,7 @@ def test_right_fields_are_read(fields: Fields) -> None:
         (lambda f: f.text("n"), "`n` = 3, which should be text"),
         (lambda f: f.texts("ints"), "should be a list of texts"),
         (lambda f: f.integers("ints", n=3), "should be a list of 3 whole numbers"),
-        (lambda f: f.rows("boxes", width=2), "should be a list of lists of 2 numbers"),
+        (lambda f: f.rows("boxes", width=2), r"`boxes\[0\]` = \[0, 0, 1, 1\], which should be a list of 2 numbers"),
         (lambda f: f.child("words"), "`words` is not a JSON object"),
         (lambda f: list(f.children("ints")), r"`ints`\[0\] is not a JSON object"),
         (lambda f: list(f.children("word")), "should be a list of objects"),
