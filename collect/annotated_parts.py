@@ -83,7 +83,8 @@ def tracks_of(
         sizes = np.repeat(np.array([[clock.width, clock.height] for clock in own], dtype=np.float64), lengths, axis=0)
         boxes = np.concatenate([raw.boxes for _, raw in group])
         said = group[0][0].said
-        units = box_units(boxes, sizes, BoxUnits(unit=said.unit, format=said.format))
+        numbers = np.repeat(np.arange(len(group)), lengths)
+        units = box_units(boxes, sizes, numbers, BoxUnits(unit=said.unit, format=said.format))
         times = _times(group, clocks, place, findings)
         if isinstance(units, Doubt):
             findings.refuse(place, "the units of its boxes cannot be told", SAY_UNITS, _shown(units, group, lengths))

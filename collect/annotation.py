@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from collect.errors import UserError
 from collect.json_fields import Fields
 
 ANSWER_WITHHELD = -1
@@ -169,7 +170,7 @@ def _moments(fields: Fields, n: int) -> tuple[Int64[np.ndarray, " n"] | None, Fl
     """Frame ids and times of `n` moments, of which one kind may be missing."""
     has_frames, has_times = fields.has("frame_ids"), fields.has("timestamps")
     if n and not has_frames and not has_times:
-        raise fields.error("timestamps", "a list of times, unless there are `frame_ids`")
+        raise UserError(f"{fields.place} has neither `timestamps` nor `frame_ids`: add one of them.")
     frame_ids = np.array(fields.integers("frame_ids", n=n), dtype=np.int64) if has_frames else None
     stamps = np.array(fields.numbers("timestamps", n=n), dtype=np.float64) if has_times else None
     for name, values in (("frame_ids", frame_ids), ("timestamps", stamps)):

@@ -70,13 +70,17 @@ class Doubt:
 
 
 def box_units(
-    boxes: Float64[np.ndarray, "box 4"], sizes: Float64[np.ndarray, "box 2"], said: BoxUnits
+    boxes: Float64[np.ndarray, "box 4"],
+    sizes: Float64[np.ndarray, "box 2"],
+    tracks: Int64[np.ndarray, " box"],
+    said: BoxUnits,
 ) -> BoxUnits | Doubt:
     """Decide how boxes are written.
 
     Args:
         boxes: as written.
         sizes: width and height in pixels of the frame that each is in; 0 where they are not known.
+        tracks: number of the track that each belongs to, whose boxes stand together.
         said: what the file itself says.
     """
     if not len(boxes):
@@ -105,8 +109,10 @@ def box_units(
     far = np.max(np.abs(corners), axis=1) > LARGEST_FRACTION
     if not _rare(far):
         return Doubt(f"{far.sum():,} of {len(boxes):,} boxes lie far outside of the frame", _first(far))
-    either = said.format is None and bool(_fits_as_size(relative).all())
-    return BoxUnits(unit=unit, format=decided, undecided=len(boxes) if either and decided == "xyxy" else 0)
+    either = said.format is None and decided == "xyxy" and bool(_fits_as_size(relative).all())
+    if either and _steadier_as_size(relative, tracks):
+        return Doubt("they fit both x1, y1, x2, y2 and x, y, width, height, and change less in size as the latter")
+    return BoxUnits(unit=unit, format=decided, undecided=len(boxes) if either else 0)
 
 
 def in_fractions(
@@ -183,6 +189,14 @@ def _fits_as_size(relative: Float64[np.ndarray, "box 4"]) -> Bool[np.ndarray, " 
     return np.all(relative[:, 2:] >= 0, axis=1) & np.all(far <= 1 + MARGIN, axis=1)
 
 
+def _steadier_as_size(relative: Float64[np.ndarray, "box 4"], tracks: Int64[np.ndarray, " box"]) -> bool:
+    """Whether objects change less in size from box to box if the last two numbers are width and height."""
+    same = tracks[1:] == tracks[:-1]
+    as_size = np.abs(np.diff(relative[:, 2:], axis=0))[same].sum()
+    as_corner = np.abs(np.diff(relative[:, 2:] - relative[:, :2], axis=0))[same].sum()
+    return bool(as_size < as_corner * (1 - 1e-9))
+
+
 def time_units(
     stamps: Float64[np.ndarray, " time"],
     frame_times_s: Float64[np.ndarray, " time"],
@@ -257,7 +271,7 @@ def _by_length(
     place = float(np.quantile(stamps[known] / latest_s(durations_s[known]), 1 - RARE, method="higher"))
     within: list[TimeUnit] = [unit for unit in FROM_COARSE if place <= PER_SECOND[unit]]
     if not within:
-        return Doubt(f"they reach {stamps.max():g}, which is after the end of the video even in microseconds")
+        return "us"  # whatever lies after the end is reported one by one
     likely: list[TimeUnit] = [unit for unit in within if stamps.max() / PER_SECOND[unit] >= INSTANT_S]
     if len(likely) > 1:
         return Doubt(f"they reach {stamps.max():g}, which lies within the videos in {' and in '.join(likely)}")
@@ -275,7 +289,7 @@ def _mixed(
     latest, duration_s = np.zeros(n), np.zeros(n)
     np.maximum.at(latest, videos, stamps)
     np.maximum.at(duration_s, videos, durations_s)
-    instant_s = np.minimum(duration_s / 1000, INSTANT_S / 10)
+    instant_s = np.minimum(latest_s(duration_s) / 1000, INSTANT_S / 10)
     odd = (latest > 0) & (latest / PER_SECOND[unit] < instant_s)
     if not odd.any():
         return None
