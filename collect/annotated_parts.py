@@ -59,10 +59,16 @@ class Clock:
         return self.n_frames / self.frame_rate if self.frame_rate else 0.0
 
 
-def _by_units(found: Sequence[tuple[Entry, Raw]]) -> list[list[tuple[Entry, Raw]]]:
-    """Entries of one file and the same stated units."""
+def _by_units(
+    found: Sequence[tuple[Entry, Raw]], clocks: Mapping[str, Clock], findings: Findings
+) -> list[list[tuple[Entry, Raw]]]:
+    """Entries of one file and the same stated units, as far as they can be placed in time."""
     groups: dict[tuple[Path | str, Said], list[tuple[Entry, Raw]]] = {}
     for entry, raw in found:
+        if raw.stamps is None and not clocks[entry.video_id].frame_rate:
+            follows = "it is left out: give the video, `timestamps`, or `frame_rate` in `metadata`"
+            findings.warn(raw.place, "its frame ids cannot be turned into times", follows)
+            continue
         groups.setdefault((entry.file, entry.said), []).append((entry, raw))
     return list(groups.values())
 
@@ -76,7 +82,7 @@ def tracks_of(
         Video id -> its tracks.
     """
     tracks: dict[str, list[Track]] = {}
-    for group in _by_units(found):
+    for group in _by_units(found, clocks, findings):
         place = _file_place(group[0][0], TRACKS)
         own = [clocks[entry.video_id] for entry, _ in group]
         lengths = [len(raw.boxes) for _, raw in group]
@@ -99,11 +105,15 @@ def tracks_of(
         _report_boxes(units, said, place, len(boxes), findings)
         assert units.unit is not None
         assert units.format is not None
-        corners = as_corners(in_fractions(boxes, sizes, units.unit), units.format)
+        corners = as_corners(in_fractions(boxes, np.maximum(sizes, 1), units.unit), units.format)
         start = 0
         for (entry, raw), clock, length, times_s in zip(group, own, lengths, times, strict=True):
             boxes_of_it = corners[start : start + length]
             start += length
+            if units.unit == "pixel" and not (clock.width and clock.height):
+                follows = "it is left out: give the video, or `resolution` in `metadata`"
+                findings.warn(raw.place, "its boxes are in pixels of an unknown resolution", follows)
+                continue
             track = _track(raw, boxes_of_it, times_s, clock, findings)
             tracks.setdefault(entry.video_id, []).append(track)
     return tracks
@@ -183,7 +193,7 @@ def segments_of(
         Video id -> its segments.
     """
     segments: dict[str, list[Segment]] = {}
-    for group in _by_units(_forwards(found, findings)):
+    for group in _by_units(_forwards(found, findings), clocks, findings):
         times = _times(group, clocks, _file_place(group[0][0], part), findings)
         if times is None:
             continue
@@ -243,13 +253,6 @@ def _times(
     by_frame: list[Float64[np.ndarray, " n"]] = []
     for entry, raw in group:
         rate = clocks[entry.video_id].frame_rate
-        if raw.stamps is None and not rate:
-            findings.refuse(
-                raw.place,
-                "its frame ids cannot be turned into times",
-                "give `timestamps`, or `frame_rate` in `metadata`",
-            )
-            return None
         n = len(raw.stamps if raw.stamps is not None else raw.frame_ids if raw.frame_ids is not None else ())
         stamps.append(raw.stamps if raw.stamps is not None else np.full(n, np.nan))
         by_frame.append(raw.frame_ids / rate if raw.frame_ids is not None and rate else np.full(n, np.nan))

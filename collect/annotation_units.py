@@ -85,11 +85,14 @@ def box_units(
     """
     if not len(boxes):
         return BoxUnits(unit=said.unit or "fraction", format=said.format or "xyxy")
-    unit = said.unit or _box_unit(boxes, sizes)
+    unit = said.unit or _box_unit(boxes)
     if isinstance(unit, Doubt):
         return unit
     if unit == "pixel" and not sizes.all():
-        return Doubt("they are in pixels, and the resolution of some videos is not known")
+        known = np.all(sizes > 0, axis=1)
+        if not known.any():
+            return Doubt("they are in pixels, and the resolution of their videos is not known")
+        return box_units(boxes[known], sizes[known], tracks[known], said)
     if unit == "pixel" and float(np.abs(boxes).max()) <= 1:
         return Doubt("they are said to be in pixels, and none reaches beyond 1")
     relative = in_fractions(boxes, sizes, unit)
@@ -127,7 +130,7 @@ def as_corners(boxes: Float64[np.ndarray, "box 4"], form: BoxFormat) -> Float64[
     return boxes if form == "xyxy" else np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def _box_unit(boxes: Float64[np.ndarray, "box 4"], sizes: Float64[np.ndarray, "box 2"]) -> BoxUnit | Doubt:
+def _box_unit(boxes: Float64[np.ndarray, "box 4"]) -> BoxUnit | Doubt:
     reach = np.abs(boxes).max(axis=1)
     if _rare(reach > LARGEST_FRACTION):
         return "fraction"
@@ -137,9 +140,7 @@ def _box_unit(boxes: Float64[np.ndarray, "box 4"], sizes: Float64[np.ndarray, "b
             f"{fractions.sum():,} of {len(boxes):,} boxes are fractions of the frame, and others reach {reach.max():g}",
             _first(fractions),
         )
-    return (
-        "pixel" if sizes.all() else Doubt(f"they reach {reach.max():g}, and the resolution of some videos is not known")
-    )
+    return "pixel"
 
 
 def _not_pixels(

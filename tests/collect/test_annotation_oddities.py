@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "boxes of a larger frame": (boxes(lambda b: b * 2 * PIXELS), "would lie outside of a frame such as 640 x 480"),
     "pixels without a resolution": (
         also(boxes(lambda b: b * PIXELS), no_metadata("resolution")),
-        "the resolution of some videos is not known",
+        "the resolution of their videos is not known",
     ),
     "seconds in one video": (
         lambda data: tracks(times(1e-6))({"video_2": data["video_2"]}),
@@ -249,10 +249,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "neither frame ids nor times": (
         tracks(drop("frame_ids", "timestamps")),
         "has neither `timestamps` nor `frame_ids`: add one",
-    ),
-    "frame ids without a frame rate": (
-        also(tracks(drop("timestamps")), no_metadata("frame_rate")),
-        "cannot be turned into times",
     ),
     "segment ends before it starts": (
         actions(lambda s: s.update(timestamps=s["timestamps"][::-1])),
@@ -275,6 +271,18 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 SAID: dict[str, tuple[Change, str]] = {
+    "frame ids without a frame rate": (
+        also(tracks(drop("timestamps")), no_metadata("frame_rate")),
+        "its frame ids cannot be turned into times: it is left out",
+    ),
+    "pixels of one video without a resolution": (
+        also(
+            boxes(lambda b: b * PIXELS),
+            metadata(box_unit="pixel"),
+            lambda data: drop("resolution")(data["video_1"]["metadata"]),
+        ),
+        "its boxes are in pixels of an unknown resolution: it is left out",
+    ),
     "empty label": (tracks(put(label="")), r"the label of a track names nothing \(id 0\)"),
     "label of punctuation": (actions(put(label="???")), "the label of an action names nothing"),
     "unknown parent": (
