@@ -70,13 +70,14 @@ def test_every_kind_of_finding_at_once_worst_first(folder: Path) -> None:
     assert [level for level, _ in found] == sorted(
         (level for level, _ in found), key=["refused", "warning", "note"].index
     )
-    for level, text in (
+    expected = (
         ("refused", "broken.mp4 cannot be decoded as a video"),
         ("refused", "damaged.json is not valid JSON"),
         ("refused", "table.parquet has a row without `video_name`"),
         ("refused", "b.json: `object_tracking`: the units of its boxes cannot be told"),
         ("refused", "b.json: video 'video_3', `action_localisation`[0] has the field `label` = None"),
         ("warning", "spare.mp4: this video has no annotation: it is left out"),
+        ("warning", "broken.mp4: this video has no annotation: it is left out"),
         ("warning", "notes.docx: this is no file that is read: it is passed over"),
         ("warning", "ids.csv: it names videos that are not there (1 of 2, such as 'video_77')"),
         ("warning", "cut_frame_mapping_valid.json: it names videos that are not there (1 of 2, such as 'video_88')"),
@@ -87,10 +88,12 @@ def test_every_kind_of_finding_at_once_worst_first(folder: Path) -> None:
         ("warning", "video 'video_2', question 0: it has a counting tag, but an option that is not one number"),
         ("warning", "video 'video_2', question 1: two of its options are alike"),
         ("warning", "video 'video_2', question 2: it does not have 3 options"),
+        ("note", "video files without annotations (2 of 4): they are left out"),
         ("note", "results.json: this JSON file holds no annotations: it is passed over"),
-    ):
+    )
+    for level, text in expected:
         assert [shown for at, shown in found if at == level and text in shown], text
-    assert len(found) == 17, [text for _, text in found]
+    assert [shown for _, shown in found if not any(text in shown for _, text in expected)] == []
     assert not any(".hidden" in text for _, text in found)
 
 
