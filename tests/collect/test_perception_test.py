@@ -273,7 +273,7 @@ def test_malformed_json_is_named(folder: Path, text: str) -> None:
         (("metadata", "resolution"), [720], "`resolution`"),
         (("metadata", "is_cup_game"), "yes", "`is_cup_game`"),
         (("object_tracking", 0, "bounding_boxes"), [[0, 0, 1, 1]], "`frame_ids`"),
-        (("object_tracking", 0, "bounding_boxes"), [[0, 0, 1], [0, 0, 1]], "`bounding_boxes`"),
+        (("object_tracking", 0, "bounding_boxes"), [[0, 0, 1], [0, 0, 1]], "`bounding_boxes[0]`"),
         (("object_tracking", 0, "timestamps"), [0], "`timestamps`"),
         (("object_tracking", 0, "label"), 5, "`label`"),
         (("action_localisation", 0, "timestamps"), [0, 1, 2], "`timestamps`"),
