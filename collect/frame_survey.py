@@ -1,7 +1,7 @@
 """What a stream shows when all of it is decoded: which frames, when, and which of them are damaged."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
-from collect.picture_stream import Picture, PictureStream
+from collect.picture_stream import PictureStream
 
 MAX_KEPT_BYTES = 2**26
 """Decoded pictures are kept while they take no more than this, so that a small video is decoded once."""
@@ -38,14 +38,6 @@ class Survey:
         return int(self.intact.sum()) < max(1, round(_MOSTLY * self.n_packets))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    pts: int | None
-    position: int | None
-    is_intact: bool
-    is_before_keys: bool
-
-
 def survey_stream(
     container: InputContainer, stream: VideoStream, proved_pts: Int64[np.ndarray, " frame"] | None, *, is_strict: bool
 ) -> Survey:
@@ -58,21 +50,17 @@ def survey_stream(
         is_strict: as for `PictureStream`.
     """
     decoding = PictureStream(container, stream, is_strict=is_strict)
-    seen: list[_Seen] = []
     kept: dict[int, VideoFrame] = {}
     room = MAX_KEPT_BYTES
-    for i, picture in enumerate(decoding.pictures()):
-        seen.append(_facts(picture))
-        room -= sum(plane.buffer_size for plane in picture.frame.planes)
+    for i, frame in enumerate(decoding.frames()):
+        room -= sum(plane.buffer_size for plane in frame.planes)
         if room >= 0:
-            kept[i] = picture.frame
+            kept[i] = frame
     if room < 0:
         kept = {}
-    if not any(one.is_intact for one in seen):
-        # A stream without a single key frame, such as one that refreshes bit by bit, is what FFmpeg makes of it.
-        seen = [replace(one, is_intact=one.is_intact or one.is_before_keys) for one in seen]
-    pts, pictures = _frames(seen, decoding, proved_pts)
-    intact = np.array([i >= 0 and seen[i].is_intact for i in pictures], dtype=np.bool_)
+    are_intact = decoding.intact()
+    pts, pictures = _frames(decoding, are_intact, proved_pts)
+    intact = np.array([i >= 0 and are_intact[i] for i in pictures], dtype=np.bool_)
     return Survey(
         intact=intact,
         pts=pts,
@@ -96,46 +84,34 @@ def wanted_frames(container: InputContainer, stream: VideoStream, seen: Survey, 
         return {i: seen.kept[i] for i in ids}
     frame_of = {int(seen.pictures[i]): i for i in ids}
     found: dict[int, VideoFrame] = {}
-    for i, picture in enumerate(_again(container, stream, seen)):
+    decoding = PictureStream(container, stream, is_strict=seen.is_strict)
+    for i, frame in enumerate(decoding.frames()):
         if i in frame_of:
-            found[frame_of[i]] = picture.frame
+            found[frame_of[i]] = frame
             if len(found) == len(ids):
                 break
     return found
 
 
-def _again(container: InputContainer, stream: VideoStream, seen: Survey) -> Iterator[Picture]:
-    return PictureStream(container, stream, is_strict=seen.is_strict).pictures()
-
-
-def _facts(picture: Picture) -> _Seen:
-    return _Seen(
-        pts=picture.frame.pts,
-        position=picture.position,
-        is_intact=picture.is_intact,
-        is_before_keys=picture.is_before_keys,
-    )
-
-
 def _frames(
-    seen: Sequence[_Seen], decoding: PictureStream, proved_pts: Int64[np.ndarray, " frame"] | None
+    decoding: PictureStream, are_intact: Sequence[bool], proved_pts: Int64[np.ndarray, " frame"] | None
 ) -> tuple[Int64[np.ndarray, " frame"] | None, list[int]]:
     """Times of the frames, and which picture each is, -1 for none."""
-    first = next((i for i, one in enumerate(seen) if one.is_intact), len(seen))
-    given = [(i, one.pts) for i, one in enumerate(seen)]
+    given = [(i, picture.pts) for i, picture in enumerate(decoding.pictures)]
     shown = [pts for _, pts in given if pts is not None]
     ascends = len(shown) == len(given) and all(a < b for a, b in pairwise(shown))
     if proved_pts is not None and ascends and set(shown) <= set(proved_pts.tolist()):
         picture_of = {pts: i for i, pts in given}
         return proved_pts, [picture_of.get(int(pts), -1) for pts in proved_pts]
     # A recording that begins between two key frames begins with its first intact picture.
+    first = next((i for i, is_intact in enumerate(are_intact) if is_intact), len(given))
     given = given[first:]
     shown = [pts for _, pts in given if pts is not None]
     if not given:
         return None, []
     if ascends:
         picture_of = {pts: i for i, pts in given}
-        times = sorted({*shown, *_lost_times(seen, decoding, shown[0])})
+        times = sorted({*shown, *_lost_times(decoding, shown[0])})
         return np.array(times, dtype=np.int64), [picture_of.get(pts, -1) for pts in times]
     if len(shown) == len(given) and len(set(shown)) == len(shown):
         # The times are there but with the wrong pictures, as where a container counts packets in decoding order.
@@ -143,10 +119,10 @@ def _frames(
     return None, [i for i, _ in given]
 
 
-def _lost_times(seen: Sequence[_Seen], decoding: PictureStream, first: int) -> list[int]:
+def _lost_times(decoding: PictureStream, first: int) -> list[int]:
     """Times of the packets that should have given a picture after the first and did not."""
     if not decoding.failed:
         return []  # packets that show nothing are no loss
-    given = {one.position for one in seen}
+    given = {picture.position for picture in decoding.pictures}
     times = [pts for position, pts in enumerate(decoding.packet_pts) if position not in given and pts is not None]
     return [pts for pts in times if pts > first] if len(set(times)) == len(times) else []

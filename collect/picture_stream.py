@@ -6,7 +6,8 @@ frame of a recording that begins between two. Here all of those count as damaged
 """
 
 import logging
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from av.container import InputContainer
@@ -29,14 +30,13 @@ _MAX_FLUSHES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One decoded picture."""
+    """What the decoder says of one picture."""
 
-    frame: VideoFrame
-    position: int | None
-    """Of its packet in decoding order; None where the decoder does not say."""
-    is_intact: bool
-    is_before_keys: bool = False
-    """Whether the only thing against it is that no key frame came before."""
+    pts: int | None
+    position: int
+    """Of its packet in decoding order, or of the packet before it where the decoder does not say."""
+    is_key: bool
+    is_corrupt: bool
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
@@ -52,7 +52,7 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
 class PictureStream:
     """Decodes a stream from start to end, once.
 
-    `pictures` gives what decodes, in presentation order; then `packet_pts` and `failed` say what there was to decode.
+    `frames` gives what decodes, in presentation order; afterwards the attributes say what there was.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, is_strict: bool = True) -> None:
@@ -64,6 +64,8 @@ class PictureStream:
             is_strict: whether packets that are marked as damaged and pictures that a decoder merely complains about
                 count as damaged, as they should; some writers never give others.
         """
+        self.pictures: list[Picture] = []
+        """What was said of each frame."""
         self.packet_pts: list[int | None] = []
         """Presentation time of each packet in decoding order; None where it has none or shows no picture."""
         self.failed: set[int] = set()
@@ -71,28 +73,26 @@ class PictureStream:
         self._container, self._stream, self._is_strict = container, stream, is_strict
         self._codec = codec_name(stream)
         self._is_intra = stream.codec_context.codec.intra_only
-        self._losses: list[int] = [] if self._codec in _SELF_STARTING or self._is_intra else [-1]
         self._is_reference: list[bool] = []
 
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures in presentation order."""
+    def frames(self) -> Iterator[VideoFrame]:
+        """All pictures in presentation order, whatever they are like."""
         context = self._stream.codec_context
         context.copy_opaque = True
         if self._is_strict and self._codec in SILENT:
             context.options = {**context.options, "err_detect": "explode"}
         for position, packet in enumerate(read_packets(self._container, self._stream)):
-            self._note(packet)
+            self._note_packet(packet)
             packet.opaque = position
             if packet.is_corrupt and self._is_strict:
-                self._lose(position)
+                self.failed.add(position)
                 continue
             try:
                 frames = context.decode(packet)
             except FFmpegError:
-                self._lose(position)
+                self.failed.add(position)
                 continue
-            for frame in frames:
-                yield self._judged(frame)
+            yield from self._noted(frames)
         for _ in range(_MAX_FLUSHES):
             try:
                 frames = context.decode(None)
@@ -100,36 +100,52 @@ class PictureStream:
                 break
             except FFmpegError:
                 continue
-            for frame in frames:
-                yield self._judged(frame)
+            yield from self._noted(frames)
             if not frames:
                 break
 
-    def _note(self, packet: VideoPacket) -> None:
-        context = self._stream.codec_context
+    def intact(self) -> list[bool]:
+        """Whether each of the frames is as it was meant to be."""
+        losses = {picture.position for picture in self.pictures if picture.is_corrupt} | self.failed
+        # What nothing refers to spoils nothing else.
+        spoiling = sorted(position for position in losses if self._is_reference[position])
+        found = self._unspoilt(losses, spoiling if self._starts_itself else [-1, *spoiling])
+        # A stream without a single key frame, such as one that refreshes bit by bit, is what FFmpeg makes of it.
+        return found if any(found) else self._unspoilt(losses, spoiling)
+
+    @property
+    def _starts_itself(self) -> bool:
+        return self._codec in _SELF_STARTING or self._is_intra
+
+    def _unspoilt(self, losses: set[int], spoiling: list[int]) -> list[bool]:
+        """Whether each frame is undamaged, and so is everything back to the last key frame shown before it."""
+        found: list[bool] = []
+        key = -2
+        for picture in self.pictures:
+            is_whole = picture.position not in losses
+            if picture.is_key and is_whole:
+                key = max(key, picture.position)
+            # A key frame that is shown before a picture, and decoded before it, is all that it builds on.
+            since = min(key, picture.position)
+            found.append(is_whole and bisect_left(spoiling, picture.position) == bisect_left(spoiling, since))
+        return found
+
+    def _note_packet(self, packet: VideoPacket) -> None:
         data = bytes(packet)
         counts = not packet.is_discard and is_shown(self._codec, data) is not False
         self.packet_pts.append(packet.pts if counts else None)
-        self._is_reference.append(not self._is_intra and is_reference(self._codec, context.extradata, data))
+        extradata = self._stream.codec_context.extradata
+        self._is_reference.append(not self._is_intra and is_reference(self._codec, extradata, data))
 
-    def _lose(self, position: int) -> None:
-        self.failed.add(position)
-        if self._is_reference[position]:
-            self._losses.append(position)
-
-    def _judged(self, frame: VideoFrame) -> Picture:
-        position = frame.opaque if isinstance(frame.opaque, int) else None
-        if frame.key_frame and not frame.is_corrupt:
-            # What is decoded after a key frame refers to nothing before it; a key frame itself refers to nothing.
-            self._losses = [loss for loss in self._losses if position is not None and loss > position]
-            return Picture(frame=frame, position=position, is_intact=position not in self.failed)
-        spoilt = [loss for loss in self._losses if position is None or loss < position]
-        if frame.is_corrupt and position is not None:
-            self._lose(position)
-        is_intact = not spoilt and not frame.is_corrupt and position not in self.failed
-        return Picture(
-            frame=frame,
-            position=position,
-            is_intact=is_intact,
-            is_before_keys=spoilt == [-1] and not frame.is_corrupt and position not in self.failed,
-        )
+    def _noted(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            before = self.pictures[-1].position if self.pictures else 0
+            self.pictures.append(
+                Picture(
+                    pts=frame.pts,
+                    position=frame.opaque if isinstance(frame.opaque, int) else before,
+                    is_key=frame.key_frame,
+                    is_corrupt=frame.is_corrupt,
+                )
+            )
+            yield frame
