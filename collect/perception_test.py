@@ -1,6 +1,6 @@
 """Perception Test as it comes: videos in a folder, annotations in the benchmark's own JSON, cut frames beside them.
 
-    DATA/videos/*.mp4                 or the videos right in DATA
+    DATA/videos/**/*.mp4              or the videos right in DATA (`collect.video_folder`)
     DATA/annotations/*.json           {video_id: {metadata, object_tracking, action_localisation, ...}}
     DATA/all_valid.json               the same right in DATA, under the names of the benchmark
     DATA/*.parquet                    questions from the hub (`collect.hub_questions`); also in DATA/annotations
@@ -28,11 +28,12 @@ from collect.annotation import Question, Segment, Track, read_question, read_seg
 from collect.errors import UserError
 from collect.hub_questions import HubVideo, is_hub_name, parquet_files, read_hub, read_parquet
 from collect.json_fields import Fields
+from collect.printable import printable
 from collect.video_file import DecodeError, Facts, probe
+from collect.video_folder import VideoFiles, find_videos, listed, no_videos
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 DURATION_EDGES_S = (10.0, 20.0, 30.0)
 OWN_NAMES = ("all_", "sample", "mc_question", "object_tracking", "action_localisation", "sound_localisation")
 """Beginnings of the names under which the benchmark's annotations may stand right in the data folder."""
@@ -113,10 +114,10 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
             malformed; then the message names file, video and field.
     """
     place, annotated, asked = _sources(folder)
-    paths = _video_files(place) if place.is_dir() else {}
+    files = find_videos(place) if place.is_dir() else VideoFiles(paths={}, passed_over=())
     known = annotated.keys() | asked.keys()
-    if not known and not paths:
-        raise UserError(f"{folder} holds no videos: put them into {folder / 'videos'}, as .mp4 files for instance.")
+    if not known and not files.paths:
+        raise no_videos(folder, files)
     if known:
         cuts = _cut_frames(place)
         videos = [
@@ -124,16 +125,16 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
                 video_id,
                 annotated.get(video_id, []),
                 asked.get(video_id, []),
-                path=paths.get(video_id),
+                path=files.of(video_id),
                 cut_frame=cuts.get(video_id),
             )
             for video_id in known
         ]
-        left_out = len(paths.keys() - known)
+        left_out = files.not_among({video.path for video in videos if video.path is not None})
         if left_out:
-            logger.info("%s: %d video files have no annotation and are left out", folder, left_out)
+            logger.info("%s: videos without annotation are left out: %s", printable(folder), listed(left_out))
     else:
-        videos = [_bare_video(video_id, path) for video_id, path in paths.items()]
+        videos = [_bare_video(video_id, path) for video_id, path in files.paths.items()]
     splits = sorted({video.split for video in videos})
     chosen = [video for video in videos if split is None or video.split == split]
     if not chosen:
@@ -181,17 +182,6 @@ def _sources(folder: Path) -> tuple[Path, dict[str, list[Fields]], dict[str, lis
     if is_hub_name(folder):
         return folder, {}, read_hub(folder.as_posix())
     raise UserError(f"There is no folder {folder}: give the folder that holds `videos` and `annotations`.")
-
-
-def _video_files(folder: Path) -> dict[str, Path]:
-    place = folder / "videos" if (folder / "videos").is_dir() else folder
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    found: dict[str, Path] = {}
-    for path in files:
-        if path.stem in found:
-            raise UserError(f"{found[path.stem]} and {path} have one name: rename or remove one of them.")
-        found[path.stem] = path
-    return found
 
 
 def _annotations(folder: Path) -> dict[str, list[Fields]]:
