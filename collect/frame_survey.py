@@ -10,6 +10,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
+from collect.packet_order import is_timed
 from collect.picture_stream import PictureStream
 
 MAX_KEPT_BYTES = 2**26
@@ -28,6 +29,8 @@ class Survey:
     pictures: Int64[np.ndarray, " frame"]
     """Which of the decoder's pictures each frame is, counted as they come; -1 where it gives none."""
     n_packets: int
+    n_left_out: int
+    """Packets before the first frame, which a recording that begins between two key frames has."""
     is_strict: bool
     kept: dict[int, VideoFrame] = field(repr=False)
     """Frames by id, if all were kept."""
@@ -58,14 +61,18 @@ def survey_stream(
             kept[i] = frame
     if room < 0:
         kept = {}
-    are_intact = decoding.intact()
-    pts, pictures = _frames(decoding, are_intact, proved_pts)
+    are_intact, said = decoding.intact(), decoding.pictures
+    pts, pictures = _frames(decoding, are_intact, proved_pts, is_timed(container.format.name))
     intact = np.array([i >= 0 and are_intact[i] for i in pictures], dtype=np.bool_)
     return Survey(
         intact=intact,
         pts=pts,
         pictures=np.array(pictures, dtype=np.int64),
         n_packets=len(decoding.packet_pts),
+        # Where lost pictures have their places, none is left out.
+        n_left_out=0
+        if -1 in pictures
+        else decoding.n_unseen_before(min((said[i].position for i in pictures), default=0)),
         is_strict=is_strict,
         kept={frame: kept[i] for frame, i in enumerate(pictures) if i in kept},
     )
@@ -94,7 +101,10 @@ def wanted_frames(container: InputContainer, stream: VideoStream, seen: Survey, 
 
 
 def _frames(
-    decoding: PictureStream, are_intact: Sequence[bool], proved_pts: Int64[np.ndarray, " frame"] | None
+    decoding: PictureStream,
+    are_intact: Sequence[bool],
+    proved_pts: Int64[np.ndarray, " frame"] | None,
+    has_times: bool,
 ) -> tuple[Int64[np.ndarray, " frame"] | None, list[int]]:
     """Times of the frames, and which picture each is, -1 for none."""
     given = [(i, picture.pts) for i, picture in enumerate(decoding.pictures)]
@@ -103,6 +113,10 @@ def _frames(
     if proved_pts is not None and ascends and set(shown) <= set(proved_pts.tolist()):
         picture_of = {pts: i for i, pts in given}
         return proved_pts, [picture_of.get(int(pts), -1) for pts in proved_pts]
+    if has_times and ascends and any(are_intact):
+        picture_of = {pts: i for i, pts in given}
+        times = sorted({*shown, *_lost_times(decoding)})
+        return np.array(times, dtype=np.int64), [picture_of.get(pts, -1) for pts in times]
     # A recording that begins between two key frames begins with its first intact picture.
     first = next((i for i, is_intact in enumerate(are_intact) if is_intact), len(given))
     given = given[first:]
@@ -111,7 +125,7 @@ def _frames(
         return None, []
     if ascends:
         picture_of = {pts: i for i, pts in given}
-        times = sorted({*shown, *_lost_times(decoding, shown[0])})
+        times = sorted({*shown, *(pts for pts in _lost_times(decoding) if pts > shown[0])})
         return np.array(times, dtype=np.int64), [picture_of.get(pts, -1) for pts in times]
     if len(shown) == len(given) and len(set(shown)) == len(shown):
         # The times are there but with the wrong pictures, as where a container counts packets in decoding order.
@@ -119,10 +133,10 @@ def _frames(
     return None, [i for i, _ in given]
 
 
-def _lost_times(decoding: PictureStream, first: int) -> list[int]:
-    """Times of the packets that should have given a picture after the first and did not."""
+def _lost_times(decoding: PictureStream) -> list[int]:
+    """Times of the packets that should have given a picture and did not."""
     if not decoding.failed:
         return []  # packets that show nothing are no loss
     given = {picture.position for picture in decoding.pictures}
     times = [pts for position, pts in enumerate(decoding.packet_pts) if position not in given and pts is not None]
-    return [pts for pts in times if pts > first] if len(set(times)) == len(times) else []
+    return times if len(set(times)) == len(times) else []

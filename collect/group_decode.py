@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from collect.packet_order import VideoPacket, codec_name, is_shown
-from collect.picture_stream import SILENT
+from collect.picture_stream import SILENT, undiscarded
 
 
 def decode_wanted(
@@ -50,7 +50,7 @@ def _decoded(stream: VideoStream, packets: Sequence[VideoPacket], wanted_pts: se
     begins = cast("int", packets[0].pts)
     shown: list[int] = []
     found: dict[int, VideoFrame] = {}
-    for packet in (*map(_undiscarded, packets), None):
+    for packet in (*map(undiscarded, packets), None):
         if skips_are_safe and packet is not None:
             context.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
         for frame in context.decode(packet):
@@ -74,15 +74,6 @@ def _decoded(stream: VideoStream, packets: Sequence[VideoPacket], wanted_pts: se
     return found
 
 
-def _undiscarded(packet: VideoPacket) -> VideoPacket:
-    """A packet whose picture the decoder gives, although an edit list leaves it out, so that it can be judged."""
-    if not packet.is_discard:
-        return packet
-    copy = VideoPacket(bytes(packet))
-    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-    return copy
-
-
 def group_ranges(packets: Sequence[VideoPacket], wanted_pts: set[int]) -> list[tuple[int, int]]:
     """Ranges of packets to decode: from the key frame before a wanted frame up to that frame."""
     ranges: list[tuple[int, int]] = []
@@ -93,7 +84,7 @@ def group_ranges(packets: Sequence[VideoPacket], wanted_pts: set[int]) -> list[t
         if packet.pts not in wanted_pts:
             continue
         # A frame shown before its own group's key frame refers to the group before.
-        leads = cast("int", packet.pts) < cast("int", packets[keys[-1]].pts)
+        leads = packet.pts < cast("int", packets[keys[-1]].pts)
         start = keys[-2] if leads and len(keys) > 1 else keys[-1]
         if ranges and start < ranges[-1][1]:
             start = ranges.pop()[0]

@@ -13,6 +13,7 @@ AVI, MPEG-TS and all other containers but MP4 and Matroska prove nothing: their 
 """
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
@@ -71,6 +72,11 @@ def is_shown(codec: str, data: bytes) -> bool | None:
     return True
 
 
+def is_timed(container: str) -> bool:
+    """Whether a container, by FFmpeg's name of it, states when each packet is shown."""
+    return any(name in container.split(",") for name in _TIMED_CONTAINERS)
+
+
 def proves_order(container: str, stream: VideoStream) -> bool:
     """Whether packets can prove the order of their pictures at all.
 
@@ -79,8 +85,7 @@ def proves_order(container: str, stream: VideoStream) -> bool:
         stream: of it.
     """
     codec = stream.codec_context.codec
-    is_timed = any(name in container.split(",") for name in _TIMED_CONTAINERS)
-    return is_timed and (codec.intra_only or codec.canonical_name in _PROVING)
+    return is_timed(container) and (codec.intra_only or codec.canonical_name in _PROVING)
 
 
 def shown_times(stream: VideoStream, packets: Sequence[VideoPacket]) -> Int64[np.ndarray, " frame"] | None:
@@ -107,7 +112,7 @@ def shown_times(stream: VideoStream, packets: Sequence[VideoPacket]) -> Int64[np
             data.append(content)
             if packet.is_discard:  # an edit list leaves it out; others may refer to it
                 hidden.add(packet.pts)
-    if not times or len(set(times)) < len(times) or times[0] != min(times) or not packets[0].is_keyframe:
+    if not times or len(set(times)) < len(times) or times[0] != min(times):
         return None
     pts = np.array(times, dtype=np.int64)
     known, order = _own_order(stream, data)
@@ -131,7 +136,10 @@ def _own_order(
         known = np.array([i for i, n in enumerate(counts) if n], dtype=np.int64)
         if max(counts) > 1 or len(known) < 0.5 * len(data):
             return everything, None
-        return known, _picture_order(stream, [data[i] for i in known])
+        found = [data[i] for i in known]
+        if codec == "h264" and all(_is_idr(stream, content) for content in found):
+            return known, np.arange(len(known))  # each begins anew, and `dts2pts` makes nothing of it
+        return known, _picture_order(stream, found)
     if codec in _BY_KIND:
         kinds = [_is_b_picture(codec, content) for content in data]
         known = np.array([i for i, kind in enumerate(kinds) if kind is not None], dtype=np.int64)
@@ -174,6 +182,10 @@ def _n_pictures(stream: VideoStream, data: bytes) -> int:
     return n
 
 
+def _is_idr(stream: VideoStream, data: bytes) -> bool:
+    return any(unit[0] & 31 == 5 for unit in nal_units(stream.codec_context.extradata, "h264", data))
+
+
 def _picture_order(stream: VideoStream, data: Sequence[bytes]) -> Int64[np.ndarray, " picture"] | None:
     """Rank of each picture by its picture order count, as numbers that ascend with it."""
     found: list[int | None] = []
@@ -181,7 +193,7 @@ def _picture_order(stream: VideoStream, data: Sequence[bytes]) -> Int64[np.ndarr
         ranked = BitStreamFilterContext("dts2pts", stream)
         for i in range(len(data) + _PADDING):
             packet = av.Packet(data[i % len(data)])
-            packet.dts, packet.duration, packet.time_base = i, 1, stream.time_base
+            packet.dts, packet.duration, packet.time_base = i, 1, Fraction(1)
             found += [done.pts for done in ranked.filter(packet)]
         found += [done.pts for done in ranked.filter(None)]
     except FFmpegError:

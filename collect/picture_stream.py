@@ -9,10 +9,12 @@ import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from av.container import InputContainer
 from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -37,6 +39,8 @@ class Picture:
     """Of its packet in decoding order, or of the packet before it where the decoder does not say."""
     is_key: bool
     is_corrupt: bool
+    is_left_out: bool
+    """By an edit list: decoded because others refer to it, and not shown."""
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
@@ -47,6 +51,15 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vid
                 yield packet
     except FFmpegError as error:
         logger.debug("%s: reading ends early: %s", container.name, error)
+
+
+def undiscarded(packet: VideoPacket) -> VideoPacket:
+    """A packet whose picture the decoder gives, although an edit list leaves it out, so that it can be judged."""
+    if not packet.is_discard:
+        return packet
+    copy = cast("VideoPacket", Packet(bytes(packet)))
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    return copy
 
 
 class PictureStream:
@@ -64,8 +77,8 @@ class PictureStream:
             is_strict: whether packets that are marked as damaged and pictures that a decoder merely complains about
                 count as damaged, as they should; some writers never give others.
         """
-        self.pictures: list[Picture] = []
-        """What was said of each frame."""
+        self._pictures: list[Picture] = []
+        self._left_out: set[int] = set()
         self.packet_pts: list[int | None] = []
         """Presentation time of each packet in decoding order; None where it has none or shows no picture."""
         self.failed: set[int] = set()
@@ -83,12 +96,15 @@ class PictureStream:
             context.options = {**context.options, "err_detect": "explode"}
         for position, packet in enumerate(read_packets(self._container, self._stream)):
             self._note_packet(packet)
-            packet.opaque = position
+            if packet.is_discard:
+                self._left_out.add(position)
             if packet.is_corrupt and self._is_strict:
                 self.failed.add(position)
                 continue
+            given = undiscarded(packet)
+            given.opaque = position
             try:
-                frames = context.decode(packet)
+                frames = context.decode(given)
             except FFmpegError:
                 self.failed.add(position)
                 continue
@@ -104,9 +120,18 @@ class PictureStream:
             if not frames:
                 break
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """What was said of each frame."""
+        return [picture for picture in self._pictures if not picture.is_left_out]
+
+    def n_unseen_before(self, position: int) -> int:
+        """Packets before one in decoding order that no edit list leaves out."""
+        return sum(earlier not in self._left_out for earlier in range(position))
+
     def intact(self) -> list[bool]:
         """Whether each of the frames is as it was meant to be."""
-        losses = {picture.position for picture in self.pictures if picture.is_corrupt} | self.failed
+        losses = {picture.position for picture in self._pictures if picture.is_corrupt} | self.failed
         # What nothing refers to spoils nothing else.
         spoiling = sorted(position for position in losses if self._is_reference[position])
         found = self._unspoilt(losses, spoiling if self._starts_itself else [-1, *spoiling])
@@ -121,13 +146,14 @@ class PictureStream:
         """Whether each frame is undamaged, and so is everything back to the last key frame shown before it."""
         found: list[bool] = []
         key = -2
-        for picture in self.pictures:
+        for picture in self._pictures:
             is_whole = picture.position not in losses
             if picture.is_key and is_whole:
                 key = max(key, picture.position)
             # A key frame that is shown before a picture, and decoded before it, is all that it builds on.
             since = min(key, picture.position)
-            found.append(is_whole and bisect_left(spoiling, picture.position) == bisect_left(spoiling, since))
+            if not picture.is_left_out:
+                found.append(is_whole and bisect_left(spoiling, picture.position) == bisect_left(spoiling, since))
         return found
 
     def _note_packet(self, packet: VideoPacket) -> None:
@@ -139,13 +165,15 @@ class PictureStream:
 
     def _noted(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         for frame in frames:
-            before = self.pictures[-1].position if self.pictures else 0
-            self.pictures.append(
-                Picture(
-                    pts=frame.pts,
-                    position=frame.opaque if isinstance(frame.opaque, int) else before,
-                    is_key=frame.key_frame,
-                    is_corrupt=frame.is_corrupt,
-                )
+            before = self._pictures[-1].position if self._pictures else 0
+            position = frame.opaque if isinstance(frame.opaque, int) else before
+            picture = Picture(
+                pts=frame.pts,
+                position=position,
+                is_key=frame.key_frame,
+                is_corrupt=frame.is_corrupt,
+                is_left_out=position in self._left_out,
             )
-            yield frame
+            self._pictures.append(picture)
+            if not picture.is_left_out:
+                yield frame

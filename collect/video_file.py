@@ -141,7 +141,7 @@ def _read_all(
     if seen.pts is not None and time_base is not None:
         times_s = _times_s(seen.pts, time_base)
     ids = _chosen(path, choose, times_s[:n_cut], seen.intact[:n_cut], when_damaged)
-    _note_damage(path, seen.intact)
+    _note_damage(path, seen)
     with _opened(path) as (container, stream):
         found = wanted_frames(container, stream, seen, {int(i) for i in ids})
     return Frames(pixels=_stack(path, [found[int(i)] for i in ids]), ids=ids, all_times_s=times_s, frame_rate=rate)
@@ -240,14 +240,18 @@ def _note_missing(path: Path, stream: VideoStream, n_packets: int, is_edited: bo
         logger.warning("%s: its header counts %d frames, %d are there", _name(path), stream.frames, n_packets)
 
 
-def _note_damage(path: Path, intact: Bool[np.ndarray, " frame"]) -> None:
-    lost = np.flatnonzero(~intact)
+def _note_damage(path: Path, seen: Survey) -> None:
+    if seen.n_left_out:
+        logger.warning("%s: it begins with %d packets that show no whole picture", _name(path), seen.n_left_out)
+    lost = np.flatnonzero(~seen.intact)
     if not len(lost):
         return
     runs = np.split(lost, np.flatnonzero(np.diff(lost) > 1) + 1)
     words = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
     some = ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
-    logger.warning("%s: %d of its %d frames are damaged and passed over: %s", _name(path), len(lost), len(intact), some)
+    logger.warning(
+        "%s: %d of its %d frames are damaged and passed over: %s", _name(path), len(lost), len(seen.intact), some
+    )
 
 
 def _stack(path: Path, frames: list[VideoFrame]) -> UInt8[np.ndarray, "frame height width 3"]:

@@ -1,6 +1,8 @@
 """What a file shows is what decodes, in the decoder's order, whatever its headers say."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from collect.decode import decode_clip
 from collect.sampling import FrameSampling
 from collect.video_file import DecodeError, read_frames
 from tests.collect.untruths import FORMATS, N_FRAMES, Untruth, sequential, untruths, write
+
+Read = TypeVar("Read")
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +29,12 @@ def whole(folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def attempt(path: Path, sampling: FrameSampling):  # noqa: ANN201
+def attempt(read: Callable[[], Read]) -> Read | str:
+    """What is read, or the error's sentence."""
     try:
-        return decode_clip(path, "v", sampling)
+        return read()
     except DecodeError as error:
-        assert str(path) in str(error)
-        return None
+        return str(error)
 
 
 def is_subsequence(some: list[np.ndarray], of: list[np.ndarray]) -> bool:
@@ -45,18 +49,18 @@ def check(folder: Path, name: str, lies: list[Untruth]) -> None:
     path = folder / f"v{FORMATS[name].suffix}"
     path.write_bytes(data)
     shown = sequential(path)
-    try:
-        found = read_frames(path, lambda times_s: np.arange(len(times_s)))
-    except DecodeError as error:
-        assert str(path) in str(error)
-        assert not shown or any(lie.spoils for lie in lies), error
-        found = None
-    clips = [attempt(path, FrameSampling.parse(word)) for word in ("1", "5", "0,", "10fps:7")]
-    assert [clip is None for clip in clips] == [found is None] * 4
-    if found is None:
+    found = attempt(lambda: read_frames(path, lambda times_s: np.arange(len(times_s))))
+    samplings = [FrameSampling.parse(word) for word in ("1", "5", "0,", "10fps:7")]
+    clips = [attempt(lambda sampling=sampling: decode_clip(path, "v", sampling)) for sampling in samplings]
+    if isinstance(found, str):
+        assert str(path) in found
+        assert clips == [found] * len(clips)
+        assert not shown or any(lie.spoils for lie in lies), found
         return
     assert (np.diff(found.all_times_s) > 0).all()
     assert (np.diff(found.ids) > 0).all()
+    if len({frame.shape for frame in shown}) > 1:
+        return  # frames are brought to one size
     if any(lie.spoils for lie in lies):
         assert is_subsequence(list(found.pixels), shown)
     else:
@@ -64,7 +68,7 @@ def check(folder: Path, name: str, lies: list[Untruth]) -> None:
         assert found.ids.tolist() == list(range(len(shown)))
     picture_of = dict(zip(found.ids.tolist(), found.pixels, strict=True))
     for clip in clips:
-        assert clip is not None
+        assert not isinstance(clip, str), clip
         for frame_id, pixels in zip(clip.frame_ids.tolist(), clip.frames, strict=True):
             assert np.array_equal(pixels, picture_of[frame_id]), (frame_id, clip.frame_ids)
 
@@ -78,18 +82,26 @@ def test_every_format_shows_its_frames_in_order(folder: Path, name: str) -> None
     assert greys == sorted(greys)
 
 
-lies = st.lists(untruths, min_size=1, max_size=2)
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[str, list[Untruth]]:
+    name = draw(st.sampled_from(sorted(FORMATS)))
+    # FFmpeg fills holes in FFV1 and VP8 without a sign of it, and with whatever its memory holds: no two decodes agree.
+    is_silent = FORMATS[name].codec in ("ffv1", "libvpx")
+    some = untruths.filter(lambda lie: not lie.spoils) if is_silent else untruths
+    return name, draw(st.lists(some, min_size=1, max_size=2))
+
+
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=QUIET)
-@given(name=st.sampled_from(sorted(FORMATS)), lies=lies)
-def test_untruths(folder: Path, name: str, lies: list[Untruth]) -> None:
-    check(folder, name, lies)
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@given(cases())
+def test_untruths(folder: Path, case: tuple[str, list[Untruth]]) -> None:
+    check(folder, *case)
 
 
 @pytest.mark.slow
 @settings(max_examples=3000, deadline=None, suppress_health_check=QUIET)
-@given(name=st.sampled_from(sorted(FORMATS)), lies=lies)
-def test_many_untruths(folder: Path, name: str, lies: list[Untruth]) -> None:
-    check(folder, name, lies)
+@given(cases())
+def test_many_untruths(folder: Path, case: tuple[str, list[Untruth]]) -> None:
+    check(folder, *case)

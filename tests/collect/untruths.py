@@ -35,7 +35,9 @@ FORMATS = {
     for one in (
         *(Format(suffix, "libx264", X264) for suffix in (".mp4", ".mov", ".mkv", ".avi", ".ts", ".flv", ".h264")),
         Format(".mp4", "libx264", X264, container={"movflags": "frag_keyframe+empty_moov"}),
-        Format(".mp4", "libx265", {"crf": "4", "preset": "ultrafast", "g": "8", "x265-params": "log-level=none:pools=1"}),
+        Format(
+            ".mp4", "libx265", {"crf": "4", "preset": "ultrafast", "g": "8", "x265-params": "log-level=none:pools=1"}
+        ),
         *(Format(suffix, "mpeg4", MPEG) for suffix in (".mp4", ".avi", ".mkv", ".ts")),
         *(Format(suffix, "mpeg2video", MPEG) for suffix in (".mpg", ".ts", ".mkv", ".vob", ".m2v")),
         Format(".mpg", "mpeg1video", MPEG),
