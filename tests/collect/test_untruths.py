@@ -101,7 +101,7 @@ def test_untruths(folder: Path, case: tuple[str, list[Untruth]]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=600, deadline=None, suppress_health_check=QUIET)
 @given(cases())
 def test_many_untruths(folder: Path, case: tuple[str, list[Untruth]]) -> None:
     check(folder, *case)
