@@ -87,7 +87,7 @@ def sequential(path: Path) -> list[np.ndarray]:
                     continue
                 try:
                     frames = stream.codec_context.decode(packet)
-                except av.error.InvalidDataError:
+                except av.error.FFmpegError:
                     frames = []
                 shown += [frame.to_ndarray(format="rgb24") for frame in frames if not frame.is_corrupt]
                 if packet is None:
