@@ -1,11 +1,11 @@
 """`video-sae check`: reads a whole folder of data as the stages would, and lists all that it finds.
 
-Headers of video files are read, pictures only where a header leaves a doubt; no model is loaded. What is refused here
+Of video files, the header and the first picture are read; no model is loaded. What is refused here
 would end a stage, or be missing from it.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from collect.counting import COUNTING_TAGS
 from collect.errors import UserError
 from collect.findings import LEVELS, Finding, Findings
 from collect.hub_questions import parquet_files
-from collect.perception_test import read_videos, video_files
+from collect.perception_test import read_videos
 from collect.plausibility import check_answers, check_questions, compare_with_file
 from collect.printable import printable
 from collect.video_file import DecodeError, probe
+from collect.video_folder import VideoFiles, find_videos
 from collect.video_ids import read_ids
 
 
@@ -60,38 +61,37 @@ def check(config: CheckConfig) -> CheckReport:
         )
     findings = Findings(stop=False)
     videos: list[Video] = []
-    files: dict[str, Path] = {}
+    files: VideoFiles | None = None
     try:
-        files = video_files(folder)
-        videos = read_videos(folder, findings)
+        files = find_videos(folder)
+        videos = read_videos(folder, files, findings)
     except UserError as error:
         findings.fault(error)
     videos.sort(key=lambda video: video.video_id)
-    _check_files(folder, videos, files, findings)
+    if files is not None:
+        _check_files(folder, videos, files, findings)
+        _check_passed_over(folder, files, findings)
     _check_lists(folder, videos, findings)
     for video in videos:
         check_questions(video, f"video '{printable(video.video_id)}'", findings)
     check_answers([question for video in videos for question in video.questions], printable(folder, 4096), findings)
-    for path in _passed_over(folder, files.values()):
-        findings.warn(printable(path, 4096), "this is no file that is read", "it is passed over")
-    return CheckReport(findings=findings.found, counts=_counts(videos, files))
+    return CheckReport(findings=findings.found, counts=_counts(videos, 0 if files is None else len(files.paths)))
 
 
-def _check_files(folder: Path, videos: Sequence[Video], files: dict[str, Path], findings: Findings) -> None:
+def _check_files(folder: Path, videos: Sequence[Video], files: VideoFiles, findings: Findings) -> None:
     """Report video files that cannot be opened or contradict their metadata, and what has no counterpart."""
     place = printable(folder, 4096)
-    read = {video.video_id: video for video in videos}
-    for video_id, path in tqdm(files.items(), desc="check", unit="video", disable=len(files) < 1000):
+    read = {video.path: video for video in videos if video.path is not None}
+    for path in tqdm(files.paths.values(), desc="check", unit="video", disable=len(files.paths) < 1000):
         try:
             facts = probe(path)
         except DecodeError as error:
             findings.fault(error)
             continue
-        if video_id in read:
-            compare_with_file(read[video_id], findings, facts)
-    known = read.keys()
-    for video_id in sorted(files.keys() - known if known else ()):
-        findings.warn(printable(files[video_id], 4096), "this video has no annotation", "it is left out")
+        if path in read:
+            compare_with_file(read[path], findings, facts)
+    for path in files.not_among(read) if videos else ():
+        findings.warn(printable(path, 4096), "this video has no annotation", "it is left out")
     absent = [video.video_id for video in videos if video.path is None]
     if not absent:
         return
@@ -131,22 +131,26 @@ def _lists(folder: Path) -> list[Path]:
     return [path for place in places for suffix in ("csv", "txt") for path in sorted(place.glob(f"*.{suffix}"))]
 
 
-def _passed_over(folder: Path, videos: Collection[Path]) -> Iterator[Path]:
-    """Files that no stage reads, where somebody may have thought that one does."""
-    read = {*videos, *annotation_files(folder), *cut_frame_files(folder), *parquet_files(folder), *_lists(folder)}
-    read |= {folder / name for name in ("download.json", "config.json")}
-    for place in (folder, folder / "annotations", folder / "videos"):
-        for path in sorted(place.rglob("*") if place.name == "videos" else place.glob("*")):
-            if path.is_file() and path not in read and not path.name.startswith("."):
-                yield path
+def _check_passed_over(folder: Path, files: VideoFiles, findings: Findings) -> None:
+    """Report files that no stage reads, where somebody may have thought that one does."""
+    for path in files.not_utf8:
+        findings.warn(
+            printable(path, 4096), "its name is not UTF-8, which no table can hold", "it is passed over; rename it"
+        )
+    read = {*annotation_files(folder), *cut_frame_files(folder), *parquet_files(folder), *_lists(folder)}
+    read |= {*files.paths.values(), *files.not_utf8, *(folder / name for name in ("download.json", "config.json"))}
+    around = [path for place in (folder, folder / "annotations") for path in place.glob("*") if path.is_file()]
+    for path in sorted({*files.others, *files.beside, *around} - read):
+        if not path.name.startswith("."):
+            findings.warn(printable(path, 4096), "this is no file that is read", "it is passed over")
 
 
-def _counts(videos: Sequence[Video], files: dict[str, Path]) -> str:
+def _counts(videos: Sequence[Video], n_files: int) -> str:
     questions: list[Question] = [question for video in videos for question in video.questions]
     tracks = [track for video in videos for track in video.tracks]
     counting = sum(any(tag in COUNTING_TAGS for tag in question.tag) for question in questions)
     numbers = {
-        "video files": len(files),
+        "video files": n_files,
         "videos read": len(videos),
         "tracks": len(tracks),
         "boxes": sum(len(track.boxes) for track in tracks),

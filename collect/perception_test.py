@@ -1,6 +1,6 @@
 """Perception Test as it comes, and what others write in its schema: videos in a folder, annotations, cut frames.
 
-    DATA/videos/*.mp4                 or the videos right in DATA
+    DATA/videos/**/*.mp4              or the videos right in DATA (`collect.video_folder`)
     DATA/annotations/*.json           {video_id: {metadata, object_tracking, action_localisation, ...}}
     DATA/*.json                       the same right in DATA; what is no annotation is passed over there
     DATA/*.parquet                    questions from the hub (`collect.hub_questions`); also in DATA/annotations
@@ -31,13 +31,13 @@ from collect.json_fields import Fields
 from collect.plausibility import check_video, compare_with_file
 from collect.printable import printable
 from collect.video_file import DecodeError, Facts, probe
-from collect.video_ids import read_ids
+from collect.video_folder import VideoFiles, find_videos, listed, log_passed_over, no_videos
+from collect.video_ids import plain_id, read_ids
 
-__all__ = ["Dataset", "Question", "Segment", "Track", "Video", "load_dataset", "read_ids", "read_videos", "video_files"]
+__all__ = ["Dataset", "Question", "Segment", "Track", "Video", "load_dataset", "read_ids", "read_videos"]
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 UNKNOWN_SPLIT = "unknown"
 SPLITS = {"validation": "valid", "val": "valid", "dev": "valid", "training": "train", "testing": "test"}
 """Other people's names of the official splits."""
@@ -86,7 +86,9 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
             malformed; then the message names file, video and field.
     """
     findings = Findings()
-    videos = read_videos(folder, findings)
+    files = _files(folder)
+    log_passed_over(files)
+    videos = read_videos(folder, files, findings)
     compared = [video for video in videos if video.path is not None][:N_COMPARED]
     for video in compared:
         compare_with_file(video, findings)
@@ -100,39 +102,51 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
     return Dataset(folder=folder, videos=tuple(sorted(chosen, key=lambda video: video.video_id)))
 
 
-def read_videos(folder: Path, findings: Findings) -> list[Video]:
+def read_videos(folder: Path, files: VideoFiles, findings: Findings) -> list[Video]:
     """Read all videos of a folder, as `load_dataset` does, and report what is wrong or odd.
+
+    Args:
+        folder: as for `load_dataset`.
+        files: the video files that are there.
+        findings: where to report.
 
     Raises:
         UserError: there is no such folder or no video in it; and, unless `findings` collects refusals, the first thing
             that cannot be read.
     """
     place, sources, asked = _sources(folder, findings)
-    paths = video_files(place) if place.is_dir() else {}
     by_video: dict[str, list[Source]] = {video_id: [] for video_id in asked}
     for source in sources:
         by_video.setdefault(source.video_id, []).append(source)
-    if not by_video and not paths:
-        raise UserError(f"{folder} holds no videos: put them into {folder / 'videos'}, as .mp4 files for instance.")
+    if not by_video and not files.paths:
+        raise no_videos(folder, files)
     if not by_video:
-        return [_video_file(video_id, path) for video_id, path in paths.items()]
+        return [_bare_video(video_id, path) for video_id, path in files.paths.items()]
     cuts = read_cut_frames(place, findings)
     videos = {
         video_id: replace(
-            _described(video_id, own, asked.get(video_id, []), paths.get(video_id), findings),
+            _described(video_id, own, asked.get(video_id, []), _file_of(video_id, files, findings), findings),
             cut_frame=cuts.get(video_id),
         )
         for video_id, own in by_video.items()
     }
-    left_out = len(paths.keys() - by_video.keys())
+    left_out = files.not_among({video.path for video in videos.values() if video.path is not None})
     if left_out:
         findings.note(
             printable(folder, 4096),
             "video files without annotations",
             "they are left out",
-            f"{left_out:,} of {len(paths):,}",
+            f"{len(left_out):,} of {len(files.paths):,}: {listed(left_out)}",
         )
     return _annotated(videos, by_video, asked, findings)
+
+
+def _file_of(video_id: str, files: VideoFiles, findings: Findings) -> Path | None:
+    try:
+        return files.of(video_id)
+    except UserError as error:
+        findings.fault(error)
+        return None
 
 
 def _annotated(
@@ -211,19 +225,13 @@ def _tables(folder: Path, findings: Findings) -> dict[str, list[HubVideo]]:
     return found
 
 
-def video_files(folder: Path) -> dict[str, Path]:
-    """The video files of a data folder, by video id."""
-    place = folder / "videos" if (folder / "videos").is_dir() else folder
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    found: dict[str, Path] = {}
-    for path in files:
-        if path.stem in found:
-            raise UserError(f"{found[path.stem]} and {path} have one name: rename or remove one of them.")
-        found[path.stem] = path
-    return found
+def _files(folder: Path) -> VideoFiles:
+    """The video files of what `load_dataset` takes; a data set of the hub has none."""
+    place = folder.parent if folder.is_file() else folder
+    return find_videos(place) if place.is_dir() else VideoFiles(paths={})
 
 
-def _video_file(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) -> Video:
+def _bare_video(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) -> Video:
     """A video of which only its file is known, if that."""
     try:
         facts = Facts(frame_rate=0.0, n_frames=0, height=0, width=0) if path is None else probe(path)
@@ -263,7 +271,7 @@ def _described(
         width=0,
     )
     if not all(any(metadata.has(name) for metadata in described) for name in _NEEDED):
-        bare = _video_file(video_id, path, bare.split)
+        bare = _bare_video(video_id, path, bare.split)
     video = bare
     for metadata in reversed(described):  # the first file counts
         try:
@@ -294,7 +302,7 @@ def _with_metadata(video: Video, metadata: Fields, findings: Findings) -> Video:
         findings.note(metadata.place, f"the split '{printable(said)}' is read as {split}", "that is its official name")
     if metadata.has("video_id") and metadata.value("video_id") != video.video_id:
         named = printable(metadata.value("video_id"))
-        if Path(named).stem != video.video_id:
+        if video.video_id not in (plain_id(named), plain_id(named).rpartition("/")[2]):
             findings.warn(metadata.place, "its `video_id` is not its key", "the key counts", f"'{named}'")
     height, width = metadata.integers("resolution", n=2) if metadata.has("resolution") else (video.height, video.width)
     if min(height, width) < 0:

@@ -3,13 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
-
 from collect.annotation import NOT_ANNOTATED, Question, Video
 from collect.counting import COUNTING_TAGS, option_number
 from collect.findings import Findings
 from collect.printable import printable
-from collect.video_file import DecodeError, Facts, probe, read_frames
+from collect.video_file import DecodeError, Facts, probe
 
 N_OPTIONS = 3
 """Options of a question that a stage can ask."""
@@ -103,15 +101,15 @@ def compare_with_file(video: Video, findings: Findings, facts: Facts | None = No
     Args:
         video: as read.
         findings: where to report.
-        facts: what its header says, where it has been read.
+        facts: what `probe` says of the file, where it has been asked.
     """
     if video.path is None:
         return
     try:
         facts = facts or probe(video.path)
-        height, width = _shown_size(video, facts)
     except DecodeError:
         return
+    height, width = facts.height, facts.width
     place = f"{printable(video.path, 4096)}: video '{printable(video.video_id)}'"
     if (video.height, video.width) != (height, width) and video.height and height:
         detail = f"height {video.height} and width {video.width}, where the file has {height} and {width}"
@@ -139,12 +137,3 @@ def compare_with_file(video: Video, findings: Findings, facts: Facts | None = No
             "what lies after its end has no token",
             detail,
         )
-
-
-def _shown_size(video: Video, facts: Facts) -> tuple[int, int]:
-    """Height and width as they are shown: those of the header, unless only a turned picture would fit the metadata."""
-    assert video.path is not None
-    if (video.height, video.width) != (facts.width, facts.height) or facts.height == facts.width:
-        return facts.height, facts.width
-    first = read_frames(video.path, lambda _: np.zeros(1, dtype=np.int64)).pixels[0]
-    return first.shape[0], first.shape[1]

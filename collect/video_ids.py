@@ -7,32 +7,16 @@ from pathlib import Path
 from collect.errors import UserError
 from collect.json_file import read_bytes
 from collect.printable import printable
+from collect.video_folder import VIDEO_SUFFIXES
 
-SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".gif",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".mpg",
-    ".mpeg",
-    ".flv",
-    ".3gp",
-)
-"""What an id may end in without its being part of the id; in any case of letters."""
 _HEADINGS = frozenset({"video_id", "video_ids", "video", "video_name", "videos", "id", "ids", "name"})
 _REMEDY = "give a text file with one video id a line"
 
 
 def plain_id(name: str) -> str:
-    """Return the id without the suffix of a video file."""
+    """Return the id without the suffix of a video file, in any case of letters."""
     stem, dot, suffix = name.strip().rpartition(".")
-    return stem if stem and f"{dot}{suffix.lower()}" in SUFFIXES else name.strip()
+    return stem if stem and f"{dot}{suffix.lower()}" in VIDEO_SUFFIXES else name.strip()
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """`check` lists everything that is wrong in a folder at once, worst first."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +14,7 @@ from collect.check import check
 from collect.config import CheckConfig
 from collect.errors import UserError
 from tests.collect.test_annotation_files import TRACK, question, save
-from tests.collect.video_files import numbered, write_video
+from tests.collect.video_files import numbered, rotate_header, write_video
 
 
 def lines(folder: Path) -> list[str]:
@@ -88,7 +90,7 @@ def test_every_kind_of_finding_at_once_worst_first(folder: Path) -> None:
         ("warning", "video 'video_2', question 0: it has a counting tag, but an option that is not one number"),
         ("warning", "video 'video_2', question 1: two of its options are alike"),
         ("warning", "video 'video_2', question 2: it does not have 3 options"),
-        ("note", "video files without annotations (2 of 4): they are left out"),
+        ("note", "video files without annotations (2 of 4: "),
         ("note", "results.json: this JSON file holds no annotations: it is passed over"),
     )
     for level, text in expected:
@@ -134,3 +136,49 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     report = check(CheckConfig(data=tmp_path))
     assert report.exit_status == 2
     assert "holds no videos" in str(report)
+
+
+def test_folders_in_the_folder_and_what_is_passed_over_there(tmp_path: Path) -> None:
+    for name in ("a/v.mp4", "a/w.gif", "b/w.mp4", "u.MKV"):
+        write_video((tmp_path / "videos" / name).with_suffix(".mp4"), numbered(30)).rename(tmp_path / "videos" / name)
+    os.close(os.open(os.fsencode(tmp_path / "videos") + b"/b/caf\xe9.mp4", os.O_CREAT | os.O_WRONLY))
+    for name in ("a/song.mp3", "b/list.txt", "b/more.json"):
+        (tmp_path / "videos" / name).write_text("{}")
+    save(tmp_path, "annotations/a.json", {name: {"object_tracking": [TRACK]} for name in ("v", "b/w", "u", "w")})
+    found = lines(tmp_path)
+    for text in (
+        "refused .*may each be the annotated video 'w': remove or rename all but one",
+        "warning .*a/w.gif: this video has no annotation",
+        "warning .*caf\\\\udce9.mp4: its name is not UTF-8.*rename it",
+        "warning .*song.mp3: this is no file that is read",
+        "warning .*b/list.txt: this is no file that is read",
+        "warning .*b/more.json: this is no file that is read",
+        "warning .*annotated videos have no file .1 of 4, such as 'w'",
+    ):
+        assert [line for line in found if re.match(text, line)], text
+    assert "4 video files, 4 videos read, 3 tracks" in found[-2]
+
+
+def test_two_files_of_one_id_are_all_that_is_said(tmp_path: Path) -> None:
+    for name in ("v.mp4", "v.webm"):
+        (tmp_path / name).write_bytes(b"")
+    report = check(CheckConfig(data=tmp_path))
+    assert ["have one name" in str(finding) for finding in report.findings] == [True]
+
+
+def test_videos_without_annotations_that_cannot_be_read_are_refused_with_the_reason(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", numbered(3))
+    (tmp_path / "empty.ts").write_bytes(b"")
+    report = check(CheckConfig(data=tmp_path))
+    assert report.exit_status == 2
+    (finding,) = report.findings
+    assert "empty.ts cannot be decoded as a video (it is empty" in str(finding)
+
+
+@pytest.mark.parametrize(("resolution", "n_found"), [([64, 48], 0), ([48, 64], 1)])
+def test_the_size_of_a_turned_video_is_the_shown_one(folder: Path, resolution: list[int], n_found: int) -> None:
+    rotate_header(folder / "videos" / "video_1.mp4", (0, 1, -1, 0))
+    entry = {"metadata": {"resolution": resolution}, "object_tracking": [TRACK]}
+    save(folder, "annotations/a.json", {"video_1": entry, "video_2": {"object_tracking": [TRACK]}})
+    found = check(CheckConfig(data=folder)).findings
+    assert ["other proportions" in str(finding) for finding in found] == [True] * n_found
