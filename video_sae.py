@@ -36,6 +36,7 @@ class Command:
 COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
     Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
+    Command(name="check", config="collect.config:CheckConfig", function="collect.check:check"),
     Command(name="plan", config="collect.plan_config:PlanConfig", function="collect.plan:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
@@ -97,7 +98,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return status
     if result is not None:
         print(result)
-    return 0
+    return getattr(result, "exit_status", 0)
 
 
 def _fail(message: str) -> int:

@@ -70,6 +70,14 @@ class CollectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Read a folder of data and list what is wrong or odd in it, without a model."""
+
+    data: Path
+    """Folder with `videos` and, where there are any, `annotations`; or any folder of videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
     """Check every checksum and every count of an activation store."""
 

@@ -1,13 +1,16 @@
 """Reading JSON objects written by others, so that whatever is wrong with one is told by file, place and field."""
 
+import re
 import reprlib
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from typing import Any, cast
 
 import numpy as np
 
 from collect.errors import UserError
+
+_DIGITS = re.compile(r"[+-]?[0-9]{1,15}")
+_LARGEST = 1e300
 
 
 class Fields:
@@ -26,6 +29,11 @@ class Fields:
         self._place = place
         self._remedy = remedy
 
+    @property
+    def place(self) -> str:
+        """Where the object is."""
+        return self._place
+
     def error(self, name: str, expected: str) -> UserError:
         """The error for a field that is not what it should be."""
         if name not in self._content:
@@ -42,6 +50,14 @@ class Fields:
         """Whether a field is there and not null."""
         return self._content.get(name) is not None
 
+    def is_said(self, name: str) -> bool:
+        """Whether a field is there and neither null nor -1, which the benchmark writes where it does not apply."""
+        return self._content.get(name) not in (None, -1)
+
+    def value(self, name: str) -> object:
+        """Whatever a field holds; None where it is missing."""
+        return self._content.get(name)
+
     def text(self, name: str) -> str:
         """A string."""
         value = self._content.get(name)
@@ -52,7 +68,7 @@ class Fields:
     def integer(self, name: str, *, or_text: bool = False) -> int:
         """A whole number; with `or_text` also its decimal digits."""
         value = self._content.get(name)
-        if or_text and isinstance(value, str) and value.isdecimal():
+        if or_text and isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
             return int(value)
         if not _is_integer(value):
             raise self.error(name, "a whole number")
@@ -96,19 +112,41 @@ class Fields:
         value = self._content.get(name)
         if absent is not None and value in (None, -1):
             return absent
-        if value not in (0, 1):  # True and False are equal to 1 and 0
+        if not _is_flag(value):
             raise self.error(name, "true or false")
         return bool(value)
 
-    def texts(self, name: str) -> list[str]:
-        """A list of strings."""
+    def flags(self, name: str, *, n: int) -> list[bool]:
+        """Exactly `n` truth values as `flag` reads them, or one for all of them; false where null, -1 or missing."""
         value = self._content.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in cast("list[object]", value)):
-            raise self.error(name, "a list of texts")
-        return cast("list[str]", value)
+        if not isinstance(value, list):
+            return [self.flag(name, absent=False)] * n
+        items = cast("list[object]", value)
+        if len(items) != n or not all(_is_flag(item) or item in (None, -1) for item in items):
+            raise self.error(name, f"true or false, or a list of {n} of them")
+        return [item not in (None, -1) and bool(item) for item in items]
 
-    def integers(self, name: str, *, n: int | None = None) -> list[int]:
-        """A list of (exactly `n`) whole numbers."""
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of some words."""
+        value = self._content.get(name)
+        if not isinstance(value, str) or value not in choices:
+            raise self.error(name, f"one of {', '.join(choices)}")
+        return value
+
+    def texts(self, name: str, *, or_one: bool = False, numbers: bool = False) -> list[str]:
+        """A list of strings; with `or_one` also one alone, with `numbers` also whole numbers, as their digits."""
+        value = self._content.get(name)
+        if or_one and isinstance(value, str):
+            return [value]
+        items = cast("list[object]", value) if isinstance(value, list) else [None]
+        if not all(isinstance(item, str) or (numbers and _is_integer(item)) for item in items):
+            raise self.error(name, "a list of texts")
+        return [item if isinstance(item, str) else str(int(cast("int", item))) for item in items]
+
+    def integers(self, name: str, *, n: int | None = None, or_one: bool = False) -> list[int]:
+        """A list of (exactly `n`) whole numbers; with `or_one` also one alone."""
+        if or_one and _is_integer(self._content.get(name)):
+            return [self.integer(name)]
         value = self._list(name, n, "whole numbers")
         if not all(_is_integer(item) for item in value):
             raise self.error(name, "a list of whole numbers")
@@ -121,12 +159,12 @@ class Fields:
             raise self.error(name, "a list of numbers")
         return [float(item) for item in value]
 
-    def rows(self, name: str, *, n: int, width: int) -> list[list[float]]:
-        """Exactly `n` lists of `width` finite numbers each."""
-        value = self._list(name, n, f"lists of {width} numbers")
-        for row in value:
+    def rows(self, name: str, *, width: int) -> list[list[float]]:
+        """A list of lists of `width` finite numbers each."""
+        value = self._list(name, None, f"lists of {width} numbers")
+        for i, row in enumerate(value):
             if not isinstance(row, list) or len(cast("list[object]", row)) != width or not all(map(_is_number, row)):
-                raise self.error(name, f"lists of {width} numbers")
+                raise Fields({f"{name}[{i}]": row}, self._place).error(f"{name}[{i}]", f"a list of {width} numbers")
         return [[float(item) for item in row] for row in value]
 
     def equals(self, other: "Fields") -> bool:
@@ -170,8 +208,15 @@ class Fields:
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is a whole number that 64 bits hold, also one written as 30.0."""
+    return _is_number(value) and abs(cast("float", value)) < 2**53 and value == int(cast("float", value))
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) < _LARGEST  # false for NaN; and an int of more digits than a float holds is no measurement
+
+
+def _is_flag(value: object) -> bool:
+    return value in (0, 1)  # True and False are equal to 1 and 0

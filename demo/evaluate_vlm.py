@@ -17,10 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from collect.artefact import write_atomic
+from collect.counting import COUNTING_TAGS
 from collect.perception_test import Video, load_dataset
 from collect.vlm import load_vlm
 from demo.generate import WorldConfig, generate
-from demo.questions import CONTROL_KINDS, COUNTING_TAGS, KINDS
+from demo.questions import CONTROL_KINDS, KINDS
 from demo.questions import items as scene_items
 from demo.world import SAMPLES, draw_scene
 from steer.cases import clip_prefix, lay_out

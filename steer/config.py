@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from collect.counting import COUNTING_TAGS
 from collect.errors import UserError
 from collect.sampling import FrameSampling
 
-COUNTING_TAGS = ("object counting", "action counting", "event counting")
 MAX_ADD_STRENGTH = 0.5
 """Largest norm an `add` may have, in multiples of the median residual norm at the site."""
 

@@ -76,6 +76,22 @@ def test_annotated_boxes_are_the_truth_s_and_persist_while_hidden(tiny_world: Pa
     assert hidden > 0
 
 
+def test_is_masked_is_a_list_and_the_truth_of_each_annotated_frame_in_cup_games(tiny_world: Path) -> None:
+    annotations = json.loads((tiny_world / "annotations" / "all_train.json").read_text())
+    masks = [track["is_masked"] for record in annotations.values() for track in record["object_tracking"]]
+    assert all(isinstance(mask, list) for mask in masks)
+    seen: set[bool] = set()
+    for video in load_dataset(tiny_world).videos:
+        truth = json.loads((tiny_world / "truth" / f"{video.video_id}.json").read_text())["tracks"]
+        for track in video.tracks:
+            row = truth[str(track.id)]
+            hidden = dict(zip(row["frames"], row["hidden"], strict=True))
+            expected = [video.is_cup_game and bool(hidden[int(frame)]) for frame in track.frame_ids]
+            assert track.is_masked.tolist() == expected
+            seen |= set(expected)
+    assert seen == {False, True}
+
+
 def test_right_options_stand_equally_often_at_each_place() -> None:
     scenes = [draw_scene(6, i) for i in range(90)]
     places = Counter((item.kind, answer_id) for row in balanced_positions(scenes, 6) for item, answer_id, _ in row)

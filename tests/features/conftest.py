@@ -58,7 +58,7 @@ def make_track(id: int, label: str, patches: Sequence[int]) -> Track:
         id=id,
         label=label,
         is_occluder=False,
-        is_masked=False,
+        is_masked=np.zeros(len(times), dtype=bool),
         boxes=boxes,
         frame_ids=np.round(times * FPS).astype(np.int64),
         times_s=times,
