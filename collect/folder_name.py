@@ -30,6 +30,16 @@ def require_name(option: str, name: str) -> None:
     _require_short(option, name)
 
 
+def require_member(option: str, name: str | None) -> None:
+    """Check the name of a folder that is looked for in another one, whoever has given it its name; None is no name.
+
+    Raises:
+        UserError: it leads out of that folder.
+    """
+    if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
+        raise UserError(f"{option} '{printable(name)}' is not the name of one folder: give it without its path.")
+
+
 def require_path(option: str, path: Path) -> None:
     """Check a path where something is to be made; what its parents are called is somebody else's affair.
 

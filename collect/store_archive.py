@@ -20,6 +20,7 @@ from tqdm import tqdm
 from collect.artefact import write_atomic
 from collect.config import ArchiveConfig
 from collect.errors import UserError
+from collect.printable import printable
 from collect.shards import PARTIAL_SUFFIX, write_shard
 from collect.store import COORDS, MANIFEST_NAME, ActivationStore, array_dtype, read_manifest
 
@@ -171,7 +172,8 @@ def _encode(folder: Path, manifest: dict[str, Any], target: "ObjectStore", there
                 config={"write_empty_chunks": True},
             )
         )
-        for k, start in enumerate(tqdm(range(0, rank["n_tokens"], manifest["shard_rows"]), unit="shard", desc=array)):
+        starts = range(0, rank["n_tokens"], manifest["shard_rows"])
+        for k, start in enumerate(tqdm(starts, unit="shard", desc=printable(array))):
             if f"{place}/c/{k}/0" not in there:
                 stop = min(start + manifest["shard_rows"], rank["n_tokens"])
                 copy[start:stop] = source[start:stop]
@@ -203,7 +205,8 @@ def _decode(target: "ObjectStore", manifest: dict[str, Any], folder: Path) -> No
         metadata = folder / place / "zarr.json"
         write_atomic(metadata, json.dumps(json.loads(metadata.read_text(encoding="utf-8")), indent=2) + "\n")
         dtype = np.dtype("<i4") if array == COORDS else array_dtype(manifest["sites"][array]["dtype"])
-        for k, start in enumerate(tqdm(range(0, rank["n_tokens"], manifest["shard_rows"]), unit="shard", desc=array)):
+        starts = range(0, rank["n_tokens"], manifest["shard_rows"])
+        for k, start in enumerate(tqdm(starts, unit="shard", desc=printable(array))):
             stop = min(start + manifest["shard_rows"], rank["n_tokens"])
             rows = np.ascontiguousarray(source[start:stop]).astype(dtype, copy=False)
             path = folder / rank["zarr"] / array / "c" / str(k) / "0"

@@ -14,6 +14,7 @@ from pathlib import Path
 from collect.artefact import read_table
 from collect.config import CollectConfig
 from collect.errors import UserError
+from collect.printable import Lines
 from demo.config import DemoConfig
 from demo.generate import WorldConfig, generate
 from demo.world import SAMPLES
@@ -82,7 +83,7 @@ def demo(config: DemoConfig) -> Path:
     )
     _timed("6/7 steer", lambda: steer(act))
     page: Path = _timed("7/7 report", lambda: report(ReportConfig(run=run)))
-    log.info("%s", closing_table(run, name, site))
+    log.info("%s", Lines(closing_table(run, name, site)))
     return page
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.errors import UserError
+from collect.folder_name import require_member, require_path
 
 COUNTING_TAGS = ("object counting", "action counting", "event counting")
 MAX_ADD_STRENGTH = 0.5
@@ -94,6 +95,7 @@ class ProfileConfig:
         Raises:
             UserError: a number is out of its range.
         """
+        require_path("--out", self.out)
         _at_least("--items", self.items, 1)
         _at_least("--batch-size", self.batch_size, 1)
 
@@ -141,6 +143,7 @@ class SteerConfig:
         Raises:
             UserError: a number is out of its range or an operation is unknown.
         """
+        require_member("--sae", self.sae)
         for flag, value, least in (
             ("--top", self.top, 0),
             ("--associated", self.associated, 0),
@@ -191,6 +194,7 @@ class EvaluateConfig:
         Raises:
             UserError: a number is out of its range.
         """
+        require_member("--sae", self.sae)
         _at_least("--questions", self.questions, 0)
         _at_least("--tokens", self.tokens, 1)
 
@@ -203,6 +207,14 @@ class ReportConfig:
     """Run folder with the finished stages."""
     sae: str | None = None
     """Name of the SAE under `sae/`; may be left out when there is only one."""
+
+    def __post_init__(self) -> None:
+        """Check the name.
+
+        Raises:
+            UserError: it leads out of `sae/`.
+        """
+        require_member("--sae", self.sae)
 
 
 def _at_least(flag: str, value: int, least: int) -> None:

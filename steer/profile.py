@@ -23,6 +23,7 @@ from tqdm import tqdm
 from collect.artefact import check_resume, write_atomic, write_config, write_table
 from collect.errors import UserError
 from collect.perception_test import Dataset, load_dataset
+from collect.printable import Lines
 from collect.sites import parse_site
 from collect.split import held_out_ids
 from collect.vlm import Prefix, VideoVlm, load_vlm
@@ -69,7 +70,7 @@ def run_profile(config: ProfileConfig) -> Path:
     write_table(folder / "profile.parquet", table, PROFILE)
     site = pick_site(table)
     write_atomic(folder / "summary.json", json.dumps({"site": site, "n_items": len(items)}, indent=2) + "\n")
-    logger.info("%s\npicked site: %s", describe(table), site)
+    logger.info("%s\npicked site: %s", Lines(describe(table)), site)
     return folder
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
+from collect.printable import Lines
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
 from steer.inputs import Cases, load_inputs
@@ -145,7 +146,7 @@ def finish(
     }
     write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
     shutil.rmtree(parts, ignore_errors=True)
-    logger.info("%s", describe(summary))
+    logger.info("%s", Lines(describe(summary)))
 
 
 def _part(parts: Path, target: Target, table: str) -> Path:
