@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
-from collect.printable import Lines
+from collect.printable import Lines, printable
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
 from steer.inputs import Cases, load_inputs
@@ -111,7 +111,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {target.name}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
