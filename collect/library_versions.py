@@ -56,9 +56,12 @@ def outdated(bounds: dict[str, str]) -> dict[str, tuple[str, str]]:
     old: dict[str, tuple[str, str]] = {}
     for name, bound in bounds.items():
         try:
-            installed: str | None = importlib.metadata.version(name)
+            metadata = importlib.metadata.distribution(name).read_text("METADATA") or ""
         except importlib.metadata.PackageNotFoundError:
             continue
+        # Its `version` would parse all of it, descriptions of many pages included, at every start.
+        found = re.search(r"^Version:\s*(\S+)", metadata, re.MULTILINE)
+        installed = found[1] if found else ""
         if installed and _release(installed) < _release(bound):
             old[name] = (installed, bound)
     return old
