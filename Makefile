@@ -2,18 +2,21 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST := $(VENV)-lowest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SOURCES := pyproject.toml constraints.txt
 WORKERS ?= 2
+# Where this program meets its libraries.
+LOWEST_TESTS ?= tests/test_video_sae.py tests/collect tests/demo tests/features tests/steer tests/train_sae
 # Modules of benchmarks/ that measure nothing by themselves.
 NO_BENCHMARK := __init__ harness peers processes
 
-.PHONY: help install demo test check lint types contracts bench clean
+.PHONY: help install demo test test-lowest check lint types contracts bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 install: $(VENV)/.installed  ## make .venv with video-sae in it
 
@@ -22,6 +25,9 @@ demo: $(VENV)/.installed  ## run every stage on the embedded default; the report
 
 test: $(VENV)/.installed-dev  ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+test-lowest: $(LOWEST)/.installed  ## the same with the lowest versions that pyproject.toml allows, in .venv-lowest
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(LOWEST_TESTS)
 
 check: lint types contracts test  ## lint, types, import contracts and tests
 
@@ -43,9 +49,9 @@ bench: $(VENV)/.installed-dev  ## run every benchmark and refresh benchmarks/REA
 	$(BIN)/python -m benchmarks.harness
 
 clean:  ## remove the environment and caches, but no runs
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(VENV)/.python:
+$(VENV)/.python $(LOWEST)/.python:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "$(PYTHON) was not found: install Python 3.11 or newer, or name one with make PYTHON=/path/to/python3." >&2; \
 		exit 1; }
@@ -54,7 +60,7 @@ $(VENV)/.python:
 			"name one with make PYTHON=python3.11." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.python $(SOURCES)
@@ -63,4 +69,8 @@ $(VENV)/.installed: $(VENV)/.python $(SOURCES)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(LOWEST)/.installed: $(LOWEST)/.python pyproject.toml constraints-lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt -e '.[test]'
 	@touch $@

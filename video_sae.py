@@ -10,6 +10,7 @@ The stage modules, and with them torch and transformers, are imported only when 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import errno
 import importlib
@@ -17,11 +18,14 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, Union, cast
 
 from collect.artefact import installed_versions
 from collect.errors import UserError
 from collect.interruption import Interrupted, interruptible
+from collect.library_versions import require_libraries
+from collect.printable import Lines, printable, printable_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,10 +60,20 @@ Each subcommand is one stage; `video-sae COMMAND --help` lists its options, and 
 version. Every stage goes on where it was when it is run again.
 """
 
+LONGEST_LINE = 8192
+"""Characters of a message, or of an argument in one, that are printed; paths have up to 4096."""
+
 REMEDIES = {
     errno.EACCES: "choose a place where you may write",
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
     errno.ENOSPC: "free some disk space, then run the same command again",
+    errno.EEXIST: "move it away or choose another place",
+    errno.EIO: "check the disk, then run the same command again",
+    errno.EISDIR: "a folder stands where a file belongs: move it away",
+    errno.ELOOP: "a link leads to itself: remove it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a file stands where a folder belongs: move it away, or choose another place",
+    errno.EPERM: "choose a place where you may write",
     errno.EROFS: "choose a place where you may write",
 }
 
@@ -79,15 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what no encoding has
     if list(arguments) == ["--version"]:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
         return 0
     _set_up_logging()
     try:
+        require_libraries()
         command, config = _parse(arguments)
         result = _resolve(command.function)(config)
     except UserError as error:
-        return _fail(str(error))
+        return _fail(*error.args, *error.details)
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
@@ -97,12 +115,15 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"\ninterrupted{why}: run the same command again to go on from here.", file=sys.stderr)
         return status
     if result is not None:
-        print(result)
+        is_path = isinstance(result, PurePath)
+        print(printable(result, LONGEST_LINE) if is_path else printable_lines(str(result)))
     return getattr(result, "exit_status", 0)
 
 
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+def _fail(message: str, *details: str) -> int:
+    print(f"error: {printable(message, LONGEST_LINE)}", file=sys.stderr)
+    for line in details:
+        print(printable(line, LONGEST_LINE), file=sys.stderr)
     return 2
 
 
@@ -126,11 +147,11 @@ def _parse(arguments: Sequence[str]) -> tuple[Command, object]:
         cause: BaseException | None = leave
         while cause is not None:
             if isinstance(cause, UserError):
-                raise UserError(str(cause)) from None
+                raise cause from None
             cause = cause.__cause__ or cause.__context__
-        sys.stderr.write(words.getvalue())
+        sys.stderr.write(printable_lines(words.getvalue()))  # they repeat the arguments
         raise
-    sys.stderr.write(words.getvalue())
+    sys.stderr.write(printable_lines(words.getvalue()))
     return commands[cast("type[Any]", type(config))], config
 
 
@@ -152,11 +173,26 @@ class _ProgressBarHandler(logging.Handler):
 
 
 class _PlainFormatter(logging.Formatter):
-    """The bare message, preceded by its level from `warning` upwards."""
+    """The message, preceded by its level from `warning` upwards; what comes from outside cannot break its line.
+
+    Messages are written here, and what they are filled in with may come from anywhere.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        message = super().format(record)
+        shown = copy.copy(record)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(_shown(argument) for argument in record.args)
+        message = printable_lines(super().format(shown))
         return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+
+
+def _shown(argument: object) -> object:
+    if isinstance(argument, Lines):
+        return argument
+    if isinstance(argument, UserError):
+        return Lines("\n".join(printable(line, LONGEST_LINE) for line in (*argument.args, *argument.details)))
+    is_text = isinstance(argument, (str, PurePath, BaseException))
+    return printable(argument, LONGEST_LINE) if is_text else argument
 
 
 def _set_up_logging() -> None:

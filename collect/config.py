@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.errors import UserError
+from collect.folder_name import require_path
 from collect.sampling import FrameSampling
 from collect.selection import Selection
 from collect.token_choice import TokenChoice
@@ -53,6 +54,7 @@ class CollectConfig:
     fail."""
 
     def __post_init__(self) -> None:
+        require_path("--out", self.out)
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
         if self.frames is not None:

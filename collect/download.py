@@ -19,11 +19,13 @@ from tqdm import tqdm
 from collect.archive import DamagedArchive, bytes_to_unpack, require_space, unpack
 from collect.artefact import write_atomic
 from collect.download_config import DownloadConfig
-from collect.download_files import RemoteFile, published_files
+from collect.download_files import MOST_JSON_BYTES, RemoteFile, published_files
 from collect.download_http import Patience, arrived_bytes, fetch, remote_size
 from collect.errors import UserError
 from collect.file_lock import writing
 from collect.inside import inside
+from collect.json_file import read_json
+from collect.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ RECORD_NAME = "download.json"
 ARCHIVES = "archives"
 FORMAT = "video-sae download"
 FORMAT_VERSION = 1
+MOST_RECORD_BYTES = 1 << 28
 
 
 def download(config: DownloadConfig) -> Path:
@@ -67,13 +70,27 @@ def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD_NAME
     if not path.exists():
         return {}
-    try:
-        content = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        if (content["format"], content["version"]) == (FORMAT, FORMAT_VERSION):
-            return cast("dict[str, Any]", content["files"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is no record of this program's downloads: delete it, and everything is checked again.")
+    remedy = "delete it, and everything is checked again"
+    content: object = read_json(path, remedy, MOST_RECORD_BYTES)
+    if isinstance(content, dict):
+        record = cast("dict[str, Any]", content)
+        if (record.get("format"), record.get("version")) == (FORMAT, FORMAT_VERSION) and _is_record(
+            record.get("files")
+        ):
+            return cast("dict[str, Any]", record["files"])
+    raise UserError(f"{printable(path, 4096)} is no record of this program's downloads: {remedy}.")
+
+
+def _is_record(files: object) -> bool:
+    """Whether every published file has the names and sizes of what came from it."""
+    if not isinstance(files, dict):
+        return False
+    entries = list(cast("dict[str, object]", files).values())
+    sizes = [cast("dict[str, object]", entry).get("files") if isinstance(entry, dict) else None for entry in entries]
+    return all(
+        isinstance(of_file, dict) and all(type(size) is int for size in cast("dict[str, object]", of_file).values())
+        for of_file in sizes
+    )
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -98,7 +115,10 @@ def _is_done(folder: Path, file: RemoteFile, record: dict[str, Any]) -> bool:
 
 
 def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except OSError:  # a name in the record that no file can have
+        return False
 
 
 def _archive_path(folder: Path, file: RemoteFile) -> Path:
@@ -115,7 +135,7 @@ def _require_space(folder: Path, todo: Sequence[RemoteFile], config: DownloadCon
     for file in todo:
         target = _archive_path(folder, file)
         arrived = arrived_bytes(target)
-        size = arrived if target.exists() else remote_size(_address(config, file), patience)
+        size = arrived if target.exists() else remote_size(_address(config, file), patience, file.most_bytes)
         if size is None:
             logger.warning("the server does not say how large %s is: it is not counted", file.name)
             continue
@@ -133,7 +153,7 @@ def _provide(folder: Path, file: RemoteFile, config: DownloadConfig, patience: P
     """Fetch and unpack one published file, and return its entry in the record."""
     address, target = _address(config, file), _archive_path(folder, file)
     with _byte_bar(f"fetch {file.name}") as bar:
-        fetch(address, target, patience, lambda n, total: _show(bar, n, total))
+        fetch(address, target, patience, file.most_bytes, lambda n, total: _show(bar, n, total))
     size = target.stat().st_size
     if not file.is_archive:
         _check_json(target)
@@ -152,18 +172,15 @@ def _provide(folder: Path, file: RemoteFile, config: DownloadConfig, patience: P
 
 
 def _check_json(path: Path) -> None:
+    remedy = "it was removed; run the same command again to fetch it anew, or check --base-url"
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return
-        reason = "no JSON object"
-    except ValueError as error:
-        reason = str(error)
-    path.unlink()
-    raise UserError(
-        f"{path} is damaged ({reason}) and was removed: run the same command again to fetch it anew, or check "
-        "--base-url."
-    )
+        content: object = read_json(path, remedy, MOST_JSON_BYTES)
+        if not isinstance(content, dict):
+            raise UserError(f"{printable(path, 4096)} is damaged (no JSON object): {remedy}.")
+    except UserError:
+        if path.is_file():
+            path.unlink()
+        raise
 
 
 def _byte_bar(text: str) -> "tqdm[Any]":

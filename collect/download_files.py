@@ -10,6 +10,10 @@ from collect.download_config import Part, Split
 
 JSON_GROWTH = 12
 """Unpacked annotations are at most about this many times the size of their archive."""
+MOST_ARCHIVE_BYTES = 1 << 38
+"""A larger archive is not fetched; the largest, the videos of `valid`, has 70 GB."""
+MOST_JSON_BYTES = 1 << 28
+"""A larger JSON file is not fetched; the cut-frame mappings have a few hundred kB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,11 @@ class RemoteFile:
     def is_archive(self) -> bool:
         """Whether it is a .zip file, to be unpacked."""
         return self.name.endswith(".zip")
+
+    @property
+    def most_bytes(self) -> int:
+        """A larger one is not fetched."""
+        return MOST_ARCHIVE_BYTES if self.is_archive else MOST_JSON_BYTES
 
     @property
     def growth(self) -> int:

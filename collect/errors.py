@@ -1,9 +1,23 @@
 """The one exception type whose message is meant for the person at the command line."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Something the user can put right: the message is one sentence that names the cause and the remedy.
 
     The command line prints it as `error: MESSAGE` without a traceback and exits with status 2. Broken invariants of
     the program itself are `assert`s, never this.
+
+    Args:
+        message: the sentence; a line break in it comes from outside, and is printed escaped.
+        details: what is listed below it, one line each.
     """
+
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        """The message with its details, one below the other."""
+        return "\n".join((*self.args, *self.details))

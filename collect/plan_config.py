@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.errors import UserError
+from collect.folder_name import require_path
 from collect.sampling import FrameSampling
 from collect.selection import Selection
 
@@ -46,6 +47,8 @@ class PlanConfig:
     """File for the same numbers as JSON."""
 
     def __post_init__(self) -> None:
+        if self.json is not None:
+            require_path("--json", self.json)
         FrameSampling.parse(self.frames)
         Selection.parse(self.select)
         if not self.sites or len(set(self.sites)) < len(self.sites):

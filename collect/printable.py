@@ -28,6 +28,17 @@ def printable(text: object, most: int = 200) -> str:
     return "".join(_escaped(character) for character in shown)
 
 
+class Lines(str):
+    """Text of several lines that this program has laid out, such as a table: its own line breaks are not escaped."""
+
+    __slots__ = ()
+
+
+def printable_lines(text: str) -> str:
+    """Return text with everything escaped that is not seen as itself, except for its line breaks; nothing is cut."""
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+
+
 def _escaped(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
         return character

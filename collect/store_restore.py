@@ -197,7 +197,7 @@ def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, fold
     for rank in manifest.ranks:
         for array, (width, dtype) in layout.arrays().items():
             starts = range(0, rank.n_tokens, layout.shard_rows)
-            for k, start in enumerate(tqdm(starts, unit="shard", desc=array)):
+            for k, start in enumerate(tqdm(starts, unit="shard", desc=printable(array))):
                 name = f"{rank.zarr}/{array}/c/{k}/0"
                 path = inside(folder, name)
                 n_rows = min(layout.shard_rows, rank.n_tokens - start)

@@ -104,10 +104,11 @@ def _verify(folder: Path, config: VerifyConfig) -> Path:
         state = "finished" if (folder / MANIFEST_NAME).is_file() else "not finished: run `video-sae collect` again"
         logger.info("nothing is wrong with %s, which is %s", folder, state)
         return folder
-    listed = "\n".join(f"  {printable(problem.path, 4096)}: {problem.reason}" for problem in problems[:N_SHOWN])
-    more = f"\n  and {len(problems) - N_SHOWN} more" if len(problems) > N_SHOWN else ""
+    listed = [f"  {printable(problem.path, 4096)}: {problem.reason}" for problem in problems[:N_SHOWN]]
+    more = [f"  and {len(problems) - N_SHOWN} more"] if len(problems) > N_SHOWN else []
     raise UserError(
-        f"{len(problems)} things are wrong with {folder}:\n{listed}{more}\n{_remedy(folder, problems, config)}"
+        f"{len(problems)} things are wrong with {folder}:",
+        details=[*listed, *more, _remedy(folder, problems, config)],
     )
 
 

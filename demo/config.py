@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collect.errors import UserError
+from collect.folder_name import require_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class DemoConfig:
         Raises:
             UserError: too few videos to hold some out.
         """
+        require_path("--out", self.out)
         if self.videos < 12:
             raise UserError(f"--videos {self.videos} is too few: give at least 12, a third of which is held out.")
         if self.workers is not None and self.workers < 1:

@@ -15,6 +15,7 @@ from collect.artefact import read_table
 from collect.config import CollectConfig
 from collect.errors import UserError
 from collect.file_lock import writing
+from collect.printable import Lines
 from demo.config import DemoConfig
 from demo.generate import WorldConfig, generate
 from demo.world import SAMPLES
@@ -89,7 +90,7 @@ def _demo(config: DemoConfig) -> Path:
     )
     _timed("6/7 steer", lambda: steer(act))
     page: Path = _timed("7/7 report", lambda: report(ReportConfig(run=run)))
-    log.info("%s", closing_table(run, name, site))
+    log.info("%s", Lines(closing_table(run, name, site)))
     return page
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from collect.counting import COUNTING_TAGS
 from collect.errors import UserError
+from collect.folder_name import require_member, require_path
 from collect.sampling import FrameSampling
 
 MAX_ADD_STRENGTH = 0.5
@@ -96,6 +97,7 @@ class ProfileConfig:
         Raises:
             UserError: a number is out of its range.
         """
+        require_path("--out", self.out)
         _at_least("--items", self.items, 1)
         _at_least("--batch-size", self.batch_size, 1)
         if self.frames is not None:
@@ -145,6 +147,7 @@ class SteerConfig:
         Raises:
             UserError: a number is out of its range or an operation is unknown.
         """
+        require_member("--sae", self.sae)
         for flag, value, least in (
             ("--top", self.top, 0),
             ("--associated", self.associated, 0),
@@ -195,6 +198,7 @@ class EvaluateConfig:
         Raises:
             UserError: a number is out of its range.
         """
+        require_member("--sae", self.sae)
         _at_least("--questions", self.questions, 0)
         _at_least("--tokens", self.tokens, 1)
 
@@ -207,6 +211,14 @@ class ReportConfig:
     """Run folder with the finished stages."""
     sae: str | None = None
     """Name of the SAE under `sae/`; may be left out when there is only one."""
+
+    def __post_init__(self) -> None:
+        """Check the name.
+
+        Raises:
+            UserError: it leads out of `sae/`.
+        """
+        require_member("--sae", self.sae)
 
 
 def _at_least(flag: str, value: int, least: int) -> None:

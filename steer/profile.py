@@ -24,6 +24,7 @@ from collect.artefact import write_table
 from collect.errors import UserError
 from collect.file_lock import writing
 from collect.perception_test import Dataset, load_dataset
+from collect.printable import Lines
 from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
 from collect.sites import parse_site
@@ -85,7 +86,7 @@ def run_profile(config: ProfileConfig) -> Path:
         write_table(folder / TABLE_NAME, table, PROFILE)
         site = pick_site(table)
         write_summary(folder, {"site": site, "n_items": len(items)}, [TABLE_NAME])
-    logger.info("%s\npicked site: %s", describe(table), site)
+    logger.info("%s\npicked site: %s", Lines(describe(table)), site)
     return folder
 
 

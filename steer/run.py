@@ -21,7 +21,7 @@ from tqdm import tqdm
 from collect.artefact import read_config, read_table, write_table
 from collect.errors import UserError
 from collect.file_lock import writing
-from collect.printable import printable
+from collect.printable import Lines, printable
 from collect.stage import begin_or_resume, write_summary
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
@@ -127,7 +127,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {target.name}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -162,7 +162,7 @@ def finish(
     }
     write_summary(folder, content, TABLES)
     shutil.rmtree(parts, ignore_errors=True)
-    logger.info("%s", describe(summary))
+    logger.info("%s", Lines(describe(summary)))
 
 
 def _part(parts: Path, target: Target, table: str) -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import importlib
 import json
+import os
 import re
 import resource
 import subprocess
@@ -30,6 +31,8 @@ HEAVY = {
     "wandb",
     "zarr",
 }
+HOSTILE = "label \x1b[31m\n\u202e\udce9 is bad"
+ESCAPED = "label \\x1b[31m\\n\\u202e\\udce9 is bad"
 COMMAND_NAMES = [command.name for command in video_sae.COMMANDS]
 
 
@@ -47,7 +50,7 @@ class FakeConfig:
             raise UserError("--level is negative: give 0 or more.")
 
 
-def fake(config: FakeConfig) -> Path | None:
+def fake(config: FakeConfig) -> Path | str | None:
     if config.how == "user":
         raise UserError("videos/a.mp4 is damaged: delete it.")
     if config.how == "interrupt":
@@ -56,8 +59,16 @@ def fake(config: FakeConfig) -> Path | None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/a/store")
     if config.how == "missing":
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "runs/a/store")
+    if config.how == "hostile":
+        raise UserError(HOSTILE, details=[f"  {HOSTILE}", "  plain"])
+    if config.how == "hostile path":
+        raise PermissionError(errno.EACCES, "Permission denied", "runs/\x1b[2J\udce9")
     if config.how == "bug":
         raise ZeroDivisionError
+    if config.how == "table":
+        return "one\ntwo \x1b[31m"
+    if config.how == "odd folder":
+        return Path("runs/a\nb\udce9")
     return None if config.how == "silent" else Path("runs/fake")
 
 
@@ -162,6 +173,74 @@ def test_what_the_user_can_put_right_is_one_sentence_and_status_2(
 
 
 @pytest.mark.usefixtures("fake_command")
+@pytest.mark.parametrize(
+    ("how", "out", "err"),
+    [
+        ("hostile", "", f"error: {ESCAPED}\n  {ESCAPED}\n  plain\n"),
+        ("hostile path", "", "error: runs/\\x1b[2J\\udce9: Permission denied: choose a place where you may write.\n"),
+        ("table", "one\ntwo \\x1b[31m\n", ""),
+        ("odd folder", "runs/a\\nb\\udce9\n", ""),
+    ],
+)
+def test_what_is_printed_has_no_control_characters(
+    how: str, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video_sae.main(["fake", "--how", how])
+    assert capsys.readouterr() == (out, err)
+
+
+@pytest.mark.usefixtures("fake_command")
+def test_words_that_are_not_understood_are_repeated_without_their_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        video_sae.main(["fake", "--\x1b[31mlevel\udce9", "\x07"])
+    text = capsys.readouterr().err
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\\x1b[31mlevel\\udce9" in text
+
+
+@pytest.mark.parametrize("option", ["--run", "--site"])
+def test_an_argument_that_is_no_text_ends_in_one_sentence(option: str, tmp_path: Path) -> None:
+    values = {"--run": bytes(tmp_path), "--site": b"resid/0"} | {option: b"caf\xe9\x1b[31m"}
+    words = [word for pair in values.items() for word in pair]
+    result = subprocess.run(
+        [sys.executable, "-m", "video_sae", "train", *words],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.startswith(b"error: ")
+    assert result.stderr.count(b"\n") == 1
+    assert b"\x1b" not in result.stderr
+    assert b"caf\\udce9\\x1b[31m" in result.stderr
+
+
+def test_a_library_that_is_too_old_is_named_before_anything_else(tmp_path: Path) -> None:
+    requires = {"video_sae-1": "Requires-Dist: transformers>=5.23\n", "transformers-5.17.0": ""}
+    for folder, line in requires.items():
+        info = tmp_path / f"{folder}.dist-info"
+        info.mkdir()
+        name, version = folder.replace("_", "-").rsplit("-", 1)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{line}")
+    result = subprocess.run(
+        [sys.executable, "-m", "video_sae", "train", "--run", "runs/none", "--site", "resid/0"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: transformers 5.17.0 is older than 5.23, which video-sae needs: pip install -U 'transformers>=5.23'.\n",
+    )
+
+
+@pytest.mark.usefixtures("fake_command")
 @pytest.mark.parametrize(("how", "exception"), [("bug", ZeroDivisionError), ("missing", FileNotFoundError)])
 def test_a_defect_of_the_program_keeps_its_traceback(how: str, exception: type[Exception]) -> None:
     with pytest.raises(exception):
@@ -202,6 +281,17 @@ def test_messages_are_plain_below_and_marked_from_warning_on() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert (result.stdout, result.stderr) == ("", "7 videos\nwarning: one is damaged\n")
+
+
+def test_what_a_message_is_filled_in_with_cannot_break_its_line() -> None:
+    code = (
+        "import logging, pathlib, video_sae; from collect.printable import Lines; video_sae._set_up_logging();"
+        "log = logging.getLogger('collect.run').info;"
+        "log('%s: %d of %s', 'a\\nerror: \\x1b[31mb', 3, pathlib.Path('caf\\udce9'));"
+        "log('%s\\npicked %s', Lines('one\\ntwo\\x07'), 'c\\u202e')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stderr == "a\\nerror: \\x1b[31mb: 3 of caf\\udce9\none\ntwo\\x07\npicked c\\u202e\n"
 
 
 def test_every_package_is_installed() -> None:

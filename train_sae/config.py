@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collect.errors import UserError
+from collect.folder_name import require_name
 from train_sae.options import Options, parse_options
 
 Architecture = Literal[
@@ -168,8 +169,10 @@ class TrainConfig:
         for lr in self.lr:
             if not 0 < lr < float("inf"):
                 raise UserError(f"--lr {lr} is not a positive number: leave it out for the default.")
-        if self.name is not None and (not self.name or self.name.startswith(".") or set(self.name) & set('/\\:*?"<>|')):
-            raise UserError(f"--name {self.name!r} cannot name a folder: use letters, digits, '-', '_' and '.'.")
+        if self.name is not None:
+            require_name("--name", self.name)
+        for member in self.members():
+            require_name("--site" if self.name is None else "--name", member.name)
         for text in self.tokens:
             parse_filter(text)
         for width in self.d_sae:

@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from tqdm import tqdm
 
 from collect.errors import UserError
+from collect.printable import printable
 from collect.store import ActivationStore
 from train_sae.config import parse_filter
 
@@ -113,7 +114,8 @@ def filtered_rows(store: ActivationStore, site: str, filters: Sequence[str]) -> 
             kept &= _mask(Path(value), store.n_tokens)
             continue
         limit = float(value) * store.moments(site).median_norm if kind == "sink" else 0.0
-        with tqdm(total=store.n_tokens, desc=f"filter {text}", unit="token", unit_scale=True, delay=2) as progress:
+        shown = f"filter {printable(text)}"
+        with tqdm(total=store.n_tokens, desc=shown, unit="token", unit_scale=True, delay=2) as progress:
             for start in range(0, store.n_tokens, _BLOCK_ROWS):
                 stop = min(start + _BLOCK_ROWS, store.n_tokens)
                 if kind == "sink":

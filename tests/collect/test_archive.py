@@ -1,5 +1,7 @@
+import copy
 import errno
 import io
+import random
 import shutil
 import stat
 import struct
@@ -7,10 +9,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collect import archive as archive_module
 from collect.archive import DamagedArchive, bytes_to_unpack, require_space, unpack
 from collect.errors import UserError
+from collect.printable import printable
 from tests.collect.file_server import zip_bytes
 
 MEMBERS = {
@@ -126,7 +131,11 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
         put(packed(tmp_path, zip_bytes({"one.json": b"{}"})))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", zip_bytes(MEMBERS)[:-40]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>not found</html>", zip_bytes(MEMBERS)[:-40]],
+    ids=["empty", "a page", "cut"],  # as bytes they would hold the time, and differ between processes
+)
 def test_what_is_no_archive_or_not_whole_is_damaged(tmp_path: Path, content: bytes) -> None:
     archive = packed(tmp_path, content)
     with pytest.raises(DamagedArchive, match=r"a\.zip is damaged .*fetch it again"):
@@ -160,3 +169,133 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path, monk
         put(archive)
     assert not list((tmp_path / "out").iterdir())
     require_space(tmp_path / "not" / "yet", 1499, "one byte less")
+
+
+def refused(tmp_path: Path, content: bytes, match: str) -> None:
+    archive = packed(tmp_path, content)
+    with pytest.raises(UserError, match=match) as caught:
+        put(archive)
+    message = str(caught.value)
+    assert printable(message, len(message)) == message
+    assert str(archive) in message
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("a\nb.mp4", r"a\\nb\.mp4.*not seen as themselves"),
+        ("\x1b[31mred.mp4", "not seen as themselves"),
+        ("\u202e4pm.mp4", "not seen as themselves"),
+        ("x" * 300 + ".mp4", "more than 200 bytes"),
+        ("ü" * 120 + ".mp4", "more than 200 bytes"),
+    ],
+)
+def test_a_name_that_cannot_be_shown_or_written_is_refused(tmp_path: Path, name: str, match: str) -> None:
+    refused(tmp_path, zip_bytes({name: b"1"}), match)
+
+
+@pytest.mark.parametrize(
+    "names", [("One.mp4", "one.mp4"), ("e\u0301.mp4", "\u00e9.mp4"), ("a/STRASSE.mp4", "straße.MP4")]
+)
+def test_names_that_some_file_systems_do_not_tell_apart_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    refused(tmp_path, zip_bytes(dict.fromkeys(names, b"1")), "two members of the name")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK])
+def test_what_is_no_plain_file_is_refused(tmp_path: Path, kind: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        member = zipfile.ZipInfo("a.mp4")
+        member.create_system = 3
+        member.external_attr = (kind | 0o666) << 16
+        opened.writestr(member, "")
+    refused(tmp_path, buffer.getvalue(), "is a link")
+
+
+def test_a_bomb_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, zip_bytes({"a.mp4": bytes(4_000_000)}, compression=zipfile.ZIP_DEFLATED), "200 times its size")
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        opened.writestr("a.mp4", chance.randbytes(10_000))
+        for name in ("b.mp4", "c.mp4"):  # listed, but where the first one lies
+            other = copy.copy(opened.infolist()[0])
+            other.filename = name
+            opened.filelist.append(other)
+    refused(tmp_path, buffer.getvalue(), "members that overlap")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_method_that_unpacks_without_a_bound_is_refused(tmp_path: Path, method: int) -> None:
+    refused(tmp_path, zip_bytes({"a.mp4": b"1" * 1000}, compression=method), f"compressed by method {method}")
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 93, 99, 65535])
+def test_an_unknown_method_is_refused(tmp_path: Path, method: int) -> None:
+    content = bytearray(zip_bytes({"one.mp4": b"1" * 100}))
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = content.index(signature) + offset
+        content[at : at + 2] = struct.pack("<H", method)
+    refused(tmp_path, bytes(content), f"compressed by method {method}")
+
+
+@pytest.mark.parametrize("size", [0, 99, 101, 0xFFFFFFFF])
+def test_a_size_that_is_not_true_is_found(tmp_path: Path, size: int) -> None:
+    content = bytearray(zip_bytes({"one.mp4": b"1" * 100}))
+    at = content.index(b"PK\x01\x02") + 24  # the size in the directory, which is what is believed
+    content[at : at + 4] = struct.pack("<I", size)
+    refused(tmp_path, bytes(content), "damaged|200 times")
+
+
+def test_a_folder_in_a_members_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out" / "one.mp4").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"a\.zip cannot be unpacked to .*out"):
+        put(packed(tmp_path, zip_bytes(MEMBERS)))
+
+
+@given(
+    compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    changes=st.lists(
+        st.tuples(
+            st.floats(0, 1, exclude_max=True), st.sampled_from(["flip", "cut", "add", "number"]), st.integers(0, 255)
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_a_changed_archive_gives_what_was_packed_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, compression: int, changes: list[tuple[float, str, int]]
+) -> None:
+    members = {"set/one.mp4": b"one" * 30, "two.mp4": b"two" * 50, "read.me": b"no"}
+    content = bytearray(zip_bytes(members, compression=compression))
+    for where, how, value in changes:
+        at = int(where * len(content))
+        if how == "cut":
+            del content[at : at + value]
+        elif how == "add":
+            content[at:at] = bytes([value]) * 9
+        elif content:
+            content[at : at + (4 if how == "number" else 1)] = bytes([value]) * (4 if how == "number" else 1)
+    folder = tmp_path_factory.mktemp("changed")
+    archive = packed(folder, bytes(content))
+    assert bytes_to_unpack_or_refusal(archive) is not None
+    try:
+        put(archive)
+    except UserError as error:
+        message = str(error)
+        assert printable(message, len(message)) == message
+        assert str(archive) in message
+    assert {path.parent for path in folder.rglob("*")} <= {folder, folder / "out"}
+    for path in (folder / "out").glob("*"):
+        assert path.read_bytes() in members.values()
+
+
+def bytes_to_unpack_or_refusal(archive: Path) -> int | UserError:
+    try:
+        return bytes_to_unpack(archive, archive.parent / "out", ".mp4")
+    except UserError as error:
+        return error

@@ -149,7 +149,7 @@ def test_a_damaged_archive_is_removed_and_fetched_anew(server: FileServer, tmp_p
 
 def test_a_page_in_place_of_json_is_refused(server: FileServer, tmp_path: Path) -> None:
     server.files["misc/cut_frame_mapping_train.json"] = b"<html>"
-    with pytest.raises(UserError, match=r"cut_frame_mapping_train\.json is damaged .*removed"):
+    with pytest.raises(UserError, match=r"cut_frame_mapping_train\.json is not valid JSON .*removed"):
         download(config(server, tmp_path))
     assert not (tmp_path / "data" / "cut_frame_mapping_train.json").exists()
 
@@ -176,11 +176,21 @@ def test_two_processes_do_not_share_a_folder(server: FileServer, tmp_path: Path)
         download(config(server, tmp_path))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other", "version": 1, "files": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"format": "other", "version": 1, "files": {}}',
+        '{"format": "video-sae download", "version": 1, "files": {"a": {}}}',
+        '{"format": "video-sae download", "version": 1, "files": {"a": {"files": {"b": "c"}}}}',
+    ],
+)
 def test_an_unreadable_record_is_refused(server: FileServer, tmp_path: Path, text: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / RECORD_NAME).write_text(text)
-    with pytest.raises(UserError, match=r"download\.json is no record"):
+    with pytest.raises(UserError, match=r"download\.json is (no record|not valid JSON).*delete it"):
         download(config(server, tmp_path))
 
 

@@ -13,6 +13,7 @@ from tests.collect.file_server import FileServer, serving
 
 CONTENT = random.Random(0).randbytes(300_000)
 HASTY = Patience(timeout_s=5.0, attempts=3, first_pause_s=0.0)
+MOST = 1_000_000
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 def get(server: FileServer, target: Path) -> list[tuple[int, int | None]]:
     told: list[tuple[int, int | None]] = []
-    fetch(f"{server.url}/a.zip", target, HASTY, lambda n, total: told.append((n, total)))
+    fetch(f"{server.url}/a.zip", target, HASTY, MOST, lambda n, total: told.append((n, total)))
     return told
 
 
@@ -167,16 +168,16 @@ def test_a_server_that_stays_in_trouble(server: FileServer, tmp_path: Path) -> N
 
 def test_a_file_that_is_not_there(server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/b\.zip cannot be fetched: the server answers 404 .*check --base-url"):
-        fetch(f"{server.url}/b.zip", tmp_path / "b.zip", HASTY, lambda *_: None)
+        fetch(f"{server.url}/b.zip", tmp_path / "b.zip", HASTY, MOST, lambda *_: None)
     with pytest.raises(UserError, match="404"):
-        remote_size(f"{server.url}/b.zip", HASTY)
+        remote_size(f"{server.url}/b.zip", HASTY, MOST)
     assert len(server.log) == 2  # asking again would be no use
 
 
 def test_size(server: FileServer) -> None:
-    assert remote_size(f"{server.url}/a.zip", HASTY) == 300_000
+    assert remote_size(f"{server.url}/a.zip", HASTY, MOST) == 300_000
     server.has_length = False
-    assert remote_size(f"{server.url}/a.zip", HASTY) is None
+    assert remote_size(f"{server.url}/a.zip", HASTY, MOST) is None
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,9 +186,9 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip"
         with pytest.raises(UserError, match=r"a\.zip cannot be reached \(.*refused.*\): check the network"):
-            remote_size(url, HASTY)
+            remote_size(url, HASTY, MOST)
         with pytest.raises(UserError, match=r"a\.zip broke off 3 times .*refused.*check the network"):
-            fetch(url, tmp_path / "a.zip", HASTY, lambda *_: None)
+            fetch(url, tmp_path / "a.zip", HASTY, MOST, lambda *_: None)
 
 
 def test_a_server_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +196,7 @@ def test_a_server_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
         with pytest.raises(UserError, match="timed out"):
-            fetch(url, tmp_path / "a.zip", Patience(timeout_s=0.1, attempts=1), lambda *_: None)
+            fetch(url, tmp_path / "a.zip", Patience(timeout_s=0.1, attempts=1), MOST, lambda *_: None)
 
 
 def test_a_full_disk(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collect.printable import printable
+from collect.printable import printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,7 @@ def test_anything_can_be_written_on_one_line(text: str):
     assert shown.encode("utf-8").decode("utf-8") == shown
     assert len(shown.splitlines()) <= 1
     assert "\x1b" not in shown
+
+
+def test_lines_stay_lines():
+    assert printable_lines("one\x1b\n\ttwo\r\n" + "x" * 999) == "one\\x1b\n\\ttwo\\r\n" + "x" * 999

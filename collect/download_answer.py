@@ -1,0 +1,78 @@
+"""What a server's answer says of the file that it sends: read from status and headers, which may hold anything.
+
+A header that is not what it should be counts as missing where the body can do without it, and makes the answer useless
+where it cannot.
+"""
+
+import email.utils
+import http.client
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+
+_NUMBER = r"[0-9]{1,18}"
+_LONGEST_MARK = 1024
+"""Characters; what servers give has under a hundred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which bytes of the file an answer brings."""
+
+    start: int
+    """The first one."""
+    stop: int | None
+    """The one after the last; None where only the end of the answer tells."""
+    size: int | None
+    """Bytes of the whole file; None where the server does not say."""
+
+
+def stated_part(status: int, headers: Message) -> Part | None:
+    """Read which part of the file comes; None where the answer is none, or contradicts itself."""
+    length = stated_length(headers)
+    if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        return None  # its bytes are not those of the file, whose ranges and size the other headers speak of
+    if status == http.client.OK:
+        return Part(start=0, stop=length, size=length)
+    found = re.fullmatch(
+        rf"bytes ({_NUMBER})-({_NUMBER})/({_NUMBER}|\*)", (headers.get("Content-Range") or "").strip(), re.ASCII
+    )
+    if status != http.client.PARTIAL_CONTENT or found is None:
+        return None
+    start, stop = int(found[1]), int(found[2]) + 1
+    size = None if found[3] == "*" else int(found[3])
+    if start >= stop or (size is not None and stop > size) or length not in (None, stop - start):
+        return None
+    return Part(start=start, stop=stop, size=size)
+
+
+def stated_length(headers: Message) -> int | None:
+    """Bytes of the answer's body; None where it does not say so in plain digits."""
+    text = (headers.get("Content-Length") or "").strip()
+    return int(text) if re.fullmatch(_NUMBER, text) else None
+
+
+def version_mark(headers: Message) -> str | None:
+    """What tells this version of the file from others: its strong ETag, or else the time of its last change."""
+    tag = headers.get("ETag")
+    mark = tag if tag is not None and not tag.startswith("W/") else headers.get("Last-Modified")
+    fits = mark is not None and mark.isascii() and mark.isprintable() and len(mark) <= _LONGEST_MARK
+    return mark if fits else None  # another one could not be sent back
+
+
+def asked_pause_s(headers: Message, now: datetime) -> float:
+    """Seconds that the server asks to be left alone by `Retry-After`, in either form; 0 where it asks nothing.
+
+    Args:
+        headers: of the answer.
+        now: the present time, with its time zone.
+    """
+    text = (headers.get("Retry-After") or "").strip()
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    try:
+        then = email.utils.parsedate_to_datetime(text)
+        return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):  # as the versions of Python differ in it
+        return 0.0

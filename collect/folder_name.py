@@ -1,0 +1,73 @@
+"""Names that people give to the folders of a run: such as every file system can have and every terminal can show."""
+
+from pathlib import Path
+
+from collect.errors import UserError
+from collect.printable import printable
+
+MOST_BYTES = 200
+"""Of a name in UTF-8: file systems take 255, of which suffixes of temporary files need some."""
+_FORBIDDEN = frozenset('/\\:*?"<>|')
+"""Separators, and what the file systems of other systems do not take."""
+
+
+def require_name(option: str, name: str) -> None:
+    """Check the name of a folder to be made within a run.
+
+    Args:
+        option: which takes it, for the message: `--name`.
+        name: what was given.
+
+    Raises:
+        UserError: it is empty or too long, begins with a dot, begins or ends with a blank, or has a character that is
+            a separator, is not seen as itself, or that some file system does not take.
+    """
+    if not name or name.startswith(".") or name != name.strip() or set(name) & _FORBIDDEN or not _is_seen(name):
+        raise UserError(
+            f"{option} '{printable(name)}' cannot name a folder: use letters, digits, '-', '_' and '.', and no dot in "
+            "front."
+        )
+    _require_short(option, name)
+
+
+def require_member(option: str, name: str | None) -> None:
+    """Check the name of a folder that is looked for in another one, whoever has given it its name; None is no name.
+
+    Raises:
+        UserError: it leads out of that folder.
+    """
+    if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
+        raise UserError(f"{option} '{printable(name)}' is not the name of one folder: give it without its path.")
+
+
+def require_path(option: str, path: Path) -> None:
+    """Check a path where something is to be made; what its parents are called is somebody else's affair.
+
+    Raises:
+        UserError: its last name is too long or has a character that is not seen as itself, or a parent has a control
+            character.
+    """
+    if not _is_seen(path.name) or any(not character.isprintable() for character in _without_bytes(str(path.parent))):
+        raise UserError(
+            f"{option} '{printable(path)}' has a character that is not seen as itself, such as a line break: name "
+            "another folder."
+        )
+    _require_short(option, path.name)
+
+
+def _is_seen(name: str) -> bool:
+    return printable(name, len(name)) == name
+
+
+def _without_bytes(text: str) -> str:
+    """Text without the bytes that are none in UTF-8, which older file systems have in their names."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "ignore")
+
+
+def _require_short(option: str, name: str) -> None:
+    n_bytes = len(name.encode("utf-8", "surrogatepass"))
+    if n_bytes > MOST_BYTES:
+        raise UserError(
+            f"{option} '{printable(name, 40)}' has {n_bytes:,} bytes, more than the {MOST_BYTES} that a name may have: "
+            "choose a shorter one."
+        )
