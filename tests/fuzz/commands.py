@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import video_sae
+
 SAE, OTHER = "a", "b"
 SITE = "resid/0"
 MIRROR = "http://mirror.invalid"
@@ -25,6 +27,8 @@ class Command:
     """What must be as in the reference afterwards; all that may be written."""
     spared: tuple[str, ...] = ()
     """What is among the outputs' folders but made by another command."""
+    is_first: bool = False
+    """Whether it is the first to read its inputs, so that nothing made before vouches for them."""
     lists: bool = False
     """Whether its refusal is a list of all that is wrong, not one sentence."""
 
@@ -60,11 +64,17 @@ def _named(commands: Iterable[Command]) -> dict[str, Command]:
 
 COMMANDS = _named(
     [
+        *(
+            [Command(name="check", words=_words("check --data data"), lists=True)]
+            if any(command.name == "check" for command in video_sae.COMMANDS)
+            else []
+        ),
         Command(name="plan", words=_words("plan --model model --data data --select ids.txt")),
         Command(
             name="profile",
             words=_words("profile --data data --model model --out run --frames 2 --items 6"),
             cleared=("run/profile",),
+            is_first=True,
             outputs=("run/profile",),
         ),
         Command(
@@ -76,9 +86,10 @@ COMMANDS = _named(
             name="profile hub",
             words=_words("profile --data hub --model model --out hub-run --frames 2 --items 6"),
             cleared=("hub-run",),
+            is_first=True,
             outputs=("hub-run",),
         ),
-        Command(name="collect", words=_COLLECT, cleared=(_ACTIVATIONS,), outputs=(_ACTIVATIONS,)),
+        Command(name="collect", words=_COLLECT, cleared=(_ACTIVATIONS,), outputs=(_ACTIVATIONS,), is_first=True),
         Command(name="resume collect", words=_COLLECT, stopped=_ACTIVATIONS, outputs=(_ACTIVATIONS,)),
         Command(name="collect again", words=_COLLECT, outputs=(_ACTIVATIONS,)),
         Command(name="verify", words=_words("verify --run run --workers 1"), outputs=(_ACTIVATIONS,), lists=True),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.fuzz.commands import SAE
+from tests.fuzz.commands import COMMANDS, SAE
 
 _STORE_READERS = ("verify", "train", "features", "evaluate", "steer", "report", "archive plain", "archive packed")
+_CHECK = ("check",) if "check" in COMMANDS else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +32,27 @@ KINDS = (
     Kind(
         name="annotations",
         files=("data/annotations/all.json",),
-        readers=("plan", "profile", "collect", "features", "evaluate", "steer"),
+        readers=("plan", "profile", "collect", "features", "evaluate", "steer", *_CHECK),
         is_input=True,
     ),
     Kind(
         name="questions",
         files=("data/annotations/mc_question.json",),
-        readers=("profile", "collect", "features", "evaluate", "steer"),
+        readers=("profile", "collect", "features", "evaluate", "steer", *_CHECK),
         is_input=True,
     ),
     Kind(name="id list", files=("ids.txt",), readers=("plan", "collect", "collect again"), is_input=True),
     Kind(
         name="cut frames",
         files=("data/cut_frame_mapping_all.json",),
-        readers=("profile", "collect", "collect again", "evaluate", "steer"),
+        readers=("profile", "collect", "collect again", "evaluate", "steer", *_CHECK),
         is_input=True,
     ),
     Kind(name="hub questions", files=("hub/valid.parquet",), readers=("profile hub",), is_input=True),
     Kind(
         name="video",
         files=("data/videos/*.mp4",),
-        readers=("plan", "profile", "collect", "resume collect", "features", "evaluate", "steer"),
+        readers=("plan", "profile", "collect", "resume collect", "features", "evaluate", "steer", *_CHECK),
         is_input=True,
     ),
     Kind(

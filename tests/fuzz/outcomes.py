@@ -136,7 +136,7 @@ def _result(evidence: Evidence) -> Verdict:
     if _is_told(evidence):
         return Verdict(outcome="told", reason=reason)
     has_config = any(path.endswith("config.json") for path in evidence.after if _below(path, command.outputs))
-    is_recorded = not has_config or any(path.endswith("config.json") for path in differing)
+    is_recorded = command.is_first or not has_config or any(path.endswith("config.json") for path in differing)
     if evidence.kind.is_input and is_recorded:
         return Verdict(outcome="recomputed", reason=reason)
     return Verdict(outcome="silent", reason=reason)

@@ -145,10 +145,10 @@ def _function(function: Callable[[Path], None], folder: Path) -> None:
 def _redirect(folder: Path) -> None:
     """Send what is written into files, and let the stack be written where Python cannot."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    faults = os.open(folder / "faults.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    faults = os.open(folder / "faults.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     faulthandler.enable(faults)
     faulthandler.register(24, faults, chain=True)  # SIGXCPU
 

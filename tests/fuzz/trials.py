@@ -71,7 +71,11 @@ class Bench:
         ending = process.call(build, folder, BUILD_LIMIT_S)
         assert ending.status == 0, f"the run cannot be built: {ending.error}\n{ending.text[-2000:]}{ending.last_words}"
         self.reference = snapshot(folder / "reference")
-        self.printed = {COMMANDS["plan"].name: process.run(COMMANDS["plan"].words, folder, BUILD_LIMIT_S).text}
+        self.printed = {
+            name: process.run(command.words, folder, BUILD_LIMIT_S).text
+            for name, command in COMMANDS.items()
+            if not command.outputs
+        }
         self._kept = self._untouchable()
 
     def try_out(self, trial: Trial, limit_s: float = LIMIT_S) -> Report:
