@@ -55,7 +55,11 @@ _STEER = _words(
 _DOWNLOAD = _words(f"download --split sample --out downloaded --base-url {MIRROR} --attempts 2 --timeout-s 5")
 _ACTIVATIONS, _SAE = "run/activations", f"run/sae/{SAE}"
 _FEATURES_OUT, _STEER_OUT = f"run/features/{SAE}", f"run/steer/{SAE}"
+_RECORD = ("downloaded/download.json",)
+"""Says what came from where; what came is what counts."""
 _LATER = (f"{_SAE}/evaluation.json",)
+_LOGGED = (*_LATER, f"{_SAE}/metrics.jsonl")
+"""A resumed training keeps the earlier lines of its log, whose numbers nothing else repeats."""
 
 
 def _named(commands: Iterable[Command]) -> dict[str, Command]:
@@ -114,7 +118,7 @@ COMMANDS = _named(
             outputs=(_ACTIVATIONS,),
         ),
         Command(name="train", words=_TRAIN, cleared=(_SAE,), outputs=("run/sae",), spared=_LATER),
-        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=("run/sae",), spared=_LATER),
+        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=("run/sae",), spared=_LOGGED),
         Command(name="train again", words=_TRAIN, outputs=("run/sae",)),
         Command(
             name="train another",
@@ -140,7 +144,7 @@ COMMANDS = _named(
             cleared=("run/report",),
             outputs=("run/report",),
         ),
-        Command(name="download", words=_DOWNLOAD, stopped="downloaded", outputs=("downloaded",)),
-        Command(name="download again", words=_DOWNLOAD, outputs=("downloaded",)),
+        Command(name="download", words=_DOWNLOAD, stopped="downloaded", outputs=("downloaded",), spared=_RECORD),
+        Command(name="download again", words=_DOWNLOAD, outputs=("downloaded",), spared=_RECORD),
     ]
 )

@@ -20,6 +20,8 @@ class Kind:
     readers: tuple[str, ...]
     is_input: bool = False
     """Whether somebody else made it: other content, where it is recorded by its hash, may give other results."""
+    is_shown: bool = False
+    """Whether people see it as it is: any content is right that can be shown."""
     is_scratch: bool = False
     """Whether only what is made from it counts: it may keep a change that makes no difference."""
 
@@ -83,7 +85,7 @@ KINDS = (
         files=(_run("activations/rank-*.jsonl"),),
         readers=(*_STORE_READERS, "resume collect", "repair"),
     ),
-    Kind(name="store plan", files=(_run("activations/plan.json"),), readers=("resume collect",)),
+    Kind(name="store plan", files=(_run("activations/plan.json"),), readers=("resume collect",), is_scratch=True),
     Kind(
         name="zarr.json",
         files=(_run("activations/**/zarr.json"),),
@@ -142,7 +144,7 @@ KINDS = (
         readers=("report", "steer"),
     ),
     Kind(name="features summary", files=(_run(f"features/{SAE}/summary.json"),), readers=("report",)),
-    Kind(name="picture", files=(_run(f"features/{SAE}/media/**/*-strip.jpg"),), readers=("report",)),
+    Kind(name="picture", files=(_run(f"features/{SAE}/media/**/*-strip.jpg"),), readers=("report",), is_shown=True),
     Kind(
         name="profile",
         files=(_run("profile/profile.parquet"), _run("profile/summary.json")),

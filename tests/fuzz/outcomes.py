@@ -52,7 +52,9 @@ class Evidence:
     printed: str | None
     """Text that the command prints of the unspoilt run, where its result is that."""
     added: str
-    """What the report says that it does not say of the unspoilt run."""
+    """What the report says that it does not say of the unspoilt run; its pictures do not count."""
+    is_picture: bool
+    """Whether the spoilt file is a picture all the same."""
     is_outside_whole: bool
 
 
@@ -133,6 +135,8 @@ def _result(evidence: Evidence) -> Verdict:
     if not differing and evidence.printed in (None, text):
         return Verdict(outcome="same", reason="")
     reason = f"{', '.join(differing[:4])} differ" if differing else "what it prints differs"
+    if evidence.kind.is_shown and evidence.is_picture and not evidence.added:
+        return Verdict(outcome="same", reason="but for the picture, which is shown as it is")
     if _is_told(evidence):
         return Verdict(outcome="told", reason=reason)
     has_config = any(path.endswith("config.json") for path in evidence.after if _below(path, command.outputs))

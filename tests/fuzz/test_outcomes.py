@@ -21,6 +21,7 @@ EVIDENCE = Evidence(
     after={"run/kept/table.parquet": "spoilt", "run/made/config.json": "2", "run/made/page": "3"},
     printed=None,
     added="",
+    is_picture=False,
     is_outside_whole=True,
 )
 
@@ -44,6 +45,14 @@ def test_another_input_gives_another_result_only_if_its_hash_is_recorded() -> No
     other = {**EVIDENCE.after, "run/made/page": "other"}
     assert outcome(after=other, kind=given) == "silent"
     assert outcome(after={**other, "run/made/config.json": "new"}, kind=given) == "recomputed"
+
+
+def test_a_picture_is_shown_as_it_is_if_it_is_one() -> None:
+    shown = Kind(name="shown", files=(), readers=(), is_shown=True)
+    other = {**EVIDENCE.after, "run/made/page": "other"}
+    assert outcome(after=other, kind=shown, is_picture=True) == "same"
+    assert outcome(after=other, kind=shown, is_picture=False) == "silent"
+    assert outcome(after=other, kind=shown, is_picture=True, added="no picture here") == "silent"
 
 
 @pytest.mark.parametrize(

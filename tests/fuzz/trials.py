@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
+from PIL import Image
+
 from tests.fuzz import process
 from tests.fuzz.commands import COMMANDS, Command
 from tests.fuzz.kinds import KINDS, Kind
@@ -135,18 +137,18 @@ class Bench:
             after=snapshot(self.folder / "world"),
             printed=self.printed.get(command.name),
             added=self._added_to_page(),
+            is_picture=_is_picture(self.folder / "world" / path),
             is_outside_whole=snapshot(self.folder / "outside") == outside and self._untouchable() == self._kept,
         )
         return Report(trial=trial, path=path, mutation=mutation, done=done, verdict=judge(evidence))
 
     def _added_to_page(self) -> str:
-        """Lines of the report that the unspoilt run's has not, without pictures."""
+        """Lines of the report that the unspoilt run's has not; `less` where it only lacks some."""
         old, new = (self.folder / place / "run/report/index.html" for place in ("reference", "world"))
         if not new.is_file():
             return ""
-        known = set(old.read_text(encoding="utf-8").splitlines())
-        lines = (line for line in new.read_text(encoding="utf-8", errors="replace").splitlines() if line not in known)
-        return "\n".join(re.sub(r"data:[^\"]*", "", line) for line in lines)
+        known, said = (_lines_of_page(path) for path in (old, new))
+        return "\n".join(line for line in said if line not in set(known)) or "less" * (len(said) < len(known))
 
     def _untouchable(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file that trials are copied from."""
@@ -155,3 +157,20 @@ class Bench:
             for place in ("reference", "stopped", "published")
             for path in (self.folder / place).rglob("*")
         } | {path.name: (0, 0) for path in self.folder.iterdir() if path.name not in OWN_NAMES}
+
+
+def _lines_of_page(path: Path) -> list[str]:
+    """The lines of an HTML page without the content of its pictures."""
+    return re.sub(r"data:[^\"]*", "", path.read_text(encoding="utf-8", errors="replace")).splitlines()
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether all of a file can be shown as a picture."""
+    if path.suffix != ".jpg" or not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
