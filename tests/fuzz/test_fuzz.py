@@ -15,11 +15,6 @@ from tests.fuzz.commands import COMMANDS
 from tests.fuzz.kinds import KINDS, Kind
 from tests.fuzz.trials import Bench, Trial
 
-# Shrinking a trial would only find another mutation: the report repeats exactly what was done.
-UNSHRUNK = settings(
-    phases=(Phase.explicit, Phase.generate), derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
-
 
 def trials(*kinds: Kind) -> st.SearchStrategy[Trial]:
     """Trials on files of some kinds."""
@@ -33,8 +28,14 @@ def test_a_spoilt_file_of_each_kind(bench: Bench, kind: Kind) -> None:
 
 
 @pytest.mark.slow
-@UNSHRUNK
-@settings(max_examples=300)
+@settings(
+    max_examples=300,
+    # Shrinking a trial would only find another mutation: the report says exactly what was done.
+    phases=(Phase.explicit, Phase.generate),
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 @given(trial=trials(*KINDS))
 def test_many_spoilt_files(bench: Bench, trial: Trial) -> None:
     report = bench.try_out(trial)
