@@ -149,7 +149,7 @@ def test_a_finished_writer_says_so(tmp_path: Path) -> None:
 
 def test_two_processes_on_one_rank(tmp_path: Path) -> None:
     folder = tmp_path / "activations"
-    with open_writer(folder), pytest.raises(UserError, match="Another process is writing"):
+    with open_writer(folder), pytest.raises(UserError, match="is being written by another process"):
         open_writer(folder)
     open_writer(folder).close()  # the lock is free again
 
