@@ -83,7 +83,7 @@ def test_reading_versions_imports_no_heavy_library() -> None:
     [
         (None, "does not exist: run `video-sae collect` first"),
         ("{", "is not valid JSON"),
-        ("[]", "lacks `arguments` or `inputs`"),
+        ("[]", "is not a JSON object"),
         ('{"stage": "collect"}', "lacks `arguments` or `inputs`"),
         ('{"stage": "train", "arguments": {}, "inputs": {}}', "belongs to the stage 'train' where 'collect' is needed"),
     ],

@@ -29,10 +29,10 @@ BALL_LABEL = "red <ball> & co"
 
 
 def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
-    """A row of a table; columns that are not given are null, counts 0 and flags false."""
+    """A row of a table; columns that are not given are null where they may be, else 0, false or empty."""
     assert set(values) <= set(schema.names), set(values) - set(schema.names)
     zeros = {pa.bool_(): False, pa.int32(): 0, pa.int64(): 0, pa.string(): ""}
-    return {field.name: values.get(field.name, zeros.get(field.type)) for field in schema}
+    return {field.name: values.get(field.name, None if field.nullable else zeros.get(field.type)) for field in schema}
 
 
 def catalogue_row(latent: int, **values: Any) -> dict[str, Any]:

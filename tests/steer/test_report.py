@@ -205,7 +205,7 @@ def test_one_of_several_saes_must_be_named(copy: Path) -> None:
     ("name", "content", "message"),
     [
         (f"sae/{SAE_NAME}/summary.json", "[1", r"summary\.json is not valid JSON"),
-        (f"sae/{SAE_NAME}/metrics.jsonl", "{\n", r"metrics\.jsonl holds a line that is not JSON"),
+        (f"sae/{SAE_NAME}/metrics.jsonl", "{\n", r"metrics\.jsonl, line 1, is not valid JSON"),
         (f"features/{SAE_NAME}/catalogue.parquet", "text", r"catalogue\.parquet cannot be read as parquet"),
     ],
 )
