@@ -102,7 +102,7 @@ def draw_exemplars(
                     ("media", f"{stem}-strip.jpg", render_strip(panels, maximum)),
                     ("media_frame", f"{stem}-frame.jpg", render_frame(peak, maximum)),
                 ):
-                    write_atomic(folder / name, _jpeg(image))
+                    write_atomic(folder / name, jpeg(image))
                     exemplars.loc[row.Index, column] = name
                 bar.update()
     return exemplars
@@ -205,7 +205,8 @@ def _during(record: VideoRecord, video: Video | None, label: tuple[Space, str] |
     return [bool(share) for share in np.any(overlap > 0, axis=0)]
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as a file, with a seal in its comment."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True, comment=BLANK)
     return seal(buffer.getvalue())
@@ -229,8 +230,13 @@ def read_picture(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
     if "\0" in name or path.suffix not in SUFFIXES or not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{shown} is not a picture below {printable(folder, 4096)}: {remedy}.")
     content = read_bytes(path, remedy, MAX_BYTES)
-    if condition(content) == "changed":
-        raise UserError(f"{shown} was changed after it was drawn: {remedy}.")
+    match condition(content):
+        case "changed":
+            raise UserError(f"{shown} was changed after it was drawn: {remedy}.")
+        case "unsealed":
+            raise UserError(f"{shown} has no checksum, so that it may be damaged: {remedy}.")
+        case "whole":
+            pass
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
             warnings.simplefilter("error")

@@ -140,7 +140,11 @@ def read_record(run: Path, sae: str | None = None) -> Record:
             f"{run} holds no finished stage to report on: run `video-sae collect --out {run} …` first, "
             "or name another --run."
         )
-    gaps: list[str] = []
+    gaps = [
+        _gap(stage.folder / CONFIG_NAME, stage.name, "this page does not say how that stage was run")
+        for stage in stages
+        if stage.finished and not stage.config
+    ]
     return Record(
         run=run,
         sae_name=name,

@@ -15,6 +15,7 @@ from collect.printable import printable
 SUMMARY_NAME = "summary.json"
 _TEXTS = ("site", "architecture")
 _COUNTS = ("d_in", "d_sae", "k", "n_steps", "n_training_tokens", "n_train_tokens")
+_NUMBERS = ("lr", "decoder_coherence_mean")
 _QUALITY_COUNTS = ("n_tokens", "n_dead", "n_dense")
 _QUALITY_NUMBERS = ("fvu", "l0", "cosine", "relative_bias")
 
@@ -33,6 +34,9 @@ def write_summary(folder: Path, content: Mapping[str, Any], cfg: Path) -> None:
 def read_summary(folder: Path) -> dict[str, Any]:
     """Read the summary of a finished training.
 
+    Returns:
+        Its content; of `train` and `held_out`, which may be None, the numbers that others read.
+
     Raises:
         UserError: there is none, it is damaged, or a figure is missing or of another kind.
     """
@@ -44,17 +48,19 @@ def read_summary(folder: Path) -> dict[str, Any]:
     for name in _COUNTS:
         if fields.has(name):
             fields.integer(name)
-    for split in ("train", "held_out"):
-        if split == "train" or fields.has(split):
-            quality = fields.child(split)
-            for name in _QUALITY_COUNTS:
-                quality.integer(name)
-            for name in _QUALITY_NUMBERS:
-                if quality.has(name):
-                    quality.number(name)
-    if not isinstance(content.get("decoder_coherence_mean"), int | float | None):
-        raise fields.error("decoder_coherence_mean", "a number")
-    return content
+    for name in _NUMBERS:
+        if fields.has(name):
+            fields.number(name)
+    train, held_out = _quality(fields.child("train")), None
+    if fields.has("held_out"):
+        held_out = _quality(fields.child("held_out"))
+    return {**content, "train": train, "held_out": held_out}
+
+
+def _quality(fields: Fields) -> dict[str, Any]:
+    """The numbers of a quality that others read; None where one is not defined."""
+    counts = {name: fields.integer(name) for name in _QUALITY_COUNTS}
+    return {**counts, **{name: fields.number(name) if fields.has(name) else None for name in _QUALITY_NUMBERS}}
 
 
 def check_cfg(cfg: Path) -> None:
