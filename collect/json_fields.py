@@ -100,6 +100,13 @@ class Fields:
             raise self.error(name, expected)
         return found.astype(dtype).reshape((-1,) if width is None else (-1, width))
 
+    def number(self, name: str) -> float:
+        """A finite number."""
+        value = self._content.get(name)
+        if not _is_number(value):
+            raise self.error(name, "a number")
+        return float(cast("float", value))
+
     def positive(self, name: str) -> float:
         """A finite number above 0."""
         value = self._content.get(name)

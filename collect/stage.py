@@ -12,7 +12,6 @@ and every file is as it says; that a file is there does not count. What is not a
 The store of `collect` is too large to be hashed: its manifest and its logs say what is there (`collect.verify`).
 """
 
-import json
 import logging
 import shutil
 import stat
@@ -20,9 +19,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from collect.artefact import check_resume, file_hash, remove_orphans, write_atomic, write_config
+from collect.artefact import check_resume, file_hash, read_object, remove_orphans, write_config, write_json
 from collect.errors import UserError
-from collect.json_file import read_json
 from collect.printable import printable
 
 logger = logging.getLogger(__name__)
@@ -104,10 +102,9 @@ def is_finished(folder: Path) -> bool:
 def changes_since(folder: Path) -> list[str]:
     """Names of the files in a finished folder that are missing or are not as its summary says."""
     try:
-        content: object = read_json(folder / SUMMARY_NAME, "run its stage again")
+        files = read_object(folder / SUMMARY_NAME, "run its stage again").get("files")
     except UserError:
         return [SUMMARY_NAME]
-    files = cast("dict[str, Any]", content).get("files") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not files:
         return [SUMMARY_NAME]  # it does not say which files it speaks of
     said = cast("dict[str, Any]", files)
@@ -126,7 +123,7 @@ def write_summary(folder: Path, content: Mapping[str, Any], files: Iterable[str]
     entries = {name: _entry(folder / name) for name in sorted(files)}
     absent = [name for name, entry in entries.items() if entry is None]
     assert not absent, f"{folder} lacks {absent}, which its stage made"
-    write_atomic(folder / SUMMARY_NAME, json.dumps({**content, "files": entries}, indent=2) + "\n")
+    write_json(folder / SUMMARY_NAME, {**content, "files": entries})
 
 
 def _is_within(folder: Path, name: str) -> bool:

@@ -7,7 +7,6 @@ already passed by cannot matter, whatever it fires on; so the profile comes befo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import write_table
+from collect.artefact import read_object, write_table
 from collect.errors import UserError
 from collect.file_lock import writing
+from collect.json_fields import Fields
 from collect.perception_test import Dataset, load_dataset
-from collect.printable import Lines
+from collect.printable import Lines, printable
 from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
 from collect.sites import parse_site
@@ -50,6 +50,7 @@ IGNORED = ("device", "batch_size", "out", "data", "model")
 KEPT_SHARE = 0.5
 """Share of the projector's fall that the picked site must keep."""
 FIRST_SITE = "projector"
+SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:
@@ -244,15 +245,13 @@ def picked_site(run: Path) -> str:
     """Read the site that a run's profile picked.
 
     Raises:
-        UserError: the run has no finished profile.
+        UserError: the run has no finished profile, or its summary is damaged.
     """
-    path = run / "profile" / "summary.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["site"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae profile --out {run}` first.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is not what a profile writes: delete {path.parent} and run it again.") from None
+    path = run / "profile" / SUMMARY_NAME
+    if not path.exists():
+        raise UserError(f"{printable(path, 4096)} does not exist: run `video-sae profile --out {run}` first.")
+    remedy = f"delete {printable(path.parent, 4096)} and run `video-sae profile` again"
+    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("site")
 
 
 def _n_bytes(prefix: Prefix) -> int:

@@ -8,12 +8,13 @@ whose part is not there or cannot be read.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from tqdm import tqdm
@@ -127,7 +128,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name)}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name, 40)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -141,7 +142,7 @@ def finish(
     """Join the parts, summarise them, and mark the stage as finished."""
     parts = folder / "parts"
     joined = {
-        name: _concatenate([read_table(_part(parts, target, name)) for target in chosen], schema.names)
+        name: _concatenate([read_table(_part(parts, target, name), schema) for target in chosen], schema.names)
         for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
     }
     summary = summarise(
@@ -166,18 +167,19 @@ def finish(
 
 
 def _part(parts: Path, target: Target, table: str) -> Path:
-    """File of one target's rows; a label may hold any character."""
-    return parts / f"{quote(target.name, safe=' ')}-{table}.parquet"
+    """File of one target's rows. It is named by a hash, since a label may be long and hold any character."""
+    told_apart = json.dumps([target.name, list(target.latents)])
+    return parts / f"{hashlib.sha256(told_apart.encode()).hexdigest()[:16]}-{table}.parquet"
 
 
 def _is_run(parts: Path, target: Target) -> bool:
     """Whether a target has left both of its tables, whole."""
-    paths = [_part(parts, target, table) for table in ("controls", "effects")]
-    if not all(path.exists() for path in paths):
+    tables = {_part(parts, target, "controls"): CONTROLS, _part(parts, target, "effects"): EFFECTS}
+    if not all(path.exists() for path in tables):
         return False
     try:
-        for path in paths:
-            read_table(path)
+        for path, schema in tables.items():
+            read_table(path, schema)
     except UserError as error:
         logger.warning("%s: the target %s is run again", error, printable(target.name))
         return False
@@ -193,7 +195,7 @@ def describe(summary: pd.DataFrame) -> str:
     """Lay the summary out as text: a row per target and operation."""
     text = pd.DataFrame(
         {
-            "target": summary["target"],
+            "target": summary["target"].map(lambda name: printable(name, 60)),
             "operation": summary["operation"],
             "Δmargin": summary["delta_margin"].map("{:+.3f}".format),
             "95 % interval": [

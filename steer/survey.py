@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ def survey(
         screen.parquet.
     """
     done = [folder / name for name in ("items.parquet", "baselines.parquet", "screen.parquet")]
-    found = _read_all(done)
+    found = _read_all(dict(zip(done, (ITEMS, BASELINES, SCREEN), strict=True)))
     if found is not None:
         logger.info("%s holds the screen already", folder)
         return found[-1]
@@ -76,12 +77,12 @@ def survey(
     return screen
 
 
-def _read_all(paths: Sequence[Path]) -> list[pd.DataFrame] | None:
+def _read_all(schemas: Mapping[Path, pa.Schema]) -> list[pd.DataFrame] | None:
     """The tables of an earlier run; None unless all of them are there and whole."""
-    if not all(path.exists() for path in paths):
+    if not all(path.exists() for path in schemas):
         return None
     try:
-        return [read_table(path) for path in paths]
+        return [read_table(path, schema) for path, schema in schemas.items()]
     except UserError as error:
         logger.warning("%s: the screen is made again", error)
         return None

@@ -5,7 +5,6 @@ Reads the SAELens architectures that `export` writes: `topk`, `jumprelu` (BatchT
 residuals.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -16,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collect.errors import UserError
+from collect.json_file import read_json
 from train_sae.linear import linear
 from train_sae.pursuit import pursue
+from train_sae.summary import check_cfg
 from train_sae.tensor_file import load_tensors
 
 CFG_NAME = "cfg.json"
@@ -245,12 +246,10 @@ def find_sae(run: Path, name: str | None = None) -> Path:
 
 
 def _read_cfg(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae train` first, or name another SAE.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): {_REMEDY}.") from None
+    if not path.exists():
+        raise UserError(f"{path} does not exist: run `video-sae train` first, or name another SAE.")
+    content: object = read_json(path, _REMEDY)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object: {_REMEDY}.")
+    check_cfg(path)
     return cast("dict[str, Any]", content)
