@@ -23,7 +23,7 @@ class CommitLog:
 
     def __init__(self, path: Path) -> None:
         new = not path.exists()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):

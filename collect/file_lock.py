@@ -20,7 +20,7 @@ def take_lock(path: Path, refusal: str | None = None) -> int:
     Raises:
         UserError: another process holds the lock.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from collect.artefact import sync_folder
+from collect.artefact import give_usual_mode, sync_folder
 from collect.errors import UserError
 
 
@@ -27,6 +27,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(content, temporary, metadata=dict(metadata) if metadata else None)
+        give_usual_mode(temporary)  # safetensors lets nobody else read what it writes
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
