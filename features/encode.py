@@ -9,6 +9,7 @@ a progress file, and a rerun goes on from there; what lies beyond it is written 
 
 from __future__ import annotations
 
+import bisect
 import json
 import logging
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
         store: activations, read in order.
         sae: encodes raw residuals.
         folder: `codes.zarr`; left alone if it is there.
-        batch_size: tokens encoded at once.
+        batch_size: tokens encoded at once; a sequential SAE encodes one whole video at once.
         device: where to encode.
     """
     if folder.exists():
@@ -56,10 +57,11 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
     group = zarr.open_group(partial, mode="a") if progress["n_tokens"] else _create(partial, store, sae)
     indptr, indices, values = (_array(group, name) for name in ("indptr", "indices", "values"))
     sae = sae.to(device)
+    ends = [video.row_stop for video in store.videos] if sae.is_sequential else []
     start, n_nonzeros = progress["n_tokens"], progress["n_nonzeros"]
     with tqdm(total=store.n_tokens, initial=start, unit="tokens", unit_scale=True, desc="encode") as bar:
         while start < store.n_tokens:
-            stop = min(start + batch_size, store.n_tokens)
+            stop = ends[bisect.bisect(ends, start)] if ends else min(start + batch_size, store.n_tokens)
             codes = encode_tokens(sae, store.read(sae.site, start, stop).to(device))
             end = n_nonzeros + codes.nnz
             for array, data in ((indices, codes.indices), (values, codes.data)):

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -39,7 +40,8 @@ from features.encode import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.media import choose_latents, draw_exemplars
 from features.selection import Selection
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +58,13 @@ def features(config: FeaturesConfig) -> Path:
     """
     store = ActivationStore.open(config.run / "activations")
     store.require_whole_grids()
-    sae_folder = find_sae(config.run, config.sae)
-    sae = load_sae(sae_folder)
-    _check_match(store, sae, sae_folder)
+    opened = open_sae(config.run, store, config.sae, decoded=False)
+    config = dataclasses.replace(config, sae=opened.argument)
     data = _data_folder(config)
-    folder = config.run / "features" / sae_folder.name
+    folder = config.run / "features" / opened.name
     inputs = {
         "store": file_hash(store.folder / MANIFEST_NAME),
-        "sae": file_hash(sae_folder / WEIGHTS_NAME),
+        "sae": file_hash(opened.folder / WEIGHTS_NAME),
         "annotations": _hash_annotations(data),
     }
     resumed = check_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"))
@@ -73,7 +74,7 @@ def features(config: FeaturesConfig) -> Path:
     annotations = {video.video_id: video for video in load_dataset(data).videos}
     if not resumed:
         write_config(folder, STAGE, config, inputs)
-    _run(config, store, sae, annotations, folder)
+    _run(config, store, opened.sae, annotations, folder)
     return folder
 
 
@@ -152,24 +153,6 @@ def summarise(
         "n_labelled": int(catalogue["labelled"].sum()),
         "labels": labels,
     }
-
-
-def _check_match(store: ActivationStore, sae: Sae, sae_folder: Path) -> None:
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on site {sae.site!r}, which {store.folder} does not hold "
-            f"({', '.join(store.sites)}): collect that site, or name another SAE with --sae."
-        )
-    if sae.model_fingerprint and sae.model_fingerprint != store.model["fingerprint"]:
-        raise UserError(
-            f"{sae_folder} was trained on another model than {store.folder} was collected from: "
-            "name another SAE with --sae, or train one on this run."
-        )
-    if sae.d_in != store.d_in(sae.site):
-        raise UserError(
-            f"{sae_folder} reads {sae.d_in} dimensions where {store.folder} has {store.d_in(sae.site)} at {sae.site}: "
-            "name another SAE with --sae, or train one on this run."
-        )
 
 
 def _data_folder(config: FeaturesConfig) -> Path:

@@ -23,7 +23,8 @@ from steer.config import SteerConfig
 from steer.questions import LETTERS, Item, items_of, manifest_hash, sample_items
 from steer.selection import ASSOCIATIONS_NAME
 from steer.shelf import Shelf
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import OpenedSae, open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class Inputs:
 
     store: ActivationStore
     sae: Sae
-    sae_folder: Path
+    opened: OpenedSae
+    """Where the SAE was found."""
     vlm: VideoVlm
     dataset: Dataset
     items: tuple[Item, ...]
@@ -53,7 +55,7 @@ class Inputs:
             "associations": file_hash(associations) if associations.is_file() else "none",
             "activations": self.store.fingerprint,
             "model": self.vlm.fingerprint,
-            "sae": file_hash(self.sae_folder / WEIGHTS_NAME),
+            "sae": file_hash(self.opened.folder / WEIGHTS_NAME),
             "items": manifest_hash(self.items),
         }
 
@@ -72,18 +74,7 @@ def load_inputs(config: SteerConfig) -> Inputs:
             f"{store_folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
             "collect with --tokens all."
         )
-    sae_folder = find_sae(config.run, config.sae)
-    sae = load_sae(sae_folder)
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on the site {sae.site!r}, but {store_folder} holds {', '.join(store.sites)}: "
-            "name another --sae, or collect that site."
-        )
-    if sae.fingerprint != store.fingerprint:
-        raise UserError(
-            f"{sae_folder} was trained on other activations than those in {store_folder}: train an SAE on these, "
-            "or name another --sae."
-        )
+    opened = open_sae(config.run, store, config.sae, decoded=True)
     vlm = load_vlm(
         collected["model"],
         dtype=collected.get("dtype", "auto"),
@@ -107,14 +98,14 @@ def load_inputs(config: SteerConfig) -> Inputs:
         )
     return Inputs(
         store=store,
-        sae=sae.to(vlm.device),
-        sae_folder=sae_folder,
+        sae=opened.sae.to(vlm.device),
+        opened=opened,
         vlm=vlm,
         dataset=dataset,
         items=items,
         frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
         train_videos=frozenset(stored - held_out),
-        features_folder=config.run / "features" / sae_folder.name,
+        features_folder=config.run / "features" / opened.name,
     )
 
 

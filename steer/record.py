@@ -17,6 +17,7 @@ from collect.artefact import CONFIG_NAME, read_config, read_table
 from collect.errors import UserError
 from collect.split import held_out_ids
 from collect.store import MANIFEST_NAME, ActivationStore
+from train_sae.opened import split_site, stage_name
 from train_sae.run_log import METRICS_NAME
 from train_sae.sae import find_sae
 
@@ -145,7 +146,7 @@ def _sae_name(run: Path, sae: str | None) -> str | None:
         # An SAE whose training has begun has a config.json only; the page then says that it is not finished.
         begun = sorted(path.parent.name for path in (run / "sae").glob(f"*/{CONFIG_NAME}"))
         return begun[0] if begun else None
-    return find_sae(run, sae).name
+    return stage_name(run, find_sae(run, split_site(sae)[0]))
 
 
 def _stage(name: str, folder: Path, last_file: str) -> Stage:

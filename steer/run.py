@@ -8,6 +8,7 @@ that has no part.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -48,7 +49,8 @@ def steer(config: SteerConfig) -> Path:
             was begun with other arguments.
     """
     inputs = load_inputs(config)
-    folder = config.run / "steer" / inputs.sae_folder.name
+    config = dataclasses.replace(config, sae=inputs.opened.argument)
+    folder = config.run / "steer" / inputs.opened.name
     hashes = inputs.hashes()
     begun = check_resume(folder, STAGE, config, hashes, ignore=("device", "batch_size", "run", "data"))
     if begun and (folder / SUMMARY_NAME).exists():
