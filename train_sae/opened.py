@@ -82,7 +82,7 @@ def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: 
         )
     sae = replace(sae.one_sided(), metadata={**sae.metadata, "hook_name": site})
     own = stage_name(run, folder)
-    argument = name if own == folder.name or name is None else str(folder.resolve())
+    argument = name if name is None else own if own == folder.name else str(folder.resolve())
     return OpenedSae(
         sae=sae,
         folder=folder,
