@@ -179,7 +179,7 @@ def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
     store = ActivationStore.open(run_folder / "activations")
     shutil.rmtree(run_folder / "sae")
     save_lens_sae(
-        tmp_path / "elsewhere" / "lens", architecture, d_in=store.d_in(SITE), d_sae=40, dtype="bfloat16", **settings
+        tmp_path / "elsewhere" / "lens", architecture, d_in=store.d_in(SITE), metadata={}, dtype="bfloat16", **settings
     )
     monkeypatch.chdir(tmp_path / "elsewhere")
     before = sorted(Path("lens").iterdir())

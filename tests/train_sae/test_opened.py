@@ -105,7 +105,7 @@ def test_names_of_other_libraries_are_translated(
     with caplog.at_level(logging.INFO, "train_sae"):
         assert opened(runs["two"], folder).sae.site == site
     assert f"was trained at {hook}, which is {site}." in caplog.text
-    assert "model" not in caplog.text  # the same name in another folder
+    assert "called" not in caplog.text  # the model has the same name, in another folder
 
 
 @pytest.mark.parametrize(
