@@ -107,7 +107,7 @@ def split_site(wanted: str | None) -> tuple[str | None, str | None]:
 
 def stage_name(run: Path, folder: Path) -> str:
     """What the stages' folders for an SAE are called: its name, and its weights' hash if it lies outside the run."""
-    if folder.resolve().parent == (run / "sae").resolve():
+    if folder.parent.resolve() == (run / "sae").resolve():
         return folder.name
     own = re.sub(r"[^\w.+-]+", "_", folder.resolve().name).strip(".") or "sae"
     return f"{own[:80]}-{file_hash(folder / WEIGHTS_NAME)[:8]}"

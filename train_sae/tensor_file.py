@@ -12,6 +12,7 @@ from torch import Tensor
 
 from collect.artefact import give_usual_mode, sync_folder
 from collect.errors import UserError
+from collect.printable import printable
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -55,5 +56,5 @@ def load_tensors(
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}): {remedy}.") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # also unknown types
+        raise UserError(f"{path} is damaged ({printable(error, 200)}): {remedy}.") from None

@@ -176,6 +176,8 @@ def test_an_sae_of_the_run_keeps_its_name(runs: dict[str, Path], tmp_path: Path)
         found = opened(run, wanted)
         assert (found.name, found.folder) == ("mine", run / "sae" / "mine")
         assert found.argument == argument
+    (run / "sae" / "linked").symlink_to(save(tmp_path / "elsewhere", hook_name=SITE))
+    assert opened(run, "linked").name == "linked"
 
 
 def test_a_transcoder_is_encoded_but_not_put_back(runs: dict[str, Path], tmp_path: Path) -> None:
