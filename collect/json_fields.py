@@ -13,24 +13,23 @@ class Fields:
     Args:
         content: what the JSON file holds at this place.
         place: where that is, such as `all_valid.json: video 'video_7'`.
+        remedy: what the user can do, as the end of a sentence.
     """
 
-    def __init__(self, content: object, place: str) -> None:
+    def __init__(self, content: object, place: str, remedy: str = "mend the file or fetch it again") -> None:
         if not isinstance(content, dict):
-            raise UserError(f"{place} is not a JSON object: mend the file or fetch it again.")
+            raise UserError(f"{place} is not a JSON object: {remedy}.")
         self._content = cast("dict[str, Any]", content)
         self._place = place
+        self._remedy = remedy
 
     def error(self, name: str, expected: str) -> UserError:
         """The error for a field that is not what it should be."""
         if name not in self._content:
-            return UserError(f"{self._place} lacks the field `{name}`: mend the file or fetch it again.")
+            return UserError(f"{self._place} lacks the field `{name}`: {self._remedy}.")
         shown = repr(self._content[name])
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return UserError(
-            f"{self._place} has the field `{name}` = {shown}, which should be {expected}: "
-            "mend the file or fetch it again."
-        )
+        return UserError(f"{self._place} has the field `{name}` = {shown}, which should be {expected}: {self._remedy}.")
 
     def names(self) -> list[str]:
         """Names of the fields."""
@@ -55,6 +54,13 @@ class Fields:
         if not _is_integer(value):
             raise self.error(name, "a whole number")
         return int(cast("int", value))
+
+    def number(self, name: str) -> float:
+        """A finite number."""
+        value = self._content.get(name)
+        if not _is_number(value):
+            raise self.error(name, "a number")
+        return float(cast("float", value))
 
     def positive(self, name: str) -> float:
         """A finite number above 0."""
@@ -113,7 +119,7 @@ class Fields:
         """The object in a field."""
         if name not in self._content:
             raise self.error(name, "an object")
-        return Fields(self._content[name], f"{self._place}, `{name}`")
+        return Fields(self._content[name], f"{self._place}, `{name}`", self._remedy)
 
     def children(self, name: str) -> Iterator["Fields"]:
         """The objects in a list; none where the field is absent, null, false or empty."""
@@ -121,7 +127,7 @@ class Fields:
         if not isinstance(value, list):
             raise self.error(name, "a list of objects")
         for i, item in enumerate(cast("list[object]", value)):
-            yield Fields(item, f"{self._place}, `{name}`[{i}]")
+            yield Fields(item, f"{self._place}, `{name}`[{i}]", self._remedy)
 
     def _list(self, name: str, n: int | None, of_what: str) -> Sequence[Any]:
         value = self._content.get(name)
@@ -135,4 +141,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False

@@ -5,7 +5,6 @@ Stages are resumable by themselves, so the demo is: run again, it goes on where 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -96,9 +95,13 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 def closing_table(run: Path, sae: str, site: str) -> str:
     """The few figures that say what the run found, one a line."""
-    quality = json.loads((run / "sae" / sae / "summary.json").read_text())["held_out"]
-    catalogue = read_table(run / "features" / sae / "catalogue.parquet")
-    effects = read_table(run / "steer" / sae / "summary.parquet")
+    from features.catalogue import CATALOGUE
+    from steer.tables import SUMMARY
+    from train_sae.summary import read_summary
+
+    quality = read_summary(run / "sae" / sae)["held_out"]
+    catalogue = read_table(run / "features" / sae / "catalogue.parquet", CATALOGUE)
+    effects = read_table(run / "steer" / sae / "summary.parquet", SUMMARY)
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
     best = labelled.iloc[0] if len(labelled) else None
     ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 
-from collect.artefact import check_resume, file_hash, read_config, write_atomic, write_config, write_table
+from collect.artefact import check_resume, file_hash, read_config, write_config, write_json, write_table
 from collect.errors import UserError
 from collect.perception_test import Video, load_dataset
 from collect.store import MANIFEST_NAME, ActivationStore
@@ -109,7 +108,7 @@ def _run(
     write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
     summary = summarise(config, activity, corpus, catalogue, associations)
-    write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    write_json(folder / SUMMARY_NAME, summary)
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",
         folder,

@@ -7,7 +7,6 @@ already passed by cannot matter, whatever it fires on; so the profile comes befo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config, write_table
+from collect.artefact import check_resume, read_object, write_config, write_json, write_table
 from collect.errors import UserError
+from collect.json_fields import Fields
 from collect.perception_test import Dataset, load_dataset
+from collect.printable import printable
 from collect.sites import parse_site
 from collect.split import held_out_ids
 from collect.vlm import Prefix, VideoVlm, load_vlm
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 KEPT_SHARE = 0.5
 """Share of the projector's fall that the picked site must keep."""
 FIRST_SITE = "projector"
+SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:
@@ -61,14 +63,14 @@ def run_profile(config: ProfileConfig) -> Path:
     sites = profiled_sites(vlm, config.sites)
     inputs = {"items": manifest_hash(items), "model": vlm.fingerprint}
     begun = check_resume(folder, "profile", config, inputs, ignore=("device", "batch_size", "out", "data", "model"))
-    if begun and (folder / "summary.json").exists():
+    if begun and (folder / SUMMARY_NAME).exists():
         logger.info("%s is finished; delete the folder to run it again", folder)
         return folder
     write_config(folder, "profile", config, inputs)
     table = profile(vlm, dataset, items, sites, config.frames or vlm.default_frames, config.seed)
     write_table(folder / "profile.parquet", table, PROFILE)
     site = pick_site(table)
-    write_atomic(folder / "summary.json", json.dumps({"site": site, "n_items": len(items)}, indent=2) + "\n")
+    write_json(folder / SUMMARY_NAME, {"site": site, "n_items": len(items)})
     logger.info("%s\npicked site: %s", describe(table), site)
     return folder
 
@@ -227,15 +229,13 @@ def picked_site(run: Path) -> str:
     """Read the site that a run's profile picked.
 
     Raises:
-        UserError: the run has no finished profile.
+        UserError: the run has no finished profile, or its summary is damaged.
     """
-    path = run / "profile" / "summary.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["site"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae profile --out {run}` first.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is not what a profile writes: delete {path.parent} and run it again.") from None
+    path = run / "profile" / SUMMARY_NAME
+    if not path.exists():
+        raise UserError(f"{printable(path, 4096)} does not exist: run `video-sae profile --out {run}` first.")
+    remedy = f"delete {printable(path.parent, 4096)} and run `video-sae profile` again"
+    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("site")
 
 
 def _n_bytes(prefix: Prefix) -> int:

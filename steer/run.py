@@ -9,18 +9,19 @@ that has no part.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from tqdm import tqdm
 
-from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
+from collect.artefact import check_resume, read_table, write_config, write_json, write_table
+from collect.printable import printable
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
 from steer.inputs import Cases, load_inputs
@@ -112,7 +113,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {target.name}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name, 40)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -126,7 +127,7 @@ def finish(
     """Join the parts, summarise them, and mark the stage as finished."""
     parts = folder / "parts"
     joined = {
-        name: _concatenate([read_table(_part(parts, target, name)) for target in chosen], schema.names)
+        name: _concatenate([read_table(_part(parts, target, name), schema) for target in chosen], schema.names)
         for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
     }
     summary = summarise(
@@ -145,14 +146,15 @@ def finish(
         "n_significant": int((summary["q_value"] < 0.05).sum()),
         "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
     }
-    write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
+    write_json(folder / SUMMARY_NAME, content)
     shutil.rmtree(parts, ignore_errors=True)
     logger.info("%s", describe(summary))
 
 
 def _part(parts: Path, target: Target, table: str) -> Path:
-    """File of one target's rows; a label may hold any character."""
-    return parts / f"{quote(target.name, safe=' ')}-{table}.parquet"
+    """File of one target's rows. It is named by a hash, since a label may be long and hold any character."""
+    told_apart = json.dumps([target.name, list(target.latents)])
+    return parts / f"{hashlib.sha256(told_apart.encode()).hexdigest()[:16]}-{table}.parquet"
 
 
 def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -164,7 +166,7 @@ def describe(summary: pd.DataFrame) -> str:
     """Lay the summary out as text: a row per target and operation."""
     text = pd.DataFrame(
         {
-            "target": summary["target"],
+            "target": summary["target"].map(lambda name: printable(name, 60)),
             "operation": summary["operation"],
             "Δmargin": summary["delta_margin"].map("{:+.3f}".format),
             "95 % interval": [

@@ -12,7 +12,6 @@ Losses are of the correct letter after the prompt, and of all tokens of the ques
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import write_atomic
+from collect.artefact import write_json
 from collect.store import ActivationStore
 from collect.vlm import VideoVlm
 from steer.answers import hits, margins
@@ -74,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         "spliced": spliced(config) if config.questions else None,
     }
     path = folder / EVALUATION_NAME
-    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
     if result["spliced"]:
         shown = result["spliced"]["recovered"]["zero"]

@@ -48,7 +48,7 @@ def survey(
     done = [folder / name for name in ("items.parquet", "baselines.parquet", "screen.parquet")]
     if all(path.exists() for path in done):
         logger.info("%s holds the screen already", folder)
-        return read_table(done[-1])
+        return read_table(done[-1], SCREEN)
     d_sae = inputs.sae.d_sae
     moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
     n_active = np.zeros(d_sae, dtype=np.int64)

@@ -17,6 +17,7 @@ from collect.errors import UserError
 from collect.json_fields import Fields
 from collect.json_file import read_json
 from collect.printable import printable
+from train_sae.summary import check_cfg
 from train_sae.token_norm import TokenNorm
 
 log = logging.getLogger(__name__)
@@ -68,14 +69,16 @@ def read_lens_config(folder: Path) -> LensConfig:
     """Read and check an SAE's `cfg.json`.
 
     Raises:
-        UserError: there is none, it is not JSON, or a setting is missing or not what it should be.
+        UserError: there is none, it is not JSON, a setting is missing or not what it should be, or the SAE was trained
+            here and its file was changed since.
     """
     path = folder / CFG_NAME
     content = read_json(path, REMEDY)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object: {REMEDY}.")
+    check_cfg(path)
     settings, metadata = modern(cast("dict[str, Any]", content))
-    fields = Fields(settings, str(path))
+    fields = Fields(settings, printable(path, 4096), REMEDY)
     architecture = fields.text("architecture")
     d_in, d_sae = fields.integer("d_in"), fields.integer("d_sae")
     if min(d_in, d_sae) < 1:
@@ -85,8 +88,8 @@ def read_lens_config(folder: Path) -> LensConfig:
     if normalisation not in known:
         shown = printable(repr(normalisation), 60)
         raise UserError(f"{path} says normalize_activations = {shown}, which SAELens does not know: {REMEDY}.")
-    threshold = settings.get("residual_threshold", 1e-2)
-    if not isinstance(threshold, int | float) or not threshold >= 0:
+    threshold = fields.number("residual_threshold") if "residual_threshold" in settings else 1e-2
+    if threshold < 0:
         raise fields.error("residual_threshold", "a number of at least 0")
     return LensConfig(
         path=path,
@@ -97,7 +100,7 @@ def read_lens_config(folder: Path) -> LensConfig:
         apply_b_dec_to_input=fields.flag("apply_b_dec_to_input", absent=True),
         rescale_acts_by_decoder_norm=fields.flag("rescale_acts_by_decoder_norm", absent=architecture in TRAINING_ONLY),
         k=_active(fields, architecture, d_in, d_sae, metadata),
-        residual_threshold=float(threshold),
+        residual_threshold=threshold,
         stop_on_duplicate_support=fields.flag("stop_on_duplicate_support", absent=True),
         settings=settings,
         metadata=metadata,
@@ -148,4 +151,4 @@ def _active(fields: Fields, architecture: str, d_in: int, d_sae: int, metadata: 
             raise fields.error("max_iterations", "a number of at least 1")
         return k
     k = metadata.get("k", 0)
-    return k if isinstance(k, int) else 0
+    return k if type(k) is int and 0 <= k <= d_sae else 0

@@ -39,8 +39,9 @@ from train_sae.phases import Phases
 from train_sae.sae import Sae
 from train_sae.shard_reader import ShardReader
 from train_sae.sharded_sae import whole_sae
+from train_sae.summary import SUMMARY_NAME
 from train_sae.token_set import TokenSet, filtered_rows, split_by_video
-from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish, newest_step
+from train_sae.trainee import STAGE, Trainee, begin_or_resume, finish, newest_step
 
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20

@@ -98,7 +98,7 @@ def test_a_run_without_a_profile_is_the_users_problem(tmp_path: Path) -> None:
         picked_site(tmp_path)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "summary.json").write_text("[]")
-    with pytest.raises(UserError, match="not what a profile writes"):
+    with pytest.raises(UserError, match="is not a JSON object"):
         picked_site(tmp_path)
     (tmp_path / "profile" / "summary.json").write_text('{"site": "resid/3"}')
     assert picked_site(tmp_path) == "resid/3"

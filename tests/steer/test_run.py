@@ -20,6 +20,7 @@ from steer.run import steer
 from steer.splice import evaluate
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
 from tests.steer.conftest import D_SAE, SAE_NAME, SITE, save_random_sae
+from tests.steer.test_selection import write_associations
 from tests.train_sae.lens_saes import save_lens_sae
 
 TABLES = {
@@ -136,17 +137,18 @@ def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
     steer(config(run_folder, controls=0))
     folder = run_folder / "features" / SAE_NAME
     folder.mkdir(parents=True)
-    rows = [
-        {"kind": "object", "label": "cup/mug", "latent": latent, "split": "train", "auroc": auroc}
-        for latent, auroc in ((9, 0.9), (5, 0.8))
-    ]
-    pd.DataFrame(rows).to_parquet(folder / "associations.parquet")
+    long = "Ein Becher 杯子 " * 40
+    rows = [("object", "cup/mug", 9, "train", 0.9), ("object", "cup/mug", 5, "train", 0.8)]
+    rows += [("sound", "cup/mug", 7, "train", 0.9), ("sound", "cup/mug", 2, "train", 0.8)]
+    rows += [("action", long, 4, "train", 0.9), ("action", long, 3, "train", 0.8)]
+    write_associations(folder, rows)
     with pytest.raises(UserError, match="input associations"):
         steer(config(run_folder, controls=0))
     shutil.rmtree(run_folder / "steer")
     summary = read_table(steer(config(run_folder, controls=0)) / "summary.parquet").set_index("target")
     assert summary.loc["9", "selected_by"].tolist() == ["associated"] * 2
-    assert [list(latents) for latents in summary.loc["set: cup/mug", "latents"]] == [[9, 5]] * 2
+    for name, expected in (("cup/mug (object)", [9, 5]), ("cup/mug (sound)", [7, 2]), (long, [4, 3])):
+        assert [list(latents) for latents in summary.loc[f"set: {name}", "latents"]] == [expected] * 2
 
 
 def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None:

@@ -27,6 +27,7 @@ from train_sae.checkpoint import checkpoints
 from train_sae.config import Architecture, TrainConfig
 from train_sae.normalize import Normalisation
 from train_sae.run import train
+from train_sae.run_log import read_metrics
 from train_sae.sae import load_sae
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")
@@ -53,10 +54,6 @@ def config(run: Path, **changes: Any) -> TrainConfig:
 
 def read_summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def without_speed(line: dict[str, float]) -> dict[str, float]:
@@ -322,7 +319,7 @@ def test_a_resumed_training_goes_on_in_its_weights_and_biases_run(
     # One id for all three starts, and in the file each time before a run of it could exist.
     assert len({name for pair in ids for name in pair}) == 1
     (settings.folder / "wandb.json").write_text("{}")
-    with pytest.raises(UserError, match=r"wandb\.json does not hold the id of a Weights & Biases run: delete it"):
+    with pytest.raises(UserError, match=r"wandb\.json lacks the field `id`: delete it to begin a new"):
         train(settings)
 
 

@@ -15,6 +15,7 @@ from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
 from train_sae.export import save_sae
 from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.summary import write_summary
 
 
 def residuals(n_tokens: int, d_in: int = 12) -> torch.Tensor:
@@ -146,6 +147,9 @@ def edit_weight(name: str, value: float) -> Callable[[Path], None]:
         (edit_cfg(d_sae=-1), "says d_in = 12 and d_sae = -1"),
         (edit_cfg(k=None), "`k` = None, which should be a whole number"),
         (edit_cfg(k=41), "`k` = 41, which should be a number of latents, from 1 to 40"),
+        (edit_cfg(k=-1), "`k` = -1, which should be a number of latents, from 1 to 40"),
+        (edit_cfg(residual_threshold=float("inf")), "`residual_threshold` = inf, which should be a number"),
+        (edit_cfg(residual_threshold=-1), "`residual_threshold` = -1, which should be a number of at least 0"),
         (edit_weight("W_enc", float("nan")), "has 1 values in W_enc that are not finite"),
         (edit_weight("b_dec", float("-inf")), "has 1 values in b_dec that are not finite"),
     ],
@@ -157,6 +161,17 @@ def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path]
         load_sae(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert not re.search("train|delete", str(caught.value))  # it may be somebody else's
+
+
+def test_a_setting_that_was_changed_after_the_training_is_found(tmp_path: Path) -> None:
+    save_sae(tmp_path, random_sae("topk"), torch.zeros(40))
+    write_summary(tmp_path, {}, tmp_path / "cfg.json")
+    assert load_sae(tmp_path).k == 4
+    edit_cfg(k=5)(tmp_path)
+    with pytest.raises(UserError, match=r"cfg\.json was changed after its SAE was trained"):
+        load_sae(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    assert load_sae(tmp_path).k == 5
 
 
 def test_a_folder_elsewhere_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
