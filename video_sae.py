@@ -58,6 +58,8 @@ What a video vision-language model sees, and how that decides its answers.
 
 Each subcommand is one stage; `video-sae COMMAND --help` lists its options, and `video-sae --version` prints the
 version. Every stage goes on where it was when it is run again.
+
+In several processes, for collect and train: torchrun --nproc-per-node 8 -m video_sae -- COMMAND …
 """
 
 LONGEST_LINE = 8192
@@ -92,11 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what no encoding has
-    if list(arguments) == ["--version"]:
+    if arguments[:1] == ["--"]:  # of torchrun's command line; it depends on Python's version who takes the dashes away
+        del arguments[0]
+    if arguments == ["--version"]:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
         return 0
     _set_up_logging()

@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import secrets
+import stat
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
@@ -152,6 +153,23 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def give_usual_mode(*paths: Path) -> None:
+    """Give files the mode that a new file has under the user's umask; some libraries write theirs for the owner only.
+
+    The umask itself cannot be read without changing it for every thread, so a file is made to see.
+    """
+    for folder in {path.parent for path in paths}:
+        probe = folder / f".mode.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+        try:
+            probe.touch(exist_ok=False)
+            mode = stat.S_IMODE(probe.stat().st_mode)
+        finally:
+            probe.unlink(missing_ok=True)
+        for path in paths:
+            if path.parent == folder:
+                path.chmod(mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -38,7 +38,10 @@ class Process:
             rank, world_size, local_rank = -1, 0, -1
         if not (0 <= rank < world_size and local_rank >= 0):
             found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-            raise UserError(f"The launcher's variables do not fit together ({found}): start with torchrun.")
+            raise UserError(
+                f"The launcher's variables do not fit together ({found}): unset them, or start with "
+                "`torchrun --nproc-per-node 8 -m video_sae -- COMMAND …`."
+            )
         return cls(rank=rank, world_size=world_size, local_rank=local_rank)
 
     def device(self, name: str) -> str:

@@ -9,6 +9,7 @@ number of finished tokens goes to a progress file, and a rerun goes on from ther
 
 from __future__ import annotations
 
+import bisect
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
         store: activations, read in order.
         sae: encodes raw residuals.
         folder: `codes.zarr`; left alone if it is there and holds codes of this store and SAE for every token.
-        batch_size: tokens encoded at once.
+        batch_size: tokens encoded at once; a sequential SAE encodes one whole video at once.
         device: where to encode.
     """
     if folder.exists():
@@ -63,9 +64,10 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
         group, arrays = open_group(partial, "r+")
         n_nonzeros = 0
     sae = sae.to(device)
+    ends = [video.row_stop for video in store.videos] if sae.is_sequential else []
     with tqdm(total=store.n_tokens, initial=start, unit="tokens", unit_scale=True, desc="encode") as bar:
         while start < store.n_tokens:
-            stop = min(start + batch_size, store.n_tokens)
+            stop = ends[bisect.bisect(ends, start)] if ends else min(start + batch_size, store.n_tokens)
             codes = encode_tokens(sae, store.read(sae.site, start, stop).to(device))
             end = n_nonzeros + codes.nnz
             for name, data in (("indices", codes.indices), ("values", codes.data)):

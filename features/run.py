@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ from features.encode import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.media import choose_latents, draw_exemplars
 from features.selection import Selection
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +60,20 @@ def features(config: FeaturesConfig) -> Path:
     """
     store = ActivationStore.open(config.run / "activations")
     store.require_whole_grids()
-    sae_folder = find_sae(config.run, config.sae)
-    folder = config.run / "features" / sae_folder.name
+    opened = open_sae(config.run, store, config.sae, decoded=False)
+    config = dataclasses.replace(config, sae=opened.argument)
+    folder = config.run / "features" / opened.name
     with writing(folder):
-        sae = load_sae(sae_folder)
-        _check_match(store, sae, sae_folder)
-        others = {STAGE: folder, "steer": config.run / "steer" / sae_folder.name}
+        others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
         data = data_of_run(config.run, store, config.data, others, own=STAGE)
         inputs = {
             "store": file_hash(store.folder / MANIFEST_NAME),
-            "sae": file_hash(sae_folder / WEIGHTS_NAME),
+            "sae": file_hash(opened.folder / WEIGHTS_NAME),
             "annotations": data.annotations,
         }
         paths = {"run": config.run, "data": data.dataset.folder}
         if not begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths):
-            _run(config, store, sae, {video.video_id: video for video in data.dataset.videos}, folder)
+            _run(config, store, opened.sae, {video.video_id: video for video in data.dataset.videos}, folder)
     return folder
 
 
@@ -152,24 +153,6 @@ def summarise(
         "n_labelled": int(catalogue["labelled"].sum()),
         "labels": labels,
     }
-
-
-def _check_match(store: ActivationStore, sae: Sae, sae_folder: Path) -> None:
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on site {sae.site!r}, which {store.folder} does not hold "
-            f"({', '.join(store.sites)}): collect that site, or name another SAE with --sae."
-        )
-    if sae.model_fingerprint and sae.model_fingerprint != store.model["fingerprint"]:
-        raise UserError(
-            f"{sae_folder} was trained on another model than {store.folder} was collected from: "
-            "name another SAE with --sae, or train one on this run."
-        )
-    if sae.d_in != store.d_in(sae.site):
-        raise UserError(
-            f"{sae_folder} reads {sae.d_in} dimensions where {store.folder} has {store.d_in(sae.site)} at {sae.site}: "
-            "name another SAE with --sae, or train one on this run."
-        )
 
 
 def _device(name: str) -> torch.device:

@@ -111,7 +111,8 @@ class SteerConfig:
     run: Path
     """Run folder with activations and an SAE."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
+    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
     data: Path | None = None
     """Folder of the videos and annotations; where the activations came from if not given."""
     tasks: tuple[str, ...] = COUNTING_TAGS
@@ -179,7 +180,8 @@ class EvaluateConfig:
     run: Path
     """Run folder with activations and an SAE."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
+    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
     data: Path | None = None
     """Folder of the videos and annotations; where the activations came from if not given."""
     questions: int = 100
@@ -210,7 +212,8 @@ class ReportConfig:
     run: Path
     """Run folder with the finished stages."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or the folder that the other stages were given; may be left out when the run has
+    only one."""
 
     def __post_init__(self) -> None:
         """Check the name.

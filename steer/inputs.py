@@ -25,7 +25,8 @@ from steer.config import SteerConfig
 from steer.questions import LETTERS, Item, items_of, manifest_hash, sample_items
 from steer.selection import ASSOCIATIONS_NAME
 from steer.shelf import Shelf
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import OpenedSae, open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Inputs:
 
     store: ActivationStore
     sae: Sae
-    sae_folder: Path
+    opened: OpenedSae
+    """Where the SAE was found."""
     vlm: VideoVlm
     dataset: Dataset
     items: tuple[Item, ...]
@@ -57,7 +59,7 @@ class Inputs:
             "associations": "none" if folder is None else file_hash(folder / ASSOCIATIONS_NAME),
             "activations": self.store.fingerprint,
             "model": self.vlm.fingerprint,
-            "sae": file_hash(self.sae_folder / WEIGHTS_NAME),
+            "sae": file_hash(self.opened.folder / WEIGHTS_NAME),
             "items": manifest_hash(self.items),
             "annotations": self.annotations,
         }
@@ -86,19 +88,8 @@ def load_inputs(config: SteerConfig, stage: str | None = "steer") -> Inputs:
             f"{store_folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
             "collect with --tokens all."
         )
-    sae_folder = find_sae(config.run, config.sae)
-    sae = load_sae(sae_folder)
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on the site {sae.site!r}, but {store_folder} holds {', '.join(store.sites)}: "
-            "name another --sae, or collect that site."
-        )
-    if sae.fingerprint != store.fingerprint:
-        raise UserError(
-            f"{sae_folder} was trained on other activations than those in {store_folder}: train an SAE on these, "
-            "or name another --sae."
-        )
-    data = data_of_run(config.run, store, config.data, stages_of(config.run, sae_folder.name), own=stage)
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    data = data_of_run(config.run, store, config.data, stages_of(config.run, opened.name), own=stage)
     model = model_of_run(config.run)
     vlm = load_vlm(
         model,
@@ -112,7 +103,7 @@ def load_inputs(config: SteerConfig, stage: str | None = "steer") -> Inputs:
             "put the old model back, or collect again into another run folder."
         )
     dataset = data.dataset
-    features_folder = config.run / "features" / sae_folder.name
+    features_folder = config.run / "features" / opened.name
     held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
     stored = {video.video_id for video in store.videos}
     known = {video.video_id for video in dataset.videos_with_files}
@@ -124,8 +115,8 @@ def load_inputs(config: SteerConfig, stage: str | None = "steer") -> Inputs:
         )
     return Inputs(
         store=store,
-        sae=sae.to(vlm.device),
-        sae_folder=sae_folder,
+        sae=opened.sae.to(vlm.device),
+        opened=opened,
         vlm=vlm,
         dataset=dataset,
         items=items,

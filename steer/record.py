@@ -23,8 +23,8 @@ from collect.store import MANIFEST_NAME, ActivationStore
 from features.reading import read_features_tables
 from steer.profile import picked_site
 from steer.reading import read_effects_tables, read_profile_table
+from train_sae.opened import name_of_wanted
 from train_sae.run_log import METRICS_NAME, read_metrics
-from train_sae.sae import find_sae
 from train_sae.summary import read_summary
 
 SUMMARY_NAME = "summary.json"
@@ -163,7 +163,7 @@ def _sae_name(run: Path, sae: str | None) -> str | None:
         # An SAE whose training has begun has a config.json only; the page then says that it is not finished.
         begun = sorted(path.parent.name for path in (run / "sae").glob(f"*/{CONFIG_NAME}"))
         return begun[0] if begun else None
-    return find_sae(run, sae).name
+    return name_of_wanted(run, sae)
 
 
 def _stage(name: str, folder: Path, last_file: str) -> Stage:

@@ -8,6 +8,7 @@ whose part is not there or cannot be read.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -34,7 +35,7 @@ from steer.summary import summarise
 from steer.survey import survey
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.target_names import is_set
-from train_sae.sae import find_sae
+from train_sae.opened import name_of_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +63,10 @@ def steer(config: SteerConfig) -> Path:
             begun with other arguments, or another process is writing it.
     """
     read_config(config.run / "activations", "collect")  # without it nothing else of the run is of use
-    folder = config.run / "steer" / find_sae(config.run, config.sae).name
+    folder = config.run / "steer" / name_of_wanted(config.run, config.sae)
     with writing(folder):
         inputs = load_inputs(config)
+        config = dataclasses.replace(config, sae=inputs.opened.argument)
         paths = {"run": config.run, "data": inputs.dataset.folder}
         # The items are compared; what is annotated beside them does not matter here.
         if not begin_or_resume(

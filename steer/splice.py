@@ -36,8 +36,9 @@ from steer.packing import read_letters, run_on
 from steer.questions import N_OPTIONS
 from steer.text_loss import text_loss, text_targets
 from train_sae.evaluate import held_out_quality
+from train_sae.opened import open_sae
 from train_sae.run import resolve_device
-from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.sae import Sae
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +65,15 @@ def evaluate(config: EvaluateConfig) -> Path:
             SAE's folder.
     """
     store = ActivationStore.open(config.run / "activations")
-    folder = find_sae(config.run, config.sae)
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    folder = config.run / "sae" / opened.name  # also of an SAE that lies elsewhere, where nothing is written
     path = folder / EVALUATION_NAME
     with writing(folder):
         remove_orphans(folder)
-        sae = load_sae(folder).to(resolve_device(config.device))
+        sae = opened.sae.to(resolve_device(config.device))
         quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
         result: dict[str, Any] = {
-            "sae": folder.name,
+            "sae": opened.name,
             "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
             "spliced": spliced(config) if config.questions else None,
         }
@@ -118,7 +120,7 @@ def versions(
     sae: Sae, x: Float[Tensor, "visual d_model"], mean: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "version visual d_model"]:
     """The visual residuals themselves, their reconstruction, zeros, and the mean residual at every token."""
-    x_hat = sae.decode_sparse(sae.encode_sparse(x.float()))
+    x_hat = sae.reconstruct(x.float())
     return torch.stack([x.float(), x_hat, torch.zeros_like(x_hat), mean.expand_as(x_hat)])
 
 

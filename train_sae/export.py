@@ -19,15 +19,13 @@ from torch import Tensor
 from collect.artefact import write_atomic
 from train_sae.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.config import Architecture
+from train_sae.lens_module import LENS_FORMAT
 from train_sae.normalize import Normalisation, fold
 from train_sae.options import Options
 from train_sae.sae import CFG_NAME, WEIGHTS_NAME, InferenceArchitecture, Sae
 from train_sae.tensor_file import save_tensors
 
 SPARSITY_NAME = "sparsity.safetensors"
-SAE_LENS_FORMAT = "6.54.12"
-"""Version of sae_lens whose format is written; without it SAELens takes the folder for an old one and drops all of
-our metadata."""
 _SPARSITY_FLOOR = 1e-10
 
 
@@ -112,7 +110,7 @@ def save_sae(folder: Path, sae: Sae, firing_rate: Float[Tensor, " d_sae"]) -> No
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {
-            "sae_lens_version": SAE_LENS_FORMAT,
+            "sae_lens_version": LENS_FORMAT,
             "sae_lens_training_version": None,
             **sae.metadata,
         },

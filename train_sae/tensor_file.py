@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from collect.artefact import sync_folder
+from collect.artefact import give_usual_mode, sync_folder
 from collect.errors import UserError
 from collect.printable import printable
 from collect.seal import CHECKSUM, object_hash
@@ -39,6 +39,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     text = dict(metadata or {})
     try:
         save_file(content, temporary, metadata={**text, CHECKSUM: _checksum(content, text)})
+        give_usual_mode(temporary)  # safetensors lets nobody else read what it writes
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -69,14 +70,21 @@ def load_tensors(
         with safe_open(path, framework="pt", device="cpu") as file:
             text = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        bad = {name: n_bad for name, tensor in tensors.items() if (n_bad := _n_not_finite(tensor))}
     except _UNREADABLE as error:
         raise UserError(f"{shown} is damaged ({printable(error, 160)}): {remedy}.") from None
     if (checksum := text.pop(CHECKSUM, None)) is not None and checksum != _checksum(tensors, text):
         raise UserError(f"{shown} is damaged (its checksum does not match): {remedy}.")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise UserError(f"{shown} has values in {printable(name, 60)} that are not finite: {remedy}.")
+    for name, n_bad in bad.items():
+        raise UserError(f"{shown} has {n_bad} values in {printable(name, 60)} that are not finite: {remedy}.")
     return {name: tensor.to(device) for name, tensor in tensors.items()}, text
+
+
+def _n_not_finite(tensor: Tensor) -> int:
+    if not tensor.is_floating_point():
+        return 0
+    wide = tensor if tensor.element_size() > 1 else tensor.float()  # torch does not compute with eight bits
+    return int((~wide.isfinite()).sum())
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> str:

@@ -197,7 +197,7 @@ def test_a_job_waits_for_the_last_rank_of_another(config: CollectConfig, monkeyp
 def torchrun(config: CollectConfig, n: int) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)),
-        *("-m", "video_sae", "collect", "--data", str(config.data), "--model", config.model),
+        *("-m", "video_sae", "--", "collect", "--data", str(config.data), "--model", config.model),
         *("--out", str(config.out), "--sites", "resid/1", "--frames", "8", "--batch-size", "2"),
         *("--device", "cpu", "--shard-rows", "256"),
     ]

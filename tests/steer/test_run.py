@@ -16,12 +16,14 @@ from collect.store import ActivationStore
 from demo.architecture import save_untrained
 from steer import inputs as inputs_module
 from steer import run as module
-from steer.config import ProfileConfig, SteerConfig
+from steer.config import EvaluateConfig, ProfileConfig, SteerConfig
 from steer.profile import picked_site, run_profile
 from steer.run import steer
+from steer.splice import evaluate
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
 from tests.steer.conftest import D_SAE, SAE_NAME, SITE, save_random_sae
 from tests.steer.test_selection import write_associations
+from tests.train_sae.lens_saes import save_lens_sae
 
 TABLES = {
     "items": ITEMS,
@@ -164,15 +166,45 @@ def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None
 def test_an_sae_of_another_site_is_refused(run_folder: Path) -> None:
     store = ActivationStore.open(run_folder / "activations")
     save_random_sae(run_folder / "sae" / "other", store, "resid/1")
-    with pytest.raises(UserError, match=f"trained on the site 'resid/1', but .* holds {SITE}"):
+    with pytest.raises(UserError, match=f"trained on site resid/1 and .* does not hold it \\({SITE}\\)"):
         steer(config(run_folder, sae="other"))
 
 
-def test_an_sae_of_another_store_is_refused(run_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("topk", {"rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False}),
+        ("standard", {"normalize_activations": "layer_norm"}),
+        ("abstopk", {"normalize_activations": "constant_norm_rescale"}),
+        ("temporal", {}),
+    ],
+)
+def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
+    architecture: str, settings: dict[str, Any], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = ActivationStore.open(run_folder / "activations")
-    save_random_sae(run_folder / "sae" / "other", store, SITE, store_fingerprint="another")
-    with pytest.raises(UserError, match="trained on other activations"):
-        steer(config(run_folder, sae="other"))
+    shutil.rmtree(run_folder / "sae")
+    save_lens_sae(
+        tmp_path / "elsewhere" / "lens", architecture, d_in=store.d_in(SITE), metadata={}, dtype="bfloat16", **settings
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    before = sorted(Path("lens").iterdir())
+    # Random weights reconstruct nothing, so the site is named; it is the only one.
+    small = {"top": 1, "set_size": 2, "controls": 1, "items": 2, "control_items": 1}
+    folder = steer(config(run_folder, sae=f"lens@{SITE}", **small))
+    effects = read_table(folder / "effects.parquet")
+    assert folder.parent == run_folder / "steer"
+    assert folder.name.startswith("lens-")
+    assert np.isfinite(effects["delta_margin"]).all()
+    assert (effects["mean_norm"] > 0).any()
+    path = evaluate(EvaluateConfig(run=run_folder, sae="lens", tokens=64, questions=2, device="cpu"))
+    assert path == run_folder / "sae" / folder.name / "evaluation.json"
+    assert sorted(Path("lens").iterdir()) == before  # nothing is written to what is somebody else's
+    monkeypatch.chdir(tmp_path)
+    assert (
+        steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, set_size=2, controls=1, items=2, control_items=1))
+        == folder
+    )
 
 
 def test_a_store_of_another_model_is_refused(
