@@ -259,7 +259,17 @@ def _by_frames(
         for unit, scale in PER_SECOND.items()
     }
     best: TimeUnit = max(fits, key=lambda unit: fits[unit])
-    return best if fits[best] else Doubt("they fit their frame ids and the frame rate in no unit", contradiction=True)
+    if fits[best]:
+        return best
+    # Among the first frames a time may be another one's by more than that, and still by a moment only.
+    close: list[TimeUnit] = [
+        unit
+        for unit, scale in PER_SECOND.items()
+        if (np.abs(stamps[counted] / scale - frame_times_s[counted]) <= CLOSE_S).all()
+    ]
+    if len(close) == 1:
+        return close[0]
+    return Doubt("they fit their frame ids and the frame rate in no unit", contradiction=True)
 
 
 def _by_length(

@@ -53,13 +53,13 @@ def to_sae(
     folded = fold(weights, normalisation)
     enc, dec, b_enc, b_dec = (tensor.float() for tensor in (folded.enc, folded.dec, folded.b_enc, folded.b_dec))
     options, residual_threshold = options or Options(), 0.0
-    thresholds, gate = torch.zeros_like(b_enc), dict[str, Tensor]()
+    thresholds, b_gate, r_mag = torch.zeros_like(b_enc), None, None
     if arch in BATCH_TOPK_ARCHITECTURES:
         thresholds = torch.full_like(b_enc, threshold)
     elif folded.threshold is not None:
         thresholds = folded.threshold.float()
     elif folded.b_mag is not None and folded.r_mag is not None:
-        gate = {"b_gate": b_enc, "r_mag": folded.r_mag.float()}
+        b_gate, r_mag = b_enc, folded.r_mag.float()
         b_enc = folded.b_mag.float()
     if arch == "matching_pursuit":
         residual_threshold = options.residual_threshold / normalisation.scale
@@ -71,7 +71,8 @@ def to_sae(
         b_enc=b_enc,
         b_dec=b_dec,
         threshold=thresholds,
-        **gate,
+        b_gate=b_gate,
+        r_mag=r_mag,
         residual_threshold=residual_threshold,
         metadata={
             **metadata,

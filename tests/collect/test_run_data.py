@@ -165,7 +165,9 @@ def test_arrays_count_with_all_their_numbers(tmp_path: Path) -> None:
     def with_box(value: float) -> str:
         boxes, ids = np.array([[0.1, 0.2, 0.3, value]]), np.array([0])
         times = np.array([0.0])
-        track = Track(id=1, label="x", is_occluder=False, is_masked=False, boxes=boxes, frame_ids=ids, times_s=times)
+        track = Track(
+            id=1, label="x", is_occluder=False, is_masked=np.array([False]), boxes=boxes, frame_ids=ids, times_s=times
+        )
         return annotations_hash([replace(video, tracks=(track,))])
 
     assert with_box(0.4) == with_box(0.4)

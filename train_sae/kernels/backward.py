@@ -90,7 +90,8 @@ def index_by_latent(
     # Short numbers are sorted faster; a latent has one entry per token at most.
     counts = offsets.diff().to(torch.int16 if n_tokens < 2**15 else torch.int32)
     heavy_first = counts.argsort(descending=True, stable=True)
-    return Index(offsets, *(part.index_select(0, order) for part in (rows, values, dots)), heavy_first)
+    rows, values, dots = (part.index_select(0, order) for part in (rows, values, dots))
+    return Index(offsets, rows, values, dots, heavy_first)
 
 
 def gradients(

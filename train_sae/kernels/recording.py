@@ -6,6 +6,7 @@ where it writes it. Recordings of different kinds share their memory: only one o
 """
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ class Recordings:
     def __init__(self) -> None:
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._last: Hashable = None
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._batch: Tensor | None = None
 
     def forget(self) -> None:
