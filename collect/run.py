@@ -26,6 +26,7 @@ from collect.machine import default_workers
 from collect.manifest import read_progress, write_manifest
 from collect.perception_test import Video, load_dataset
 from collect.pipeline import Forward, Ready, prepared_batches
+from collect.rank_log import RankLog, log_path
 from collect.ranks import Process
 from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
@@ -34,6 +35,7 @@ from collect.store import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
+from collect.verify import check_parts
 from collect.vlm import VideoVlm, load_vlm
 from collect.vlm_files import fingerprint, resolve_model
 from collect.zarr_arrays import cut_arrays
@@ -297,6 +299,7 @@ def _complete(folder: Path, ranks: Sequence[int]) -> None:
         return
     for rank in ranks:
         cut_arrays(folder, rank)  # a process may have been killed between its last commit and this
+        check_parts(RankLog.read(log_path(folder, rank)))
     manifest = write_manifest(folder, ranks)
     logger.info(
         "%d videos, %d tokens, %d failures in %s",

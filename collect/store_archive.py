@@ -179,7 +179,7 @@ class _Copy:
         with tqdm(total=sum(source.size for source in sources.values()), unit="B", unit_scale=True) as progress:
             for name, source in sources.items():
                 known = self._listed.objects.get(name)
-                is_there = known is not None and self._there.get(name) == known.size
+                is_there = known is not None and self._there.get(name) == known.size and self._is_whole(name)
                 # What is made from the store has no checksum until it is made; the store is the one it was made from.
                 if not (is_there and (source.path is None or known == entry_of(source.path))):
                     if self._listed.is_complete or not n_copied:
@@ -201,6 +201,14 @@ class _Copy:
         self._listed.objects = {name: self._listed.objects[name] for name in sources}
         self._listed.is_complete = True
         self._write_list()
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether an object is as listed; one that is no file would have to be fetched, and is checked by a restore."""
+        from obstore.store import LocalStore
+
+        if not isinstance(self._target, LocalStore) or self._target.prefix is None:
+            return True
+        return self._listed.objects[name] == entry_of(inside(Path(self._target.prefix), name))
 
     def _write_list(self) -> None:
         import obstore

@@ -31,7 +31,7 @@ from collect.machine import default_workers
 from collect.manifest import MANIFEST_NAME, Manifest, read_manifest
 from collect.printable import printable
 from collect.rank_log import COORDS, RankLog
-from collect.shards import CRC_BYTES, DAMAGE_REMEDY, open_shard, read_rows
+from collect.shards import CRC_BYTES, DAMAGE_REMEDY, Shard, damaged, open_shard, read_rows
 from collect.store_writer import require_free
 from collect.video_record import VideoRecord
 from collect.zarr_arrays import wrong_declarations
@@ -197,28 +197,49 @@ def _bad_shards(shards: Sequence[_ShardFile], records: dict[Path, list[VideoReco
     return problems
 
 
+def check_parts(log: RankLog) -> None:
+    """Check the declarations of a complete rank, and its shards' sizes and indices, without reading their rows.
+
+    Raises:
+        UserError: one is not as the log needs it.
+    """
+    for path, reason in wrong_declarations(log):
+        raise damaged(path, reason)
+    for shard in _shard_files(log):
+        _open(shard)
+        if (reason := _wrong_size(shard)) is not None:
+            raise damaged(shard.path, reason)
+
+
+def _open(shard: _ShardFile) -> Shard:
+    return open_shard(
+        inside(shard.log.parent, str(shard.path.relative_to(shard.log.parent))),
+        row_start=shard.row_start,
+        row_stop=shard.row_stop,
+        n_chunks=shard.shard_rows // shard.chunk_rows,
+        chunk_rows=shard.chunk_rows,
+        row_bytes=shard.width * shard.dtype.itemsize,
+    )
+
+
+def _wrong_size(shard: _ShardFile) -> str | None:
+    n_used = -(-(shard.row_stop - shard.row_start) // shard.chunk_rows)
+    chunk_bytes = shard.chunk_rows * shard.width * shard.dtype.itemsize + CRC_BYTES
+    size = n_used * chunk_bytes + shard.shard_rows // shard.chunk_rows * 16 + CRC_BYTES
+    found = shard.path.stat().st_size
+    return None if found == size else f"it has {found} bytes instead of {size}"
+
+
 def _check(shard: _ShardFile, records: Sequence[VideoRecord]) -> str | None:
     """What is wrong with one shard file."""
-    n_rows = shard.row_stop - shard.row_start
-    n_chunks = shard.shard_rows // shard.chunk_rows
-    row_bytes = shard.width * shard.dtype.itemsize
     try:
-        opened = open_shard(
-            inside(shard.log.parent, str(shard.path.relative_to(shard.log.parent))),
-            row_start=shard.row_start,
-            row_stop=shard.row_stop,
-            n_chunks=n_chunks,
-            chunk_rows=shard.chunk_rows,
-            row_bytes=row_bytes,
-        )
-        rows = np.empty((n_rows, shard.width), dtype=shard.dtype)
+        opened = _open(shard)
+        rows = np.empty((shard.row_stop - shard.row_start, shard.width), dtype=shard.dtype)
         read_rows(opened, shard.row_start, shard.row_stop, rows)
     except UserError as error:
         return str(error).split(" is damaged (", 1)[-1].split("):", 1)[0]
-    used = -(-n_rows // shard.chunk_rows)
-    size = used * (shard.chunk_rows * row_bytes + CRC_BYTES) + n_chunks * 16 + CRC_BYTES
-    if shard.path.stat().st_size != size:
-        return f"it has {shard.path.stat().st_size} bytes instead of {size}"
+    if (reason := _wrong_size(shard)) is not None:
+        return reason
     if shard.array == COORDS:
         for record in records:
             low, high = max(record.row_start, shard.row_start), min(record.row_stop, shard.row_stop)

@@ -131,7 +131,6 @@ def load_weights(
     Raises:
         UserError: the folder lacks a file, a file is damaged, or a package is missing that was asked for.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
     extra: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
@@ -150,8 +149,9 @@ def load_weights(
             local_files_only=True,
             **extra,
         )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except Exception as error:  # whatever a damaged folder leads transformers to, of which there is no end
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = printable(lines[0].rstrip("."), 300)
         raise UserError(
             f"{model} cannot be loaded ({reason}): check that its folder is complete, or fetch it again."
         ) from None

@@ -8,6 +8,7 @@ The drawing itself is in `features.render`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import warnings
@@ -212,12 +213,13 @@ def jpeg(image: Image.Image) -> bytes:
     return seal(buffer.getvalue())
 
 
-def read_picture(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
+def read_picture(folder: Path, name: str, sha256: str | None = None) -> tuple[bytes, tuple[int, int]]:
     """Read a picture that a table names.
 
     Args:
         folder: what the name is relative to, and what it must not lead out of.
         name: of the picture.
+        sha256: of the file, where it is known which picture should be there.
 
     Returns:
         The file's content, and width and height in pixels.
@@ -230,6 +232,8 @@ def read_picture(folder: Path, name: str) -> tuple[bytes, tuple[int, int]]:
     if "\0" in name or path.suffix not in SUFFIXES or not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{shown} is not a picture below {printable(folder, 4096)}: {remedy}.")
     content = read_bytes(path, remedy, MAX_BYTES)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{shown} was changed after it was drawn: {remedy}.")
     match condition(content):
         case "changed":
             raise UserError(f"{shown} was changed after it was drawn: {remedy}.")

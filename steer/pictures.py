@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,12 +54,12 @@ def pictures(record: Record, latents: Sequence[int], n: int) -> tuple[dict[int, 
     chosen = exemplars[exemplars["latent"].isin(latents) & (exemplars["rank"] < n)]
     chosen = chosen.sort_values(["latent", "rank"], ignore_index=True)
     notes: list[str] = []
-    found = _embed(chosen, features.folder, notes)
+    found = _embed(chosen, features.folder, notes, _hashes(features.summary))
     left_out = chosen[~chosen.index.isin(list(found))]
     if len(left_out):
         with tempfile.TemporaryDirectory() as folder:
             table = _draw(record, features, left_out.assign(media="", media_frame=""), Path(folder), notes)
-            found |= _embed(table, Path(folder), notes)
+            found |= _embed(table, Path(folder), notes, {})
     by_latent: dict[int, list[Picture]] = {}
     for place, latent in enumerate(chosen["latent"]):
         if place in found:
@@ -105,15 +106,22 @@ def _codes_and_corpus(record: Record, features: Features) -> tuple[Codes, Corpus
     return Codes.open(features.folder / "codes.zarr", n_tokens=n_tokens, d_sae=d_sae), corpus
 
 
-def _embed(exemplars: pd.DataFrame, folder: Path, notes: list[str]) -> dict[int, Picture]:
-    """The pictures that the rows name, by the rows' index; what cannot be read is noted."""
+def _hashes(summary: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that the summary of a finished stage names."""
+    files: Any = summary.get("files")
+    entries = files.items() if isinstance(files, dict) else ()
+    return {name: entry["sha256"] for name, entry in entries if isinstance(entry, dict) and "sha256" in entry}
+
+
+def _embed(exemplars: pd.DataFrame, folder: Path, notes: list[str], hashes: Mapping[str, str]) -> dict[int, Picture]:
+    """The pictures that the rows name, by the rows' index; what cannot be read, or is another one, is noted."""
     found: dict[int, Picture] = {}
     for row in exemplars.itertuples():
         name = str(row.media)
         if not name:
             continue
         try:
-            content, (width, height) = read_picture(folder, name)
+            content, (width, height) = read_picture(folder, name, hashes.get(name))
         except UserError as error:
             notes.append(str(error))
             continue

@@ -4,6 +4,7 @@ The header's text holds a checksum over names, types, shapes, values and the oth
 there; files of other programs have none.
 """
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     text = dict(metadata or {})
     try:
         save_file(content, temporary, metadata={**text, CHECKSUM: _checksum(content, text)})
+        _put_in_order(temporary)
         give_usual_mode(temporary)  # safetensors lets nobody else read what it writes
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -78,6 +80,18 @@ def load_tensors(
     for name, n_bad in bad.items():
         raise UserError(f"{shown} has {n_bad} values in {printable(name, 60)} that are not finite: {remedy}.")
     return {name: tensor.to(device) for name, tensor in tensors.items()}, text
+
+
+def _put_in_order(path: Path) -> None:
+    """Sort the text in a file's header, which safetensors writes in another order each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(ordered) <= length, "the same header in another order is as long"
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def _n_not_finite(tensor: Tensor) -> int:

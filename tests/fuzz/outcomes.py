@@ -109,7 +109,8 @@ def _readable(evidence: Evidence) -> Verdict | None:
 def _refusal(evidence: Evidence) -> Verdict:
     """Whether a refusal is one sentence that names the file."""
     text = evidence.ending.text
-    message = text[text.rfind("error: ") :].strip() if "error: " in text else ""
+    whole = text.strip() if evidence.command.lists else ""
+    message = text[text.rfind("error: ") :].strip() if "error: " in text else whole
     shown = message.removeprefix("error: ")[:300]
     if not message or ("\n" in message and not evidence.command.lists):
         return Verdict(outcome="unnamed", reason=f"not one sentence: {_last(text)!a}")

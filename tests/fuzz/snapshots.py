@@ -12,8 +12,8 @@ from typing import Any
 Snapshot = dict[str, str]
 """Path below the folder -> what is there: the hash of a file's content, or what it is if it is no file."""
 
-_PASSING = {"versions", "commit"}
-"""Keys of `config.json` that say how something was made, not what it is."""
+_PASSING = {"versions", "commit", "checksum"}
+"""Keys of JSON that say how something was made, not what it is; a checksum is over these too."""
 _TIMING = ("_s", "_per_s", "wall", "time", "share", "rss", "seconds")
 """Endings of the names in `metrics.jsonl` and `summary.json` whose values are never twice the same."""
 

@@ -88,3 +88,16 @@ def test_files_of_other_programs_are_read_and_ours_are_read_by_others(tmp_path: 
     assert load_tensors(tmp_path / "theirs.safetensors", "-")[0]["W"].tolist() == [1.0, 1.0]
     save_tensors(tmp_path / "ours.safetensors", TENSORS)
     assert torch.equal(load_file(tmp_path / "ours.safetensors")["W"], TENSORS["W"])
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(3), "a": torch.ones(2, 2)}
+    text = {"zeta": "1", "alpha": '{"größe": "2"}', "mu": "3"}
+    written = set()
+    for number in range(8):
+        save_tensors(tmp_path / f"{number}.safetensors", tensors, text)
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(written) == 1
+    found, told = load_tensors(tmp_path / "0.safetensors", "make it again")
+    assert told == text
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
