@@ -149,7 +149,7 @@ def _members(archive: Path, infos: Sequence[zipfile.ZipInfo], suffix: str) -> li
         reason = _mistrust(info, name)
         if reason is not None:
             raise _untrusted(archive, f"has the member '{printable(info.filename)}', {reason}")
-        if info.is_dir() or name.startswith(".") or not name.lower().endswith(suffix):
+        if not name or info.is_dir() or name.startswith(".") or not name.lower().endswith(suffix):
             continue
         if info.compress_type not in COMPRESSIONS:
             raise UserError(

@@ -30,14 +30,14 @@ def require_name(option: str, name: str) -> None:
     _require_short(option, name)
 
 
-def require_member(option: str, name: str | None) -> None:
-    """Check the name of a folder that is looked for in another one, whoever has given it its name; None is no name.
+def require_wanted(option: str, name: str | None) -> None:
+    """Check the name or the path of a folder that is only read, whoever has given it its name; None is none.
 
     Raises:
-        UserError: it leads out of that folder.
+        UserError: it names nothing, or no folder at all.
     """
-    if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
-        raise UserError(f"{option} '{printable(name)}' is not the name of one folder: give it without its path.")
+    if name is not None and (name in ("", ".", "..") or "\0" in name):
+        raise UserError(f"{option} '{printable(name)}' names no folder: give its name in the run, or its path.")
 
 
 def require_path(option: str, path: Path) -> None:

@@ -6,6 +6,7 @@ Frames are drawn directly (no MP4 in between); held-out accuracy is measured on 
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -54,7 +55,12 @@ def build_pool(folder: Path, *, seed: int, n_videos: int, image_px: int, grid: i
     )
     labels = np.zeros((n_videos, SAMPLES * grid**2, -(-(len(SEEN) + len(HAPPENED)) // 8)), np.uint8)
     chunks = [range(a, min(a + CHUNK, n_videos)) for a in range(0, n_videos, CHUNK)]
-    with ProcessPoolExecutor(workers) as executor, tqdm(total=n_videos, unit="video", desc="draw") as bar:
+    # Forked from a process with threads, a worker may wait for ever for what one of them held.
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(workers, mp_context=context) as executor,
+        tqdm(total=n_videos, unit="video", desc="draw") as bar,
+    ):
         jobs = [executor.submit(_draw_chunk, seed, chunk, image_px, grid) for chunk in chunks]
         for chunk, job in zip(chunks, jobs, strict=True):
             frames[chunk.start : chunk.stop], labels[chunk.start : chunk.stop] = job.result()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collect.errors import UserError
-from collect.folder_name import require_member
+from collect.folder_name import require_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class FeaturesConfig:
         Raises:
             UserError: a number is out of its range.
         """
-        require_member("--sae", self.sae)
+        require_wanted("--sae", self.sae)
         for name in ("min_videos", "exemplars", "exemplars_per_video", "permutations", "bootstraps", "batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.media >= 0, "media", self.media, "0 (draw nothing) or more")

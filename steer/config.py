@@ -11,7 +11,7 @@ from typing import Literal
 
 from collect.counting import COUNTING_TAGS
 from collect.errors import UserError
-from collect.folder_name import require_member, require_path
+from collect.folder_name import require_path, require_wanted
 from collect.sampling import FrameSampling
 
 MAX_ADD_STRENGTH = 0.5
@@ -148,7 +148,7 @@ class SteerConfig:
         Raises:
             UserError: a number is out of its range or an operation is unknown.
         """
-        require_member("--sae", self.sae)
+        require_wanted("--sae", self.sae)
         for flag, value, least in (
             ("--top", self.top, 0),
             ("--associated", self.associated, 0),
@@ -200,7 +200,7 @@ class EvaluateConfig:
         Raises:
             UserError: a number is out of its range.
         """
-        require_member("--sae", self.sae)
+        require_wanted("--sae", self.sae)
         _at_least("--questions", self.questions, 0)
         _at_least("--tokens", self.tokens, 1)
 
@@ -221,7 +221,7 @@ class ReportConfig:
         Raises:
             UserError: it leads out of `sae/`.
         """
-        require_member("--sae", self.sae)
+        require_wanted("--sae", self.sae)
 
 
 def _at_least(flag: str, value: int, least: int) -> None:

@@ -181,7 +181,9 @@ def _is_run(parts: Path, target: Target) -> bool:
         return False
     try:
         for path, schema in tables.items():
-            read_table(path, schema)
+            others = set(read_table(path, schema)["target"]) - {target.name}
+            if others:
+                raise UserError(f"{printable(path, 4096)} holds rows of another target.")
     except UserError as error:
         logger.warning("%s: the target %s is run again", error, printable(target.name))
         return False

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from collect.config import CollectConfig
 from collect.download_config import DownloadConfig
 from collect.errors import UserError
-from collect.folder_name import MOST_BYTES, require_member, require_name, require_path
+from collect.folder_name import MOST_BYTES, require_name, require_path, require_wanted
 from collect.plan_config import PlanConfig
 from collect.printable import printable
 from demo.config import DemoConfig
@@ -74,10 +74,15 @@ def test_a_path_that_will_do(path: str):
     require_path("--out", Path(path))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../other", "/etc", "a\\b"])
-def test_a_member_that_leads_out(name: str):
+@pytest.mark.parametrize("name", [None, "batchtopk-64", "../elsewhere/sae", "/models/sae", "mine@resid/8"])
+def test_a_folder_that_is_only_read_may_lie_anywhere(name: str | None):
+    require_wanted("--sae", name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b"])
+def test_what_names_no_folder_is_refused(name: str):
     with pytest.raises(UserError, match="--sae"):
-        require_member("--sae", name)
+        require_wanted("--sae", name)
 
 
 BAD = Path("runs/a\nb")

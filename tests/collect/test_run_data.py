@@ -81,6 +81,7 @@ def test_other_data_under_the_same_ids_is_refused_with_a_remedy(collected: Path,
 def test_data_that_is_gone_is_asked_for_by_stage_path_and_option(place: Path) -> None:
     paths = place / "run" / "activations" / "config.json"
     config = json.loads(paths.read_text())
+    config.pop("checksum")
     config["paths"]["data"] = str(place / "gone")
     paths.write_text(json.dumps(config))
     said = (
@@ -96,6 +97,7 @@ def test_data_within_a_run_moves_along_with_it(place: Path) -> None:
     shutil.move(place / "data", run / "data")
     path = run / "activations" / "config.json"
     config = json.loads(path.read_text())
+    config.pop("checksum")
     config["paths"] |= {"run": "/once/runs/a", "data": "/once/runs/a/data"}
     path.write_text(json.dumps(config))
     assert found(run) == run / "data"
@@ -104,6 +106,7 @@ def test_data_within_a_run_moves_along_with_it(place: Path) -> None:
 def test_changed_annotations_are_refused_unless_they_are_asked_for(place: Path) -> None:
     path = place / "run" / "activations" / "config.json"
     config = json.loads(path.read_text())
+    config.pop("checksum")
     config["paths"]["data"] = str(place / "data")
     path.write_text(json.dumps(config))
     assert found(place / "run") == place / "data"
@@ -135,6 +138,7 @@ def test_the_model_is_found_from_anywhere_or_named(
     assert model_of_run(place / "run") == str(tiny_vlm)
     path = place / "run" / "activations" / "config.json"
     config = json.loads(path.read_text())
+    config.pop("checksum")
     config["paths"]["model"] = "/gone/model"
     path.write_text(json.dumps(config))
     with pytest.raises(UserError, match="collected with the model in /gone/model, which is not there any more"):

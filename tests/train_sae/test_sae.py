@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from collect.errors import UserError
+from collect.stage import write_summary
 from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
 from train_sae.export import save_sae
 from train_sae.sae import Sae, find_sae, load_sae
-from train_sae.summary import write_summary
 
 
 def residuals(n_tokens: int, d_in: int = 12) -> torch.Tensor:
@@ -165,7 +165,7 @@ def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path]
 
 def test_a_setting_that_was_changed_after_the_training_is_found(tmp_path: Path) -> None:
     save_sae(tmp_path, random_sae("topk"), torch.zeros(40))
-    write_summary(tmp_path, {}, tmp_path / "cfg.json")
+    write_summary(tmp_path, {}, ["cfg.json"])
     assert load_sae(tmp_path).k == 4
     edit_cfg(k=5)(tmp_path)
     with pytest.raises(UserError, match=r"cfg\.json was changed after its SAE was trained"):
