@@ -61,9 +61,6 @@ def build_pool(folder: Path, *, seed: int, n_videos: int, image_px: int, grid: i
         ProcessPoolExecutor(workers, mp_context=context) as executor,
         tqdm(total=n_videos, unit="video", desc="draw") as bar,
     ):
-        ProcessPoolExecutor(workers, mp_context=context) as executor,
-        tqdm(total=n_videos, unit="video", desc="draw") as bar,
-    ):
         jobs = [executor.submit(_draw_chunk, seed, chunk, image_px, grid) for chunk in chunks]
         for chunk, job in zip(chunks, jobs, strict=True):
             frames[chunk.start : chunk.stop], labels[chunk.start : chunk.stop] = job.result()
