@@ -230,8 +230,8 @@ def test_a_library_that_is_too_old_is_named_before_anything_else(tmp_path: Path)
         [sys.executable, "-m", "video_sae", "train", "--run", "runs/none", "--site", "resid/0"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,  # where Python looks first, also before what an editable installation leaves in this folder
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
         check=False,
     )
     assert (result.returncode, result.stderr) == (
