@@ -1,8 +1,8 @@
 """The front door: the `video-sae` command, one subcommand a stage.
 
 Parses the arguments into the config of one stage, sets up logging, runs the stage, and turns what goes wrong into one
-sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption. It holds no
-logic of any stage; the options are the fields of the classes in each package's `config` module.
+sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption, 143 for one
+by SIGTERM. It holds no logic of any stage; the options are the fields of the classes in each package's `config` module.
 
 The stage modules, and with them torch and transformers, are imported only when a stage runs, so that `--help` is fast.
 """
@@ -23,6 +23,7 @@ from typing import Annotated, Any, Union, cast
 
 from collect.artefact import installed_versions
 from collect.errors import UserError
+from collect.interruption import Interrupted, interruptible
 from collect.library_versions import require_libraries
 from collect.printable import Lines, printable, printable_lines
 
@@ -39,6 +40,7 @@ class Command:
 COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
     Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
+    Command(name="check", config="collect.config:CheckConfig", function="collect.check:check"),
     Command(name="plan", config="collect.plan_config:PlanConfig", function="collect.plan:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
@@ -56,6 +58,8 @@ What a video vision-language model sees, and how that decides its answers.
 
 Each subcommand is one stage; `video-sae COMMAND --help` lists its options, and `video-sae --version` prints the
 version. Every stage goes on where it was when it is run again.
+
+In several processes, for collect and train: torchrun --nproc-per-node 8 -m video_sae -- COMMAND …
 """
 
 LONGEST_LINE = 8192
@@ -83,13 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `video-sae`; those of this process where None.
 
     Returns:
-        The exit status: 0 done, 2 user error, 130 interrupted.
+        The exit status: 0 done, 2 user error, 128 and the signal's number interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with interruptible():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what no encoding has
-    if list(arguments) == ["--version"]:
+    if arguments[:1] == ["--"]:  # of torchrun's command line; it depends on Python's version who takes the dashes away
+        del arguments[0]
+    if arguments == ["--version"]:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
         return 0
     _set_up_logging()
@@ -103,12 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in REMEDIES:
             raise
         return _fail(f"{error.filename or 'a file'}: {error.strerror}: {REMEDIES[error.errno]}.")
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to go on from here.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        why, status = (f" by {error.name}", error.status) if isinstance(error, Interrupted) else ("", 130)
+        print(f"\ninterrupted{why}: run the same command again to go on from here.", file=sys.stderr)
+        return status
     if result is not None:
-        print(printable_lines(result) if isinstance(result, str) else printable(result, LONGEST_LINE))
-    return 0
+        is_path = isinstance(result, PurePath)
+        print(printable(result, LONGEST_LINE) if is_path else printable_lines(str(result)))
+    return getattr(result, "exit_status", 0)
 
 
 def _fail(message: str, *details: str) -> int:

@@ -2,7 +2,7 @@
 
 An artefact folder is the output of one stage (activations, an SAE, a catalogue, effects). Its `config.json` records the
 stage, the arguments, the hashes of the inputs, the versions of the libraries and the git commit, and is what a rerun
-compares itself with. Whether a stage is finished is not decided here: each stage looks for its own last file.
+compares itself with. Whether a stage is finished is decided in `collect.stage`.
 
 No function here imports torch, and pandas and pyarrow only where a table is read or written.
 """
@@ -19,12 +19,17 @@ import json
 import os
 import platform
 import secrets
+import stat
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from collect.errors import UserError
+from collect.json_file import read_bytes, read_json
+from collect.printable import printable
+from collect.seal import CHECKSUM, object_condition, seal_object
+from collect.table import DamagedTableError, from_parquet, to_parquet
 
 if TYPE_CHECKING:
     import pandas
@@ -36,7 +41,9 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno
 VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy")
 
 
-def write_config(folder: Path, stage: str, config: object, inputs: Mapping[str, str]) -> None:
+def write_config(
+    folder: Path, stage: str, config: object, inputs: Mapping[str, str], paths: Mapping[str, Path] | None = None
+) -> None:
     """Write `folder/config.json` atomically, making the folder if there is none.
 
     Args:
@@ -45,15 +52,18 @@ def write_config(folder: Path, stage: str, config: object, inputs: Mapping[str, 
         config: the stage's arguments: a dataclass instance, or a mapping of names to values. Paths become strings,
             tuples become lists, enums their values.
         inputs: hash (or fingerprint) of each input, by name.
+        paths: where inputs lie, by the argument that names them. They are kept absolute, so that they are found from
+            any folder; nothing compares them.
     """
     content = {
         "stage": stage,
         "arguments": _arguments(config),
         "inputs": dict(inputs),
+        **({"paths": {name: str(path.absolute()) for name, path in paths.items()}} if paths else {}),
         "versions": installed_versions(),
         "commit": source_commit(),
     }
-    write_atomic(folder / CONFIG_NAME, json.dumps(content, indent=2) + "\n")
+    write_json(folder / CONFIG_NAME, content)
 
 
 def read_config(folder: Path, stage: str) -> dict[str, Any]:
@@ -63,30 +73,34 @@ def read_config(folder: Path, stage: str) -> dict[str, Any]:
         The keys `stage`, `arguments`, `inputs`, `versions` and `commit`.
 
     Raises:
-        UserError: there is no such file, it is not the JSON that `write_config` writes, or another stage wrote it.
+        UserError: there is no such file, it is not the JSON that `write_config` writes, it was changed since, or
+            another stage wrote it.
     """
-    path = folder / CONFIG_NAME
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae {stage}` first, or name another folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): delete {folder} and run again what made it.") from None
-    content = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-    if not isinstance(content.get("arguments"), dict) or not isinstance(content.get("inputs"), dict):
+    path, shown = folder / CONFIG_NAME, printable(folder / CONFIG_NAME, 4096)
+    remake = f"delete {printable(folder, 4096)} and run again what made it"
+    if not path.exists():
+        raise UserError(f"{shown} does not exist: run `video-sae {stage}` first, or name another folder.")
+    content = read_object(path, remake)
+    if not all(isinstance(content.get(name), dict) for name in ("arguments", "inputs")):
         raise UserError(
-            f"{path} lacks `arguments` or `inputs`, so it is not a config.json of this program: "
-            f"name another folder, or delete {folder} and run again what made it."
+            f"{shown} lacks `arguments` or `inputs`, so it is not a config.json of this program: "
+            f"name another folder, or {remake}."
         )
     if content.get("stage") != stage:
-        raise UserError(
-            f"{path} belongs to the stage {content.get('stage')!r} where {stage!r} is needed: name another folder."
-        )
+        belongs = printable(content.get("stage"), 40)
+        raise UserError(f"{shown} belongs to the stage {belongs!r} where {stage!r} is needed: name another folder.")
+    if not isinstance(content.get("versions", {}), dict) or not isinstance(content.get("commit"), str | None):
+        raise UserError(f"{shown} has `versions` or a `commit` that this program does not write: {remake}.")
     return content
 
 
 def check_resume(
-    folder: Path, stage: str, config: object, inputs: Mapping[str, str], ignore: Collection[str] = ()
+    folder: Path,
+    stage: str,
+    config: object,
+    inputs: Mapping[str, str],
+    ignore: Collection[str] = (),
+    recorded: Collection[str] = (),
 ) -> bool:
     """Decide whether a stage may go on in `folder`.
 
@@ -96,6 +110,7 @@ def check_resume(
         config: the arguments of this run, as for `write_config`.
         inputs: the input hashes of this run, as for `write_config`.
         ignore: names of arguments that may differ because they do not change the result, such as `device`.
+        recorded: names of inputs that may differ likewise: they are kept for other stages to compare with.
 
     Returns:
         False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
@@ -109,7 +124,7 @@ def check_resume(
     # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
     now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
     changes = _changes(before["arguments"], now["arguments"], ignore)
-    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], ())]
+    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded)]
     if changes:
         raise UserError(
             f"{folder} was begun with other settings, {_enumerate(changes)}: "
@@ -140,6 +155,23 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def give_usual_mode(*paths: Path) -> None:
+    """Give files the mode that a new file has under the user's umask; some libraries write theirs for the owner only.
+
+    The umask itself cannot be read without changing it for every thread, so a file is made to see.
+    """
+    for folder in {path.parent for path in paths}:
+        probe = folder / f".mode.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+        try:
+            probe.touch(exist_ok=False)
+            mode = stat.S_IMODE(probe.stat().st_mode)
+        finally:
+            probe.unlink(missing_ok=True)
+        for path in paths:
+            if path.parent == folder:
+                path.chmod(mode)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, as far as its file system can: some do not open or synchronise folders."""
     try:
@@ -153,55 +185,88 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def remove_orphans(folder: Path) -> None:
-    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there."""
-    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+def remove_orphans(folder: Path, *, deep: bool = False) -> None:
+    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there.
+
+    Args:
+        folder: the artefact folder.
+        deep: also in the folders within it.
+    """
+    for path in (folder.rglob if deep else folder.glob)(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def write_table(path: Path, frame: pandas.DataFrame, schema: pyarrow.Schema) -> None:
-    """Write a frame as parquet with exactly the columns and types of the schema, atomically.
+    """Write a frame as parquet with exactly the columns and types of the schema and a checksum, atomically.
 
     The same frame gives the same bytes. A missing value (NaN) is stored as null.
 
     Args:
         path: the parquet file.
         frame: one row per fact; its columns are those of the schema, in any order, and its index is left out.
-        schema: names and types of the columns.
+        schema: names and types of the columns, and the rules of `collect.table.column`.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = [str(name) for name in frame.columns]
-    assert sorted(columns) == sorted(schema.names), (
-        f"{path.name}: columns {sorted(set(columns) ^ set(schema.names))} are in the frame or the schema only"
-    )
-    table = pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    table = table.replace_schema_metadata(schema.metadata)  # pandas' own metadata names its version
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    write_atomic(path, sink.getvalue().to_pybytes())
+    write_atomic(path, to_parquet(frame, schema, path.name))
 
 
-def read_table(path: Path) -> pandas.DataFrame:
-    """Read a parquet table.
+def read_table(path: Path, schema: pyarrow.Schema | None = None) -> pandas.DataFrame:
+    """Read a parquet table that `write_table` wrote.
+
+    Args:
+        path: the parquet file.
+        schema: what it was written with; its columns and rules are checked.
 
     Raises:
-        UserError: the file does not exist or is not parquet.
+        UserError: the file does not exist, was changed after it was written, or is another table.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: run the stage that writes {path.parent} again.")
+    again = f"run {_writer_of(path.parent)} again"
+    data = read_bytes(path, again)
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
+        return from_parquet(data, schema)
+    except DamagedTableError as error:
+        gone = "it and the summary.json beside it" if path.with_name("summary.json").exists() else "it"
         raise UserError(
-            f"{path} cannot be read as parquet ({reason}): delete it and run the stage that writes {path.parent} again."
+            f"{printable(path, 4096)} cannot be read as parquet of this program ({error}): delete {gone} and {again}."
         ) from None
-    return table.to_pandas()
+
+
+def _writer_of(folder: Path) -> str:
+    """The command that writes an artefact folder, as far as its config.json says."""
+    for owner in (folder, folder.parent):
+        try:
+            stage: object = read_object(owner / CONFIG_NAME, "").get("stage")
+        except UserError:
+            continue
+        if isinstance(stage, str):
+            return f"`video-sae {printable(stage, 40)}`"
+    return f"the stage that writes {printable(folder, 4096)}"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum (`collect.seal`), atomically."""
+    write_atomic(path, json.dumps(seal_object(content), indent=2) + "\n")
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object. A checksum in it is verified and left out; one without is taken as it is.
+
+    Args:
+        path: the file.
+        remedy: as for `collect.json_file.read_json`.
+
+    Raises:
+        UserError: it cannot be read, is no object, or was changed after it was written.
+    """
+    content: object = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(path, 4096)} is not a JSON object: {remedy}.")
+    content = cast("dict[str, Any]", content)
+    if object_condition(content) == "changed":
+        raise UserError(
+            f"{printable(path, 4096)} does not match its `{CHECKSUM}`, so it was changed after it was written: "
+            f"{remedy}, or remove that field if the change was meant."
+        )
+    return {name: value for name, value in content.items() if name != CHECKSUM}
 
 
 def file_hash(path: Path) -> str:

@@ -17,9 +17,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from collect.artefact import write_atomic
-from collect.errors import UserError
+from collect.inside import inside
+from collect.json_fields import Fields
+from collect.json_file import read_json
 from collect.perception_test import Video
+from collect.printable import printable
+from collect.seal import CHECKSUM, object_condition, seal_object
+from collect.shards import DAMAGE_REMEDY, damaged
 
 PLAN_NAME = "plan.json"
 Batch = tuple[int, ...]
@@ -177,34 +184,54 @@ def _with_generation(plan: Plan, left: frozenset[int], costs: Sequence[float], w
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """Write `plan.json` atomically."""
-    write_atomic(folder / PLAN_NAME, json.dumps(asdict(plan)) + "\n")
+    write_atomic(folder / PLAN_NAME, json.dumps(seal_object(asdict(plan))) + "\n")
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path, n_videos: int) -> Plan | None:
     """Read `plan.json`; None where there is none.
 
+    Args:
+        folder: the store.
+        n_videos: that are to be collected.
+
     Raises:
-        UserError: the file cannot be read or is damaged.
+        UserError: the file cannot be read or is damaged, or its batches do not hold every video once.
     """
-    path = folder / PLAN_NAME
-    try:
-        content = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        return Plan(
-            batches=tuple(tuple(batch) for batch in content["batches"]),
-            generations=tuple(
-                Generation(
-                    world_size=generation["world_size"],
-                    streams=tuple(
-                        Stream(rank=stream["rank"], batches=tuple(stream["batches"]))
-                        for stream in generation["streams"]
-                    ),
-                )
-                for generation in content["generations"]
-            ),
-        )
-    except FileNotFoundError:
+    path = inside(folder, PLAN_NAME)
+    if not path.exists():
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): restore it, or delete the activations folder and collect again."
-        ) from None
+    content: object = read_json(path, DAMAGE_REMEDY)
+    if not isinstance(content, dict):
+        raise damaged(path, "it is not the JSON that collect writes")
+    content = cast("dict[str, Any]", content)
+    # Plans of the program's first versions have no checksum; a name that is not known may be a damaged one of it.
+    if object_condition(content) == "changed" or not {"batches", "generations", CHECKSUM} >= content.keys():
+        raise damaged(path, "it fails its checksum, so it was changed after it was written")
+    fields = Fields(content, printable(path, 4096), DAMAGE_REMEDY)
+    batches = _index_lists(fields, "batches")
+    if sorted(index for batch in batches for index in batch) != list(range(n_videos)):
+        raise fields.error("batches", f"lists that hold each of the {n_videos} videos once")
+    generations: list[Generation] = []
+    ranks: list[int] = []
+    for generation in fields.children("generations"):
+        streams = tuple(
+            Stream(rank=stream.count("rank"), batches=tuple(stream.array("batches", dtype=np.int64).tolist()))
+            for stream in generation.children("streams")
+        )
+        numbers = [number for stream in streams for number in stream.batches]
+        if len(set(numbers)) < len(numbers) or not all(0 <= number < len(batches) for number in numbers):
+            raise generation.error("streams", f"streams that share out some of the {len(batches)} batches")
+        if generation.count("world_size", least=1) != len(streams):
+            raise generation.error("world_size", f"the number of its streams, {len(streams)}")
+        ranks += [stream.rank for stream in streams]
+        generations.append(Generation(world_size=len(streams), streams=streams))
+    if ranks != list(range(len(ranks))):
+        raise fields.error("generations", "generations whose ranks count up from 0")
+    return Plan(batches=batches, generations=tuple(generations))
+
+
+def _index_lists(fields: Fields, name: str) -> tuple[Batch, ...]:
+    value: Any = fields.items(name)
+    if not all(isinstance(batch, list) and all(type(index) is int for index in batch) for batch in value):
+        raise fields.error(name, "a list of lists of whole numbers")
+    return tuple(tuple(batch) for batch in value)

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64
+from jinja2 import TemplateError
 from torch import Tensor
 
 from collect.errors import UserError
+from collect.printable import printable
 
 
 class Chat:
@@ -57,7 +59,13 @@ class Chat:
         n = n_frames if self._by_frame else 1
         kind = "image" if self._by_frame else "video"
         turn = {"role": "user", "content": [*({"type": kind} for _ in range(n)), {"type": "text", "text": question}]}
-        text: str = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        try:
+            text: str = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise UserError(
+                f"The chat template of {self._name} (chat_template.jinja or the tokenizer's) cannot be rendered "
+                f"({printable(error, 160)}): put the model's own back, or take another checkpoint."
+            ) from None
         if (found := text.count(self._placeholder)) != n:
             raise UserError(
                 f"The chat template of {self._name} gives {found} video placeholders with the question "

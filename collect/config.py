@@ -47,8 +47,8 @@ class CollectConfig:
     """Attention kernel of transformers."""
     shard_rows: int = 16384
     """Tokens in one file of the store, a multiple of 256; what is not yet a whole file is lost in a crash."""
-    workers: int = 2
-    """Threads that decode and preprocess ahead of the model."""
+    workers: int | None = None
+    """Threads that decode and preprocess ahead of the model; by default as many as processors and memory allow."""
     max_failures: int | None = None
     """Stop a process when more of its videos than this cannot be read; by default the others are collected however many
     fail."""
@@ -63,12 +63,20 @@ class CollectConfig:
         TokenChoice.parse(self.tokens)
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
         if self.shard_rows < 1 or self.shard_rows % CHUNK_ROWS:
             raise UserError(f"--shard-rows must be a multiple of {CHUNK_ROWS}, not {self.shard_rows}.")
         if self.max_failures is not None and self.max_failures < 0:
             raise UserError(f"--max-failures must not be negative, but is {self.max_failures}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Read a folder of data and list what is wrong or odd in it, without a model."""
+
+    data: Path
+    """Folder with `videos` and, where there are any, `annotations`; or any folder of videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +87,11 @@ class VerifyConfig:
     """Run folder, or the store itself."""
     repair: bool = False
     """Cut ranks with bad shards back to before them, so that `collect` fills them again."""
-    workers: int = 4
-    """Threads that read."""
+    workers: int | None = None
+    """Threads that read; by default as many as processors and memory allow."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers must be at least 1, not {self.workers}.")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from collect.printable import printable
 from collect.sampling import SLACK_S, FrameSampling
 from collect.video_file import DecodeError, read_frames
 
@@ -22,11 +23,11 @@ class Clip:
     times_s: Float64[np.ndarray, " frame"]
     """Presentation times, in seconds from the video's first frame."""
     frame_ids: Int64[np.ndarray, " frame"]
-    """Indices in presentation order; a video shorter than the clip repeats frames."""
+    """Places in presentation order; a video shorter than the clip repeats frames."""
     frame_rate: float
     """Average rate of the video, in frames a second."""
     n_frames: int
-    """Frames of the video that decode and lie before the cut."""
+    """Frames that the video shows before the cut, damaged ones included."""
 
     @property
     def height(self) -> int:
@@ -49,7 +50,8 @@ def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> I
 
     Args:
         sampling: the rule.
-        times_s: presentation times of the frames to choose from, ascending from 0.
+        times_s: presentation times of the frames to choose from, ascending from 0, or from later where the
+            first are damaged.
 
     Returns:
         Ids in the order in which the model is to see them; where the rule names them, some may not be there.
@@ -63,11 +65,15 @@ def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> I
         return sample_ids(len(times_s), sampling.max_n)
     # The frame on the screen at each time: the last one that is not later.
     wanted_s = np.arange(n) / sampling.fps + SLACK_S
-    return np.searchsorted(times_s, wanted_s, side="right").astype(np.int64) - 1
+    # Where the first frames are damaged, nothing is on the screen at first.
+    return np.maximum(np.searchsorted(times_s, wanted_s, side="right").astype(np.int64) - 1, 0)
 
 
 def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_frame: int | None = None) -> Clip:
     """Decode some frames of a video.
+
+    Damaged frames are passed over: frames that are spread or taken by rate are chosen from the intact ones, and of a
+    named frame that is damaged the nearest intact one is taken. The clip's ids are those of the frames that it has.
 
     Args:
         path: the video file.
@@ -76,17 +82,18 @@ def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_
         cut_frame: use only the frames before this one; None or a number below 1 uses all.
 
     Raises:
-        DecodeError: the file is missing, is not a video, has no frames, is damaged where a frame is wanted, or lacks a
-            frame that `frames` names.
+        DecodeError: the file is missing, is not a video, has no intact frame before the cut, or lacks a frame that
+            `frames` names.
     """
     sampling = FrameSampling(n=frames) if isinstance(frames, int) else frames
     n_cut = cut_frame if cut_frame is not None and cut_frame > 0 else None
 
     def choose(times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:
-        allowed_s = times_s[:n_cut]
-        return _present(path, choose_ids(sampling, allowed_s), len(allowed_s), " before its cut" if n_cut else "")
+        return _present(path, choose_ids(sampling, times_s), len(times_s), " before its cut" if n_cut else "")
 
-    found = read_frames(path, choose)
+    found = read_frames(
+        path, choose, n_cut=n_cut, when_damaged="choose again" if sampling.ids is None else "take the nearest"
+    )
     return Clip(
         video_id=video_id,
         path=path,
@@ -102,13 +109,13 @@ def decode_frames(path: Path, ids: Sequence[int]) -> UInt8[np.ndarray, "frame he
     """Decode the frames with the given ids, in the given order, as RGB in display orientation.
 
     Raises:
-        DecodeError: as for `decode_clip`, and where an id is not one of the video's frames.
+        DecodeError: as for `decode_clip`, and where an id is not one of the video's frames, or that frame is damaged.
     """
 
     def choose(times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:
         return _present(path, np.asarray(ids, dtype=np.int64), len(times_s))
 
-    return read_frames(path, choose).pixels
+    return read_frames(path, choose, when_damaged="refuse").pixels
 
 
 def frame_at(path: Path, frame_id: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -119,5 +126,7 @@ def frame_at(path: Path, frame_id: int) -> UInt8[np.ndarray, "height width 3"]:
 def _present(path: Path, ids: Int64[np.ndarray, " frame"], n: int, of_what: str = "") -> Int64[np.ndarray, " frame"]:
     outside = ids[(ids < 0) | (ids >= n)]
     if len(outside):
-        raise DecodeError(f"{path} has no frame {int(outside[0])}: it has {n} frames{of_what}; ask for one of them.")
+        raise DecodeError(
+            f"{printable(path, 1000)} has no frame {int(outside[0])}: it has {n} frames{of_what}; ask for one of them."
+        )
     return ids

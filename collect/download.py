@@ -10,9 +10,7 @@ not looked at again, except that each of its files is there in its full size.
 
 import json
 import logging
-import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +22,8 @@ from collect.download_config import DownloadConfig
 from collect.download_files import MOST_JSON_BYTES, RemoteFile, published_files
 from collect.download_http import Patience, arrived_bytes, fetch, remote_size
 from collect.errors import UserError
-from collect.file_lock import take_lock
+from collect.file_lock import writing
+from collect.inside import inside
 from collect.json_file import read_json
 from collect.printable import printable
 
@@ -52,8 +51,7 @@ def download(config: DownloadConfig) -> Path:
     if not files:
         raise UserError("--parts names nothing that is published for this --split: choose other ones.")
     patience = Patience(timeout_s=config.timeout_s, attempts=config.attempts)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with writing(folder):
         record = _read_record(folder)
         todo = [file for file in files if not _is_done(folder, file, record)]
         if not todo:
@@ -65,16 +63,6 @@ def download(config: DownloadConfig) -> Path:
             _write_record(folder, record)
     logger.info("%s holds %s; it is complete", folder, ", ".join(_contents(files, record)))
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    refusal = f"Another process is downloading to {folder}: wait for it or end it."
-    descriptor = take_lock(folder / ".download.lock", refusal)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -114,7 +102,7 @@ def _is_done(folder: Path, file: RemoteFile, record: dict[str, Any]) -> bool:
     if file.path not in record:
         return False
     sizes = cast("dict[str, int]", record[file.path]["files"])
-    missing = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    missing = [name for name, size in sizes.items() if not _has_size(inside(folder, name, folder / RECORD_NAME), size)]
     if missing:
         logger.warning(
             "%s: %d files of %s are gone or changed, such as %s: fetching it again",

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 from collect.errors import UserError
 from collect.json_fields import Fields
+from collect.printable import printable
+from collect.video_ids import plain_id
 
 CONFIG_PREFIX = "mc_question"
 PLACES = ("*.parquet", "annotations/*.parquet", "mc_question*/*.parquet", "data/*.parquet")
@@ -106,9 +108,11 @@ def _by_video(rows: Iterable[Mapping[str, Any]], place: str, split: str) -> dict
         name = row.get("video_name")
         if not isinstance(name, str) or not name:
             raise UserError(f"{place} has a row without `video_name`: it is no table of questions; fetch it again.")
-        records.setdefault(name.removesuffix(".mp4"), []).append(_record(row))
+        records.setdefault(plain_id(name), []).append(_record(row))
     return {
-        video_id: HubVideo(split=split, fields=Fields({"mc_question": content}, f"{place}: video {video_id!r}"))
+        video_id: HubVideo(
+            split=split, fields=Fields({"mc_question": content}, f"{place}: video '{printable(video_id)}'")
+        )
         for video_id, content in records.items()
     }
 

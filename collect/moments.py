@@ -6,7 +6,6 @@ was not. The median of the norms comes from a histogram with bins of half a per 
 
 import base64
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+
+from collect.json_fields import Fields
 
 BINS_PER_OCTAVE = 128
 FIRST_OCTAVE = -24
@@ -91,13 +92,27 @@ class RunningMoments:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "RunningMoments":
-        """Rebuild from `to_json`, to the last bit."""
-        total = _unpack(content["sum"])
-        running = cls(len(total))
-        running.n = int(content["n"])
-        running.total, running.squares = total, _unpack(content["sum_of_squares"])
-        running.norms[content["norm_bins"]] = content["norm_counts"]
+    def from_fields(cls, fields: Fields, d_in: int) -> "RunningMoments":
+        """Rebuild from what `to_json` gave, to the last bit, as it was read from a file.
+
+        Args:
+            fields: what was read.
+            d_in: width that the sums should have.
+
+        Raises:
+            UserError: a field is missing, or is not what `to_json` writes.
+        """
+        running = cls(d_in)
+        running.n = fields.count("n")
+        running.total, running.squares = (_unpack(fields, name, d_in) for name in ("sum", "sum_of_squares"))
+        if (running.squares < 0).any():
+            raise fields.error("sum_of_squares", "sums of squares")
+        bins, counts = (fields.array(name, dtype=np.int64) for name in ("norm_bins", "norm_counts"))
+        if len(bins) and (bins[0] < 0 or bins[-1] >= len(running.norms) or (np.diff(bins) <= 0).any()):
+            raise fields.error("norm_bins", f"numbers of bins below {len(running.norms)}, ascending")
+        if len(counts) != len(bins) or (counts <= 0).any() or sum(counts.tolist()) != running.n:
+            raise fields.error("norm_counts", f"the {running.n} rows divided over the bins")
+        running.norms[bins] = counts
         return running
 
 
@@ -119,5 +134,12 @@ def _pack(values: Float64[np.ndarray, " d_in"]) -> str:
     return base64.b64encode(values.astype("<f8").tobytes()).decode("ascii")
 
 
-def _unpack(text: str) -> Float64[np.ndarray, " d_in"]:
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+def _unpack(fields: Fields, name: str, d_in: int) -> Float64[np.ndarray, " d_in"]:
+    try:
+        data = base64.b64decode(fields.text(name), validate=True)
+    except ValueError:
+        data = b""
+    values = np.frombuffer(data[: len(data) // 8 * 8], dtype="<f8").astype(np.float64)
+    if len(data) != 8 * d_in or not np.isfinite(values).all():
+        raise fields.error(name, f"{d_in} finite numbers, as base64 of their float64")
+    return values

@@ -1,75 +1,48 @@
-"""Perception Test as it comes: videos in a folder, annotations in the benchmark's own JSON, cut frames beside them.
+"""Perception Test as it comes, and what others write in its schema: videos in a folder, annotations, cut frames.
 
-    DATA/videos/*.mp4                 or the videos right in DATA
+    DATA/videos/**/*.mp4              or the videos right in DATA (`collect.video_folder`)
     DATA/annotations/*.json           {video_id: {metadata, object_tracking, action_localisation, ...}}
-    DATA/all_valid.json               the same right in DATA, under the names of the benchmark
+    DATA/*.json                       the same right in DATA; what is no annotation is passed over there
     DATA/*.parquet                    questions from the hub (`collect.hub_questions`); also in DATA/annotations
     DATA/cut_frame_mapping_*.json     {video_id: frame}; also in DATA/annotations
 
 Several files may speak of the same video, as where each task has its own; what two of them say alike counts once. A
-folder of videos without annotations is a dataset without tracks, segments and questions. Point tracks and grounded
-questions are not read.
+folder of videos without annotations is a dataset without tracks, segments and questions. What `metadata` leave out
+comes from the video file. Point tracks and grounded questions are not read. `docs/formats.md` has the whole schema.
 
 Source: Pătrăucean et al., "Perception Test: A Diagnostic Benchmark for Multimodal Video Models", 2023, and the
 repository google-deepmind/perception_test.
 """
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
-
-from collect.annotation import Question, Segment, Track, read_question, read_segment, read_track
+from collect.annotated_parts import Clock, segments_of, tracks_of
+from collect.annotation import Question, Segment, Track, Video, read_question, read_segment, read_track
+from collect.annotation_entries import Entry, entries, read_each
+from collect.annotation_files import ACTIONS, QUESTIONS, SOUNDS, TRACKS, Source, read_annotations, read_cut_frames
 from collect.errors import UserError
+from collect.findings import Findings
 from collect.hub_questions import HubVideo, is_hub_name, parquet_files, read_hub, read_parquet
 from collect.json_fields import Fields
+from collect.plausibility import check_video, compare_with_file
+from collect.printable import printable
 from collect.video_file import DecodeError, Facts, probe
+from collect.video_folder import VideoFiles, find_videos, listed, log_passed_over, no_videos
+from collect.video_ids import plain_id, read_ids
+
+__all__ = ["Dataset", "Question", "Segment", "Track", "Video", "load_dataset", "read_ids", "read_videos"]
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
-DURATION_EDGES_S = (10.0, 20.0, 30.0)
-OWN_NAMES = ("all_", "sample", "mc_question", "object_tracking", "action_localisation", "sound_localisation")
-"""Beginnings of the names under which the benchmark's annotations may stand right in the data folder."""
 UNKNOWN_SPLIT = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Video:
-    """One video with everything that is annotated about it."""
-
-    video_id: str
-    path: Path | None
-    """None where the annotated video is not in the folder."""
-    split: str
-    frame_rate: float
-    """Frames a second; 0 where neither annotation nor file says."""
-    n_frames: int
-    height: int
-    width: int
-    is_cup_game: bool = False
-    is_camera_moving: bool = False
-    cut_frame: int | None = None
-    """Questions may only be asked of the frames before this one, because the rest gives answers away."""
-    tracks: tuple[Track, ...] = ()
-    actions: tuple[Segment, ...] = ()
-    sounds: tuple[Segment, ...] = ()
-    questions: tuple[Question, ...] = ()
-
-    @property
-    def duration_s(self) -> float:
-        """Length of the whole video in seconds."""
-        return self.n_frames / self.frame_rate if self.frame_rate else 0.0
-
-    @property
-    def strata(self) -> tuple[bool, bool, int]:
-        """(camera moving, cup game, duration bin); annotations are permuted between videos of one stratum only."""
-        return self.is_camera_moving, self.is_cup_game, int(np.digitize(self.duration_s, DURATION_EDGES_S))
+SPLITS = {"validation": "valid", "val": "valid", "dev": "valid", "training": "train", "testing": "test"}
+"""Other people's names of the official splits."""
+N_COMPARED = 16
+"""Videos whose metadata are compared with their files whenever the data is read; `video-sae check` compares all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,30 +85,16 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
         UserError: there is no such folder, no video in it (of that split, or of a named id), or an annotation file is
             malformed; then the message names file, video and field.
     """
-    place, annotated, asked = _sources(folder)
-    paths = _video_files(place) if place.is_dir() else {}
-    known = annotated.keys() | asked.keys()
-    if not known and not paths:
-        raise UserError(f"{folder} holds no videos: put them into {folder / 'videos'}, as .mp4 files for instance.")
-    if known:
-        cuts = _cut_frames(place)
-        videos = [
-            _video(
-                video_id,
-                annotated.get(video_id, []),
-                asked.get(video_id, []),
-                path=paths.get(video_id),
-                cut_frame=cuts.get(video_id),
-            )
-            for video_id in known
-        ]
-        left_out = len(paths.keys() - known)
-        if left_out:
-            logger.info("%s: %d video files have no annotation and are left out", folder, left_out)
-    else:
-        videos = [_bare_video(video_id, path) for video_id, path in paths.items()]
+    findings = Findings()
+    files = _files(folder)
+    log_passed_over(files)
+    videos = read_videos(folder, files, findings)
+    compared = [video for video in videos if video.path is not None][:N_COMPARED]
+    for video in compared:
+        compare_with_file(video, findings)
+    findings.log(logger)
     splits = sorted({video.split for video in videos})
-    chosen = [video for video in videos if split is None or video.split == split]
+    chosen = [video for video in videos if split is None or video.split == SPLITS.get(split, split)]
     if not chosen:
         raise UserError(f"{folder} holds no video of the split {split!r}: choose one of {', '.join(splits)}.")
     if ids is not None:
@@ -143,20 +102,92 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
     return Dataset(folder=folder, videos=tuple(sorted(chosen, key=lambda video: video.video_id)))
 
 
-def read_ids(path: Path) -> tuple[str, ...]:
-    """Read a list of video ids: one a line, also the first column of a .csv; lines that begin with # do not count.
+def read_videos(folder: Path, files: VideoFiles, findings: Findings) -> list[Video]:
+    """Read all videos of a folder, as `load_dataset` does, and report what is wrong or odd.
+
+    Args:
+        folder: as for `load_dataset`.
+        files: the video files that are there.
+        findings: where to report.
 
     Raises:
-        UserError: the file is not there or names no video.
+        UserError: there is no such folder or no video in it; and, unless `findings` collects refusals, the first thing
+            that cannot be read.
     """
+    place, sources, asked = _sources(folder, findings)
+    by_video: dict[str, list[Source]] = {video_id: [] for video_id in asked}
+    for source in sources:
+        by_video.setdefault(source.video_id, []).append(source)
+    if not by_video and not files.paths:
+        raise no_videos(folder, files)
+    if not by_video:
+        return [_bare_video(video_id, path) for video_id, path in files.paths.items()]
+    cuts = read_cut_frames(place, findings)
+    videos = {
+        video_id: replace(
+            _described(video_id, own, asked.get(video_id, []), _file_of(video_id, files, findings), findings),
+            cut_frame=cuts.get(video_id),
+        )
+        for video_id, own in by_video.items()
+    }
+    left_out = files.not_among({video.path for video in videos.values() if video.path is not None})
+    if left_out:
+        findings.note(
+            printable(folder, 4096),
+            "video files without annotations",
+            "they are left out",
+            f"{len(left_out):,} of {len(files.paths):,}: {listed(left_out)}",
+        )
+    return _annotated(videos, by_video, asked, findings)
+
+
+def _file_of(video_id: str, files: VideoFiles, findings: Findings) -> Path | None:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a list of video ids ({error}): give a text file.") from None
-    names = (line.partition(",")[0].strip().strip('"').removesuffix(".mp4") for line in lines)
-    found = tuple(dict.fromkeys(name for name in names if name and not name.startswith("#") and name != "video_id"))
-    if not found:
-        raise UserError(f"{path} names no video: write one video id a line.")
+        return files.of(video_id)
+    except UserError as error:
+        findings.fault(error)
+        return None
+
+
+def _annotated(
+    videos: Mapping[str, Video],
+    sources: Mapping[str, Sequence[Source]],
+    asked: Mapping[str, Sequence[HubVideo]],
+    findings: Findings,
+) -> list[Video]:
+    """The videos with their tracks, segments and questions."""
+    clocks = {
+        video_id: Clock(frame_rate=v.frame_rate, n_frames=v.n_frames, height=v.height, width=v.width)
+        for video_id, v in videos.items()
+    }
+
+    def all_of(part: str) -> list[Entry]:
+        return [entry for own in sources.values() for entry in entries(part, own, findings)]
+
+    def segments(part: str, *, sound: bool) -> dict[str, list[Segment]]:
+        raw = read_each(all_of(part), lambda entry: read_segment(entry.fields, entry.id, sound=sound), findings)
+        return segments_of(raw, part, clocks, findings)
+
+    raw_tracks = read_each(all_of(TRACKS), lambda entry: read_track(entry.fields, entry.id), findings)
+    tracks = tracks_of(raw_tracks, clocks, findings)
+    actions, sounds = segments(ACTIONS, sound=False), segments(SOUNDS, sound=True)
+    found: list[Video] = []
+    for video_id, video in videos.items():
+        own = entries(QUESTIONS, sources[video_id], findings)
+        if not own:
+            tables = [Source(file=Path(), video_id=video_id, fields=table.fields) for table in asked.get(video_id, [])]
+            own = entries(QUESTIONS, tables, findings)
+        questions = read_each(own, lambda entry: read_question(entry.fields, entry.video_id, entry.id), findings)
+        whole = replace(
+            video,
+            tracks=tuple(tracks.get(video_id, ())),
+            actions=tuple(actions.get(video_id, ())),
+            sounds=tuple(sounds.get(video_id, ())),
+            questions=tuple(question for _, question in questions),
+        )
+        places = {QUESTIONS: own[0].fields.place} if own else {}
+        check_video(whole, sources[video_id][0].fields.place if sources[video_id] else places[QUESTIONS], findings)
+        found.append(whole)
     return found
 
 
@@ -166,64 +197,38 @@ def _named(videos: Sequence[Video], ids: Path, folder: Path) -> list[Video]:
     missing = [video_id for video_id in wanted if video_id not in by_id]
     if missing:
         raise UserError(
-            f"{folder} lacks {len(missing)} of the {len(wanted)} videos of {ids}, such as {missing[0]!r}: "
+            f"{folder} lacks {len(missing)} of the {len(wanted)} videos of {ids}, such as '{printable(missing[0])}': "
             "take them out of the list, or give the folder and the split that hold them."
         )
     return [by_id[video_id] for video_id in wanted]
 
 
-def _sources(folder: Path) -> tuple[Path, dict[str, list[Fields]], dict[str, list[HubVideo]]]:
-    """The folder that holds the videos, and per video what JSON files and what tables of questions say about it."""
+def _sources(folder: Path, findings: Findings) -> tuple[Path, list[Source], dict[str, list[HubVideo]]]:
+    """The folder that holds the videos, and what JSON files and, per video, what tables of questions say."""
     if folder.is_dir():
-        return folder, _annotations(folder), read_parquet(parquet_files(folder))
+        return folder, read_annotations(folder, findings), _tables(folder, findings)
     if folder.is_file() and folder.suffix == ".parquet":
-        return folder.parent, {}, read_parquet([folder])
+        return folder.parent, [], read_parquet([folder])
     if is_hub_name(folder):
-        return folder, {}, read_hub(folder.as_posix())
+        return folder, [], read_hub(folder.as_posix())
     raise UserError(f"There is no folder {folder}: give the folder that holds `videos` and `annotations`.")
 
 
-def _video_files(folder: Path) -> dict[str, Path]:
-    place = folder / "videos" if (folder / "videos").is_dir() else folder
-    files = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    found: dict[str, Path] = {}
-    for path in files:
-        if path.stem in found:
-            raise UserError(f"{found[path.stem]} and {path} have one name: rename or remove one of them.")
-        found[path.stem] = path
+def _tables(folder: Path, findings: Findings) -> dict[str, list[HubVideo]]:
+    found: dict[str, list[HubVideo]] = {}
+    for path in parquet_files(folder):
+        try:
+            for video_id, videos in read_parquet([path]).items():
+                found.setdefault(video_id, []).extend(videos)
+        except UserError as error:
+            findings.fault(error)
     return found
 
 
-def _annotations(folder: Path) -> dict[str, list[Fields]]:
-    """Per video, what each annotation file says about it."""
-    found: dict[str, list[Fields]] = {}
-    own = (path for path in folder.glob("*.json") if path.name.startswith(OWN_NAMES))
-    for path in (*sorted(own), *sorted((folder / "annotations").glob("*.json"))):
-        if path.name.startswith("cut_frame_mapping"):
-            continue
-        for video_id, content in _read_object(path).items():
-            found.setdefault(video_id, []).append(Fields(content, f"{path}: video {video_id!r}"))
-    return found
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): fetch it again or remove it.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object keyed by video id: fetch it again or remove it.")
-    return cast("dict[str, Any]", content)
-
-
-def _cut_frames(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
-    paths = [p for place in (folder, folder / "annotations") for p in sorted(place.glob("cut_frame_mapping*.json"))]
-    for path in paths:
-        fields = Fields(_read_object(path), str(path))
-        cuts = {video_id: fields.integer(video_id) for video_id in fields.names()}
-        found.update({video_id: frame for video_id, frame in cuts.items() if frame > 0})
-    return found
+def _files(folder: Path) -> VideoFiles:
+    """The video files of what `load_dataset` takes; a data set of the hub has none."""
+    place = folder.parent if folder.is_file() else folder
+    return find_videos(place) if place.is_dir() else VideoFiles(paths={})
 
 
 def _bare_video(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) -> Video:
@@ -243,51 +248,72 @@ def _bare_video(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) ->
     )
 
 
-def _video(
-    video_id: str, sources: Sequence[Fields], asked: Sequence[HubVideo], *, path: Path | None, cut_frame: int | None
+_NEEDED = ("frame_rate", "num_frames", "resolution")
+
+
+def _described(
+    video_id: str, sources: Sequence[Source], asked: Sequence[HubVideo], path: Path | None, findings: Findings
 ) -> Video:
-    described = [source for source in sources if source.has("metadata")]
-    if sources and not described:
-        raise sources[0].error("metadata", "an object")
-    if described:
-        video = _described_video(video_id, described[0].child("metadata"), path)
-    else:
-        video = _bare_video(video_id, path, asked[0].split)
-    questions = _records("mc_question", sources) or _records("mc_question", [table.fields for table in asked])
-    return replace(
-        video,
-        cut_frame=cut_frame,
-        tracks=tuple(read_track(record) for record in _records("object_tracking", sources)),
-        actions=tuple(read_segment(record, sound=False) for record in _records("action_localisation", sources)),
-        sounds=tuple(read_segment(record, sound=True) for record in _records("sound_localisation", sources)),
-        questions=tuple(read_question(record, video_id) for record in questions),
-    )
-
-
-def _described_video(video_id: str, metadata: Fields, path: Path | None) -> Video:
-    height, width = metadata.integers("resolution", n=2)
-    return Video(
+    """A video by its metadata, and by its file where they leave something out."""
+    described: list[Fields] = []
+    for source in sources:
+        try:
+            described += [source.fields.child("metadata")] if source.fields.has("metadata") else []
+        except UserError as error:
+            findings.fault(error)
+    bare = Video(
         video_id=video_id,
         path=path,
-        split=metadata.text("split"),
-        frame_rate=metadata.positive("frame_rate"),
-        n_frames=metadata.integer("num_frames"),
+        split=asked[0].split if asked else UNKNOWN_SPLIT,
+        frame_rate=0.0,
+        n_frames=0,
+        height=0,
+        width=0,
+    )
+    if not all(any(metadata.has(name) for metadata in described) for name in _NEEDED):
+        bare = _bare_video(video_id, path, bare.split)
+    video = bare
+    for metadata in reversed(described):  # the first file counts
+        try:
+            video = _with_metadata(video, metadata, findings)
+        except UserError as error:
+            findings.fault(error)
+    if len(described) > 1:
+        for metadata in described[1:]:
+            differing = [
+                name
+                for name in (*_NEEDED, "split")
+                if metadata.has(name) and described[0].has(name) and metadata.value(name) != described[0].value(name)
+            ]
+            if differing:
+                findings.warn(
+                    metadata.place,
+                    "its metadata differ from another file's",
+                    "the first file counts",
+                    ", ".join(differing),
+                )
+    return video
+
+
+def _with_metadata(video: Video, metadata: Fields, findings: Findings) -> Video:
+    said = metadata.text("split") if metadata.has("split") else video.split
+    split = SPLITS.get(said.lower(), said.lower() if said.lower() in SPLITS.values() else said)
+    if split != said:
+        findings.note(metadata.place, f"the split '{printable(said)}' is read as {split}", "that is its official name")
+    if metadata.has("video_id") and metadata.value("video_id") != video.video_id:
+        named = printable(metadata.value("video_id"))
+        if video.video_id not in (plain_id(named), plain_id(named).rpartition("/")[2]):
+            findings.warn(metadata.place, "its `video_id` is not its key", "the key counts", f"'{named}'")
+    height, width = metadata.integers("resolution", n=2) if metadata.has("resolution") else (video.height, video.width)
+    if min(height, width) < 0:
+        raise metadata.error("resolution", "height and width in pixels")
+    return replace(
+        video,
+        split=split,
+        frame_rate=metadata.positive("frame_rate") if metadata.has("frame_rate") else video.frame_rate,
+        n_frames=metadata.integer("num_frames") if metadata.has("num_frames") else video.n_frames,
         height=height,
         width=width,
-        is_cup_game=metadata.flag("is_cup_game"),
-        is_camera_moving=metadata.flag("is_camera_moving"),
+        is_cup_game=metadata.flag("is_cup_game", absent=False),
+        is_camera_moving=metadata.flag("is_camera_moving", absent=False),
     )
-
-
-def _records(name: str, sources: Sequence[Fields]) -> list[Fields]:
-    """The entries of a task; those that several sources have count once."""
-    found: list[Fields] = []
-    for source in sources:
-        earlier = {record.integer("id", or_text=True): record for record in found}
-        for record in source.children(name):
-            twin = earlier.get(record.integer("id", or_text=True))
-            if twin is None:
-                found.append(record)
-            elif not twin.equals(record):
-                raise record.conflict(twin)
-    return found

@@ -1,13 +1,17 @@
 """How many videos of which length and size there are: counted in a folder, or as Perception Test publishes it."""
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from collect.errors import UserError
 from collect.perception_test import Dataset, Video, load_dataset
 from collect.selection import Selection
+from collect.video_file import DecodeError, probe
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED: Mapping[str, int] = {"train": 2184, "valid": 5900, "test": 3525}
 """Videos of each split of Perception Test."""
@@ -16,6 +20,8 @@ PUBLISHED_SECONDS = 23.0
 PUBLISHED_RATE = 30.0
 PUBLISHED_HEIGHT, PUBLISHED_WIDTH = 1080, 1920
 """Their largest size, which all are taken to have."""
+_EXPLAINED = 5
+"""Unreadable videos for which the log gives the reason; `video-sae check` gives it for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ def _published(selection: Selection) -> Collection:
 
 def _counted(dataset: Dataset, videos: tuple[Video, ...]) -> Collection:
     known = [video for video in videos if video.frame_rate and video.height]
+    _explain([video for video in videos if not (video.frame_rate and video.height)])
     if not known:
         raise UserError(f"{dataset.folder} has no video whose length and size can be read: plan without --data.")
     kinds: Counter[VideoKind] = Counter()
@@ -103,3 +110,12 @@ def _counted(dataset: Dataset, videos: tuple[Video, ...]) -> Collection:
     text = f"{dataset.folder}" + (f" ({unread} videos that cannot be read are left out)" if unread else "")
     examples = tuple(video for video in known if video.path is not None)
     return Collection(text=text, kinds={kind: float(n) for kind, n in kinds.items()}, examples=examples)
+
+
+def _explain(unread: Sequence[Video]) -> None:
+    """Log why the first of these videos cannot be read."""
+    for path in [video.path for video in unread if video.path is not None][:_EXPLAINED]:
+        try:
+            probe(path)
+        except DecodeError as error:
+            logger.warning("%s", error)

@@ -1,12 +1,13 @@
 """Where a plan finds a model's sizes: its folder, the table of known models, or its config.json on the hub."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 from collect.errors import UserError
+from collect.json_file import read_json
 from collect.plan_known import KNOWN_MODELS
-from collect.plan_model import ModelSizes, sizes_of
+from collect.plan_model import FAMILIES, ModelSizes, sizes_of
+from collect.vlm_files import whole_config
 
 PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 
@@ -19,21 +20,24 @@ def read_sizes(model: str) -> ModelSizes:
     """
     folder = Path(model)
     if folder.is_dir():
-        return sizes_of(model, _json(folder / "config.json"), _processor(folder))
+        return sizes_of(model, _completed(model, _json(folder / "config.json")), _processor(folder))
     if model in KNOWN_MODELS:
         known = KNOWN_MODELS[model]
         return sizes_of(model, known, cast("dict[str, Any]", known.get("processor", {})))
-    config = _hub_config(model)
-    return sizes_of(model, config, {})
+    return sizes_of(model, _completed(model, _hub_config(model)), {})
+
+
+def _completed(model: str, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what it leaves out; those of no family here are left for `sizes_of` to refuse."""
+    family = config.get("model_type")
+    return whole_config(model, config) if isinstance(family, str) and family in FAMILIES else config
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
+    remedy = "give a folder that holds a model's config.json, or a hub id"
+    content: object = read_json(path, remedy)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is missing or is no model configuration: give a folder that holds one, or a hub id.")
+        raise UserError(f"{path} is not a JSON object: {remedy}.")
     return cast("dict[str, Any]", content)
 
 

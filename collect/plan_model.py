@@ -1,27 +1,30 @@
 """The sizes of a video VLM that decide what it costs, read from its config.json: no weights, no model code, no network.
 
 Visual tokens are counted as each family's processor lays them out; the vision tower's own tokens (patches) are more.
-Sizes that a config.json leaves to its family's default are filled in where the family has one; what is missing
-otherwise is named.
+Nothing is filled in here: `plan_files` completes a config.json first. What is missing or no size is named.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from collect.errors import UserError
+from collect.printable import printable
 
-TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
-    "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208},
-    "llama": {"vocab_size": 32000},
-    "qwen2": {"vocab_size": 151936},
-}
+MAX_SIZE = 2**40
+"""A larger number in a configuration is no size."""
+
 PERCEPTION_ENCODERS: Mapping[str, Mapping[str, int]] = {
     "vit_pe_lang_large_patch14_448": {"embed_dim": 1024, "depth": 23, "mlp": 4096, "patch": 14, "image": 448},
     "vit_pe_lang_gigantic_patch14_448": {"embed_dim": 1536, "depth": 47, "mlp": 8960, "patch": 14, "image": 448},
 }
-"""Towers of PerceptionLM, which its config.json names only (timm.models.eva)."""
+"""Towers of PerceptionLM, which its config.json only names, but for single sizes that differ (timm.models.eva)."""
+_ELSEWHERE = {
+    "internvl_chat": " (which runs code of its own; InternVL's checkpoints whose names end in -hf are of the family "
+    "internvl)",
+}
+"""What is known about families that are not supported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +138,15 @@ def sizes_of(model: str, config: Mapping[str, Any], processor: Mapping[str, Any]
     Raises:
         UserError: a size is missing, or the family is not supported.
     """
-    family = str(config.get("model_type"))
-    numbers = _Numbers(model, config)
-    try:
-        layout, tower = _LAYOUTS[family](numbers, processor)
-    except KeyError:
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        shown = printable(repr(family), 60)
         raise UserError(
-            f"{model} is of the family {family!r}, whose cost is not known: use one of {', '.join(sorted(_LAYOUTS))}."
-        ) from None
+            f"{model} is of the family {shown}{_ELSEWHERE.get(str(family), '')}, whose cost is not known: use one of "
+            f"{', '.join(sorted(FAMILIES))}."
+        )
+    numbers = _Numbers(model, config)
+    layout, tower = FAMILIES[family](numbers, processor)
     return ModelSizes(name=model, family=family, decoder=_decoder(numbers), tower=tower, layout=layout)
 
 
@@ -164,10 +168,16 @@ class _Numbers:
             value = inside.get(name)
             if isinstance(value, (list, tuple)) and value:
                 value = cast("list[object]", value)[0]
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and value:
                 value = next(iter(cast("Mapping[str, object]", value).values()))
-            if isinstance(value, (int, float)):
-                return int(value)
+            if value is None:
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 <= value < MAX_SIZE:
+                raise UserError(
+                    f"The configuration of {self.model} has {part}{'.' if part else ''}{name} = "
+                    f"{printable(repr(value), 60)}, which is no size: mend its config.json, or measure with --probe."
+                )
+            return int(value)
         if default is None:
             raise UserError(
                 f"The configuration of {self.model} lacks {part}{'.' if part else ''}{names[0]}: add it to its "
@@ -181,17 +191,16 @@ def _decoder(numbers: _Numbers) -> Decoder:
     inside = numbers.part(part) if part else numbers.config
     if inside.get("num_experts") or inside.get("num_local_experts"):
         raise UserError(f"{numbers.model} mixes experts, whose cost is not reckoned here: measure with --probe.")
-    defaults = TEXT_DEFAULTS.get(str(inside.get("model_type")), {})
     d_model = numbers.get(part, "hidden_size")
-    n_heads = numbers.get(part, "num_attention_heads", default=defaults.get("num_attention_heads"))
+    n_heads = numbers.get(part, "num_attention_heads")
     return Decoder(
         n_layers=numbers.get(part, "num_hidden_layers"),
         d_model=d_model,
         d_mlp=numbers.get(part, "intermediate_size"),
         n_heads=n_heads,
-        n_kv_heads=numbers.get(part, "num_key_value_heads", default=defaults.get("num_key_value_heads", n_heads)),
-        head_dim=numbers.get(part, "head_dim", default=defaults.get("head_dim", d_model // n_heads)),
-        vocabulary=numbers.get(part, "vocab_size", default=defaults.get("vocab_size")),
+        n_kv_heads=numbers.get(part, "num_key_value_heads", default=n_heads),
+        head_dim=numbers.get(part, "head_dim", default=d_model // n_heads),
+        vocabulary=numbers.get(part, "vocab_size"),
     )
 
 
@@ -215,21 +224,42 @@ def _perception_lm(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tow
     pool = numbers.get("", "projector_pooling_ratio", default=1)
     vision = numbers.part("vision_config")
     encoder = PERCEPTION_ENCODERS.get(str(vision.get("architecture")))
+    if encoder is None and vision.get("model_type") == "timm_wrapper":
+        shown = printable(repr(vision.get("architecture")), 60)
+        raise UserError(
+            f"{numbers.model} has the vision tower {shown}, whose sizes are not known, only those of "
+            f"{' and '.join(PERCEPTION_ENCODERS)}: measure with --probe."
+        )
     if encoder is None:
         layout = _square(numbers, 1.0)
         side = layout.image_px // layout.patch_px // pool
         return Layout(patch_px=layout.patch_px, image_px=layout.image_px, merge=0, per_frame=side**2), _tower(numbers)
-    side = encoder["image"] // encoder["patch"] // pool
-    layout = Layout(patch_px=encoder["patch"], image_px=encoder["image"], merge=0, per_frame=side**2)
-    return layout, Tower(n_layers=encoder["depth"], width=encoder["embed_dim"], d_mlp=encoder["mlp"])
+    own = _Numbers(numbers.model, {"vision_config.model_args": vision.get("model_args")})
+
+    def size(name: str, known: str) -> int:
+        return own.get("vision_config.model_args", name, default=encoder[known])
+
+    image, patch, width = size("img_size", "image"), size("patch_size", "patch"), size("embed_dim", "embed_dim")
+    layout = Layout(patch_px=patch, image_px=image, merge=0, per_frame=(image // patch // pool) ** 2)
+    d_mlp = encoder["mlp"] * width // encoder["embed_dim"]
+    return layout, Tower(n_layers=size("depth", "depth"), width=width, d_mlp=d_mlp)
 
 
-def _llava(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tower]:
+def _llava_onevision(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tower]:
     return _square(numbers, 2.0), _tower(numbers)
 
 
+def _llava_next_video(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tower]:
+    return _square(numbers, float(numbers.get("", "spatial_pool_stride", default=2))), _tower(numbers)
+
+
 def _internvl(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tower]:
-    ratio = cast("float", numbers.config.get("downsample_ratio", 0.5))
+    ratio = numbers.config.get("downsample_ratio", 0.5)
+    if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        raise UserError(
+            f"The configuration of {numbers.model} has downsample_ratio = {printable(repr(ratio), 60)}, which is not "
+            "above 0 and at most 1: mend its config.json, or measure with --probe."
+        )
     return _square(numbers, 1 / ratio), _tower(numbers)
 
 
@@ -244,7 +274,8 @@ def _gemma3(numbers: _Numbers, _: Mapping[str, Any]) -> tuple[Layout, Tower]:
 
 
 def _qwen(numbers: _Numbers, processor: Mapping[str, Any], *, is_third: bool) -> tuple[Layout, Tower]:
-    size = cast("Mapping[str, Any]", processor.get("size") or {})
+    found = processor.get("size")
+    size = cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
     earlier = {} if is_third else processor  # names of earlier versions, which go before `size` in the second only
     default_min, default_max = (4096, 25165824) if is_third else (128 * 28 * 28, 28 * 28 * 768)
     layout = Layout(
@@ -258,13 +289,14 @@ def _qwen(numbers: _Numbers, processor: Mapping[str, Any], *, is_third: bool) ->
     return layout, _tower(numbers, n_mlp_matrices=2 if is_third else 3)
 
 
-_LAYOUTS = {
+FAMILIES: Mapping[str, Callable[[_Numbers, Mapping[str, Any]], tuple[Layout, Tower]]] = {
     "perception_lm": _perception_lm,
-    "llava_onevision": _llava,
-    "llava_next_video": _llava,
+    "llava_onevision": _llava_onevision,
+    "llava_next_video": _llava_next_video,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
     "gemma3": _gemma3,
     "qwen2_5_vl": lambda numbers, processor: _qwen(numbers, processor, is_third=False),
     "qwen3_vl": lambda numbers, processor: _qwen(numbers, processor, is_third=True),
 }
+"""How each family lays out frames, by its `model_type`."""

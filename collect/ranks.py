@@ -38,7 +38,10 @@ class Process:
             rank, world_size, local_rank = -1, 0, -1
         if not (0 <= rank < world_size and local_rank >= 0):
             found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-            raise UserError(f"The launcher's variables do not fit together ({found}): start with torchrun.")
+            raise UserError(
+                f"The launcher's variables do not fit together ({found}): unset them, or start with "
+                "`torchrun --nproc-per-node 8 -m video_sae -- COMMAND …`."
+            )
         return cls(rank=rank, world_size=world_size, local_rank=local_rank)
 
     def device(self, name: str) -> str:
@@ -50,7 +53,7 @@ class Process:
         return f"cuda:{self.local_rank % torch.cuda.device_count()}"
 
     def agree(self, decide: Callable[[], Any]) -> Any:
-        """Have the first process decide, and tell all.
+        """Have the first process decide, and tell all; through torch's process group where there is one.
 
         Args:
             decide: returns what JSON can hold; called in the first process only.
@@ -63,13 +66,16 @@ class Process:
         import torch.distributed as dist
 
         message: list[str | None] = [None]
-        dist.init_process_group("gloo")
+        is_ours = not dist.is_initialized()
+        if is_ours:
+            dist.init_process_group("gloo")
         try:
             if self.rank == 0:
                 message[0] = _outcome(decide)
             dist.broadcast_object_list(message, src=0)
         finally:
-            dist.destroy_process_group()
+            if is_ours:
+                dist.destroy_process_group()
         outcome = json.loads(cast("str", message[0]))
         if "error" in outcome:
             raise UserError(outcome["error"])

@@ -5,13 +5,11 @@ Who collects what is decided in `collect.assignment`, the way of a video from it
 and whoever makes them, so that every stored bit is that of a run that was never interrupted.
 """
 
-import hashlib
 import logging
-import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,24 @@ from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches,
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.decode import decode_clip
 from collect.errors import UserError
-from collect.file_lock import take_lock
+from collect.file_lock import writing
+from collect.machine import default_workers
 from collect.manifest import read_progress, write_manifest
 from collect.perception_test import Video, load_dataset
 from collect.pipeline import Forward, Ready, prepared_batches
+from collect.rank_log import RankLog, log_path
 from collect.ranks import Process
+from collect.run_data import annotations_hash, videos_hash
 from collect.sampling import FrameSampling
 from collect.selection import Selection
-from collect.store import MANIFEST_NAME, Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter, cut_arrays, require_free
+from collect.store import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
+from collect.store_writer import SiteSpec, StoreWriter, require_free
 from collect.token_choice import TokenChoice
 from collect.token_subset import choose_tokens
+from collect.verify import check_parts
 from collect.vlm import VideoVlm, load_vlm
 from collect.vlm_files import fingerprint, resolve_model
+from collect.zarr_arrays import cut_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +62,23 @@ def collect(config: CollectConfig) -> Path:
     videos = choose_videos(config.data, Selection.parse(config.select))
     folder = config.out / FOLDER_NAME
     model = _Model(config, process)
-    with _only_job(folder, process):
-        decided: dict[str, Any] = process.agree(lambda: _decide(config, videos, folder, model, process.world_size))
+    with ExitStack() as held:
+
+        def decide() -> dict[str, Any]:
+            # Keeps out a second job, whatever its number of processes; a rank's own lock keeps out one that comes after
+            # the first process of this job has ended and before the others have.
+            held.enter_context(writing(folder))
+            remove_orphans(folder)
+            return _decide(config, videos, folder, model, process.world_size)
+
+        decided: dict[str, Any] = process.agree(decide)
         if decided["is_finished"]:
             logger.info("%s is finished: nothing to do", folder)
             return folder
         tasks = [_task(content) for content in decided["tasks"][process.rank]]
         if tasks:
             try:
-                _work(config, videos, folder, tasks, model.vlm)
+                _work(config, videos, folder, tasks, model.load())
             except OSError as error:
                 raise UserError(
                     f"{folder} cannot be written ({error.strerror or error}): make room there and run this again; "
@@ -95,14 +106,22 @@ class _Model:
     def __init__(self, config: CollectConfig, process: Process) -> None:
         self._config, self._device = config, process.device(config.device)
 
-    @cached_property
-    def vlm(self) -> VideoVlm:
+        self._vlm: VideoVlm | None = None
+
+    def load(self) -> VideoVlm:
+        """Load it, or return it if it is loaded.
+
+        Raises:
+            UserError: it cannot be loaded, or lacks a site.
+        """
         config = self._config
-        vlm = load_vlm(
-            config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
-        )
-        check_sites(vlm, config.sites)
-        return vlm
+        if self._vlm is None:
+            vlm = load_vlm(
+                config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
+            )
+            check_sites(vlm, config.sites)
+            self._vlm = vlm
+        return self._vlm
 
 
 def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
@@ -121,18 +140,25 @@ def _decide(
     config: CollectConfig, videos: Sequence[Video], folder: Path, model: _Model, world_size: int
 ) -> dict[str, Any]:
     """What every process is to do; called in the first one only."""
-    inputs = {"model": fingerprint(resolve_model(config.model)[0]), "data": _data_hash(videos)}
-    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE)
+    inputs = {
+        "model": fingerprint(resolve_model(config.model)[0]),
+        "data": videos_hash(videos),
+        "annotations": annotations_hash(videos),
+    }
+    # Annotations decide what is stored only where that is what lies on tracks; else they may be added to at any time.
+    recorded = () if TokenChoice.parse(config.tokens).on_tracks else ("annotations",)
+    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded)
     if is_begun and (folder / MANIFEST_NAME).is_file():
+        ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}
-    plan = read_plan(folder) if is_begun else None
+    plan = read_plan(folder, len(videos)) if is_begun else None
     before = plan or Plan(batches=make_batches(videos, config.batch_size))
     require_free(folder, before.ranks)  # the first process of another job may have ended before the others
     progress = read_progress(folder, before.ranks)
     plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)
     if not is_begun:
-        assert model.vlm is not None  # what is wrong with model or sites is told before anything is written
-        write_config(folder, STAGE, config, inputs)
+        model.load()  # what is wrong with model or sites is told before anything is written
+        write_config(folder, STAGE, config, inputs, _paths(config))
     if plan != before or not is_begun:
         write_plan(folder, plan)
     return {"is_finished": False, "ranks": plan.ranks, "tasks": [[_plain(task) for task in own] for own in tasks]}
@@ -150,33 +176,10 @@ def _task(content: dict[str, Any]) -> Task:
     )
 
 
-def _data_hash(videos: Iterable[Video]) -> str:
-    """Hash of what decides which frames are seen: ids, file sizes, cut frames."""
-    digest = hashlib.sha256()
-    for video in videos:
-        assert video.path is not None
-        digest.update(f"{video.video_id}\0{video.path.stat().st_size}\0{video.cut_frame}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-@contextmanager
-def _only_job(folder: Path, process: Process) -> Generator[None]:
-    """Keep out a second job on the same store, whatever its number of processes; the first process holds the lock."""
-    if process.rank > 0:
-        yield
-        return
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "job.lock"
-    descriptor = take_lock(path)
-    try:
-        remove_orphans(folder)
-        yield
-    finally:
-        if is_new and {entry.name for entry in folder.iterdir()} == {path.name}:
-            path.unlink()  # nothing was begun
-            folder.rmdir()
-        os.close(descriptor)
+def _paths(config: CollectConfig) -> dict[str, Path]:
+    """What later stages have to find again."""
+    paths = {"run": config.out, "data": config.data}
+    return paths | ({"model": Path(config.model)} if Path(config.model).is_dir() else {})
 
 
 def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: Sequence[Task], vlm: VideoVlm) -> None:
@@ -189,13 +192,21 @@ def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: S
         return _prepare(vlm, index, videos[index], config.sites[0], sampling, choice)
 
     n_wanted = sum(len(task.wanted) for task in tasks)
+    workers = config.workers or default_workers(_worker_bytes(videos, sampling), n_wanted)
     with tqdm(total=n_wanted, unit="video", desc="collect") as progress:
         for task in tasks:
             with StoreWriter(
                 folder, task.rank, specs, shard_rows=config.shard_rows, chunk_rows=CHUNK_ROWS, model=vlm.describe()
             ) as writer:
-                _fill(writer, forward, prepare, task, config, progress)
+                prepared = partial(prepared_batches, prepare, workers=workers)
+                _fill(writer, forward, prepared, task, config.max_failures, progress)
                 writer.finish()
+
+
+def _worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
+    """About the memory of a worker: two clips of the largest video, as bytes and as floats. Unknown sizes are HD."""
+    pixels = max((video.height * video.width for video in videos), default=0) or 1920 * 1080
+    return 2 * sampling.n_at_most * pixels * 3 * (1 + 4)
 
 
 def _prepare(
@@ -231,21 +242,21 @@ def _prepare(
 def _fill(
     writer: StoreWriter,
     forward: Forward,
-    prepare: Callable[[int], Ready | Failure],
+    prepared: Callable[[Sequence[Batch]], Iterator[list[Ready | Failure]]],
     task: Task,
-    config: CollectConfig,
+    max_failures: int | None,
     progress: "tqdm[Any]",
 ) -> None:
     """Collect the wanted videos of one rank that are not committed yet."""
     batches: list[Batch] = [batch for batch in task.batches if task.wanted & set(batch)]
     n_tokens = 0
-    for outcomes in forward.outcomes(prepared_batches(prepare, batches, workers=config.workers)):
+    for outcomes in forward.outcomes(prepared(batches)):
         for outcome in outcomes:
             index = outcome.index if isinstance(outcome, Failure) else outcome[0].index
             if index not in task.wanted:
                 continue  # committed before this run; computed again only to keep the batch's shape
             if isinstance(outcome, Failure):
-                _fail(writer, outcome, config.max_failures)
+                _fail(writer, outcome, max_failures)
             else:
                 record = _record(outcome[0], writer.next_row)
                 writer.add_video(record, outcome[1])
@@ -288,6 +299,7 @@ def _complete(folder: Path, ranks: Sequence[int]) -> None:
         return
     for rank in ranks:
         cut_arrays(folder, rank)  # a process may have been killed between its last commit and this
+        check_parts(RankLog.read(log_path(folder, rank)))
     manifest = write_manifest(folder, ranks)
     logger.info(
         "%d videos, %d tokens, %d failures in %s",

@@ -19,10 +19,13 @@ from jaxtyping import Shaped, UInt8, UInt64
 
 from collect.artefact import sync_folder
 from collect.errors import UserError
+from collect.inside import open_regular
+from collect.printable import printable
 
 CRC_BYTES = 4
 MISSING = np.uint64(2**64 - 1)
 PARTIAL_SUFFIX = ".partial"
+DAMAGE_REMEDY = "restore it, or delete the activations folder and collect again"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,21 +86,33 @@ def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chun
         row_bytes: bytes of a row.
 
     Raises:
-        UserError: the file is missing, or its index is damaged.
+        UserError: the file is missing, is no regular file, is too short for its rows, or its index is damaged.
     """
     index_bytes = n_chunks * 16
+    n_used = -(-(row_stop - row_start) // chunk_rows)
+    chunk_bytes = chunk_rows * row_bytes + CRC_BYTES
     try:
-        with path.open("rb") as file:
-            file.seek(-(index_bytes + CRC_BYTES), os.SEEK_END)
-            tail = file.read()
+        descriptor = open_regular(path)
+        try:
+            end = os.fstat(descriptor).st_size - index_bytes - CRC_BYTES
+            # Before anything is allocated: no number of a log is larger than what is on disk for it.
+            if end < n_used * chunk_bytes:
+                raise damaged(path, "it is too short for its rows")
+            tail = os.pread(descriptor, index_bytes + CRC_BYTES, end)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise damaged(path, error.strerror or "it is too short") from None
+        raise damaged(path, error.strerror or "it cannot be read") from None
+    if len(tail) != index_bytes + CRC_BYTES:
+        raise damaged(path, "it became shorter while it was read")
     index = np.frombuffer(tail[:index_bytes], dtype="<u8").reshape(n_chunks, 2)
     if google_crc32c.value(tail[:index_bytes]) != int.from_bytes(tail[index_bytes:], "little"):
         raise damaged(path, "its index fails its checksum")
-    used = index[: -(-(row_stop - row_start) // chunk_rows)]
-    if np.any(used[:, 1] != chunk_rows * row_bytes + CRC_BYTES):
+    used = index[:n_used]
+    if np.any(used[:, 1] != chunk_bytes):
         raise damaged(path, "a chunk is missing or has a wrong length")
+    if np.any(used[:, 0] > end - chunk_bytes):
+        raise damaged(path, "a chunk lies outside the file")
     return Shard(
         path=path,
         row_start=row_start,
@@ -122,7 +137,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
     """
     chunks = range((start - shard.row_start) // shard.chunk_rows, -(-(stop - shard.row_start) // shard.chunk_rows))
     try:
-        descriptor = os.open(shard.path, os.O_RDONLY)
+        descriptor = open_regular(shard.path)
     except OSError as error:
         raise damaged(shard.path, error.strerror or "it cannot be opened") from None
     try:
@@ -144,7 +159,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
 
 def damaged(path: Path, reason: str) -> UserError:
     """The error for a file of a store that cannot be trusted."""
-    return UserError(f"{path} is damaged ({reason}): restore it, or delete the activations folder and collect again.")
+    return UserError(f"{printable(path, 4096)} is damaged ({reason}): {DAMAGE_REMEDY}.")
 
 
 def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray, " byte"]) -> None:

@@ -14,94 +14,24 @@ which Zarr lacks, is stored as uint16 with the attribute `logical_dtype`. Writin
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float, Int32
 from torch import Tensor
 
-from collect.commit_log import read_log
 from collect.errors import UserError
+from collect.inside import inside
+from collect.manifest import MANIFEST_NAME as MANIFEST_NAME
+from collect.manifest import Manifest, read_manifest
 from collect.moments import Moments, RunningMoments
+from collect.rank_log import COORDS, RankLog
 from collect.shards import Shard, damaged, open_shard, read_rows
-from collect.token_grid import TokenGrid
-
-FORMAT = "video-sae activations"
-FORMAT_VERSION = 1
-MANIFEST_NAME = "manifest.json"
-COORDS = "coords"
-STORED_DTYPES: dict[torch.dtype, str] = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "uint16",
-}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class VideoRecord:
-    """One collected video: its rows in the store, and what its tokens cover."""
-
-    index: int
-    """Position in the store's `videos`, and first column of `coords`."""
-    video_id: str
-    path: str
-    split: str
-    row_start: int
-    row_stop: int
-    grid: TokenGrid
-    frame_rate: float
-    n_frames: int
-    """Frames of the video that decode and lie before the cut."""
-    width: int
-    height: int
-    ranks: Int64[np.ndarray, " token"] | None = None
-    """Which tokens of the grid are stored, by rank in its order; None stands for all."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of stored tokens."""
-        return self.grid.n_tokens if self.ranks is None else len(self.ranks)
-
-    def coords(self) -> Int32[np.ndarray, "token 3"]:
-        """Coordinates (t, row, column) of the stored tokens."""
-        coords = self.grid.coords()
-        return coords if self.ranks is None else coords[self.ranks]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as in the commit log."""
-        content = {**{name: getattr(self, name) for name in _RECORD_FIELDS}, "grid": self.grid.to_json()}
-        return content if self.ranks is None else {**content, "ranks": self.ranks.tolist()}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "VideoRecord":
-        """Rebuild from `to_json`."""
-        fields = {name: content[name] for name in _RECORD_FIELDS}
-        ranks = content.get("ranks")
-        return cls(
-            **fields,
-            grid=TokenGrid.from_json(content["grid"]),
-            ranks=None if ranks is None else np.array(ranks, dtype=np.int64),
-        )
-
-
-_RECORD_FIELDS = (
-    *("index", "video_id", "path", "split", "row_start", "row_stop"),
-    *("frame_rate", "n_frames", "width", "height"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """One video that could not be collected."""
-
-    index: int
-    """Position among the videos that were to be collected."""
-    video_id: str
-    reason: str
+from collect.video_record import Failure, VideoRecord
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,9 +45,7 @@ class _Rank:
 class ActivationStore:
     """A finished activation store, for reading; make one with `open`."""
 
-    def __init__(
-        self, folder: Path, manifest: Mapping[str, Any], ranks: list[_Rank], videos: list[VideoRecord]
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, ranks: list[_Rank], videos: list[VideoRecord]) -> None:
         self.folder = folder
         self._manifest = manifest
         self._ranks = ranks
@@ -129,37 +57,35 @@ class ActivationStore:
         """Open the folder `RUN/activations`.
 
         Raises:
-            UserError: there is no store, it is not finished, its version is unknown, or its log is damaged.
+            UserError: there is no store, it is not finished, is of an unknown version, or manifest or logs are damaged.
         """
         manifest = read_manifest(folder)
+        logs = [RankLog.read(manifest.log(entry)) for entry in manifest.ranks]
+        difference = next(manifest.differences(logs), None)
+        if difference is not None:
+            raise damaged(manifest.path, difference)
         ranks: list[_Rank] = []
         videos: list[VideoRecord] = []
         row_start = 0
-        for entry in manifest["ranks"]:
-            path = folder / entry["log"]
-            commits = read_log(path)[1:]
-            n_tokens = commits[-1]["row_stop"] if commits else 0
-            if n_tokens != entry["n_tokens"]:
-                raise damaged(path, f"it ends with row {n_tokens} where the manifest says {entry['n_tokens']}")
-            for content in (video for commit in commits for video in commit["videos"]):
-                rows = {name: content[name] + row_start for name in ("row_start", "row_stop")}
-                videos.append(VideoRecord.from_json({**content, **rows, "index": len(videos)}))
-            moments = commits[-1]["moments"] if commits else {}
+        for entry, log in zip(manifest.ranks, logs, strict=True):
+            for video in log.videos:
+                rows = {"row_start": video.row_start + row_start, "row_stop": video.row_stop + row_start}
+                videos.append(replace(video, **rows, index=len(videos)))
             ranks.append(
                 _Rank(
-                    folder=folder / entry["zarr"],
+                    folder=manifest.zarr(entry),
                     row_start=row_start,
-                    n_tokens=n_tokens,
-                    moments={site: RunningMoments.from_json(value) for site, value in moments.items()},
+                    n_tokens=log.n_rows,
+                    moments=log.moments(),
                 )
             )
-            row_start += n_tokens
+            row_start += log.n_rows
         return cls(folder, manifest, ranks, videos)
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Names of the stored sites."""
-        return tuple(self._manifest["sites"])
+        return tuple(self._manifest.layout.sites)
 
     @property
     def n_tokens(self) -> int:
@@ -169,7 +95,7 @@ class ActivationStore:
     @property
     def model(self) -> dict[str, Any]:
         """`VideoVlm.describe` of the model that was collected."""
-        return self._manifest["model"]
+        return dict(self._manifest.layout.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -196,7 +122,7 @@ class ActivationStore:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """Videos that could not be collected, and why."""
-        return tuple(Failure(**failure) for failure in self._manifest["failures"])
+        return self._manifest.failures
 
     def d_in(self, site: str) -> int:
         """Width of the activations at a site."""
@@ -208,7 +134,8 @@ class ActivationStore:
 
     def stored_dtype(self, site: str) -> np.dtype[Any]:
         """Type of the bytes in a site's shards: uint16 for bfloat16, else that of `dtype`; little-endian."""
-        return array_dtype(self._site(site)["dtype"])
+        self._site(site)
+        return self._manifest.layout.arrays()[site][1]
 
     def read(self, site: str, start: int, stop: int) -> Float[Tensor, "token d_in"]:
         """Read activations of rows `start` to `stop` in the type that `dtype` says.
@@ -275,17 +202,17 @@ class ActivationStore:
     def _opened(self) -> dict[str, list[Shard]]:
         return {}
 
-    def _site(self, site: str) -> dict[str, Any]:
-        if site not in self._manifest["sites"]:
+    def _site(self, site: str) -> Mapping[str, Any]:
+        if site not in self._manifest.layout.sites:
             raise UserError(f"{self.folder} has no site {site!r}: choose one of {', '.join(self.sites)}.")
-        return self._manifest["sites"][site]
+        return self._manifest.layout.sites[site]
 
     def _open_shards(self, array: str, row_bytes: int) -> list[Shard]:
         if array not in self._opened:
-            shard_rows, chunk_rows = self._manifest["shard_rows"], self._manifest["chunk_rows"]
+            shard_rows, chunk_rows = self._manifest.layout.shard_rows, self._manifest.layout.chunk_rows
             self._opened[array] = [
                 open_shard(
-                    rank.folder / array / "c" / str(k) / "0",
+                    inside(rank.folder, f"{array}/c/{k}/0"),
                     row_start=rank.row_start + k * shard_rows,
                     row_stop=rank.row_start + min((k + 1) * shard_rows, rank.n_tokens),
                     n_chunks=shard_rows // chunk_rows,
@@ -299,36 +226,10 @@ class ActivationStore:
 
     def _read(self, array: str, start: int, stop: int, width: int, dtype: np.dtype[Any]) -> np.ndarray:
         assert 0 <= start <= stop <= self.n_tokens, f"rows {start} to {stop} of {self.n_tokens}"
+        shards = self._open_shards(array, width * dtype.itemsize)  # which checks that there are so many rows
         out = np.empty((stop - start, width), dtype=dtype)
-        for shard in self._open_shards(array, width * dtype.itemsize):
+        for shard in shards:
             low, high = max(start, shard.row_start), min(stop, shard.row_stop)
             if low < high:
                 read_rows(shard, low, high, out[low - start : high - start])
         return out
-
-
-def array_dtype(dtype: str) -> np.dtype[Any]:
-    """Type of the bytes in the shards of a site whose activations have this type; little-endian."""
-    return np.dtype(STORED_DTYPES[getattr(torch, dtype)]).newbyteorder("<")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read `manifest.json`.
-
-    Raises:
-        UserError: there is none, so that the store is not finished, or it is damaged or of another version.
-    """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        what = "is not finished" if folder.is_dir() else "does not exist"
-        raise UserError(f"The activation store {folder} {what}: run `video-sae collect` (again) to fill it.")
-    try:
-        manifest = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        known = (manifest["format"], manifest["version"]) == (FORMAT, FORMAT_VERSION)
-    except (ValueError, KeyError, TypeError):
-        raise damaged(path, "it is not the JSON that collect writes") from None
-    if "archived" in manifest:
-        raise UserError(f"{folder} is an archive with compressed shards: `video-sae archive --restore` brings it back.")
-    if not known:
-        raise UserError(f"{path} is of another version than {FORMAT_VERSION}: collect again with this program.")
-    return manifest

@@ -8,12 +8,10 @@ incomplete shard is written by `finish`, which also cuts the arrays to the rows 
 Memory is bounded by two shards of every array: `add_video` waits while the shard before is still being written.
 """
 
-import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collect.artefact import write_atomic
-from collect.commit_log import CommitLog, read_log
+from collect.commit_log import CommitLog
 from collect.config import CHUNK_ROWS
 from collect.errors import UserError
 from collect.file_lock import take_lock
+from collect.inside import inside
 from collect.moments import RunningMoments
+from collect.rank_log import COORDS, FORMAT, FORMAT_VERSION, Layout, RankLog, log_path
 from collect.shards import PARTIAL_SUFFIX, write_shard
-from collect.store import COORDS, FORMAT, FORMAT_VERSION, STORED_DTYPES, Failure, VideoRecord
+from collect.video_record import Failure, VideoRecord
+from collect.zarr_arrays import create_arrays, cut_arrays
 
 DEFAULT_SHARD_ROWS = 16384
 CAPACITY = 2**40
@@ -72,16 +72,25 @@ class StoreWriter:
         assert shard_rows % chunk_rows == 0, "whole chunks fill a shard"
         folder.mkdir(parents=True, exist_ok=True)
         self._rank = rank
-        self._zarr = folder / f"rank-{rank}.zarr"
-        self._log_path = folder / f"rank-{rank}.jsonl"
+        self._zarr = inside(folder, f"rank-{rank}.zarr")
+        self._log_path = log_path(folder, rank)
         self._sites = dict(sites)
         self._shard_rows, self._chunk_rows = shard_rows, chunk_rows
         self._capacity = -(-capacity // shard_rows) * shard_rows
-        self._lock = take_lock(folder / f"rank-{rank}.lock")
+        self._layout = Layout(
+            sites={
+                site: {"d_in": spec.d_in, "dtype": str(spec.dtype).removeprefix("torch.")}
+                for site, spec in sites.items()
+            },
+            shard_rows=shard_rows,
+            chunk_rows=chunk_rows,
+            model=dict(model or {}),
+        )
+        self._lock = take_lock(folder / f"rank-{rank}.lock", folder)
         try:
-            self._begin(rank, dict(model or {}))
+            self._begin(rank)
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
 
     @property
@@ -190,7 +199,7 @@ class StoreWriter:
         finally:
             self._executor.shutdown()
             self._log.close()
-            os.close(self._lock)
+            self._lock.release()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -198,58 +207,52 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _begin(self, rank: int, model: dict[str, Any]) -> None:
+    def _begin(self, rank: int) -> None:
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "rank": rank,
-            "sites": {
-                site: {"d_in": spec.d_in, "dtype": str(spec.dtype).removeprefix("torch.")}
-                for site, spec in self._sites.items()
-            },
+            "sites": self._layout.sites,
             "shard_rows": self._shard_rows,
             "chunk_rows": self._chunk_rows,
             "capacity": self._capacity,
-            "model": model,
+            "model": self._layout.model,
         }
-        lines = read_log(self._log_path) if self._log_path.exists() else []
-        if len(lines) <= 1:
+        log = RankLog.read_if_begun(self._log_path) if self._log_path.exists() else None
+        if log is None or not log.commits:
             # Nothing is committed, so whatever is there may be half made or of other arguments.
             self._log_path.unlink(missing_ok=True)
             shutil.rmtree(self._zarr, ignore_errors=True)
-            self._create_arrays()
+            create_arrays(self._zarr, self._layout, self._capacity)
             self._log = CommitLog(self._log_path)
             self._log.append(header)
-            lines = [header]
-        elif lines[0] != header:
+            log = None
+        elif log.header != {**header, "version": log.header["version"]}:
             raise UserError(
-                f"{self._log_path} was begun with other sites or sizes ({_difference(lines[0], header)}): "
+                f"{self._log_path} was begun with other sites or sizes ({_difference(log.header, header)}): "
                 "give the earlier ones, choose another --out, or delete the activations folder."
             )
         else:
             self._log = CommitLog(self._log_path)
             for orphan in self._zarr.rglob(f"*{PARTIAL_SUFFIX}"):
                 orphan.unlink()
-        self._restore(lines[1:])
+        self._restore(log)
 
-    def _restore(self, commits: list[dict[str, Any]]) -> None:
-        videos = [video for commit in commits for video in commit["videos"]]
-        failures = [failure for commit in commits for failure in commit["failures"]]
-        self._failures = [Failure(**failure) for failure in failures]
+    def _restore(self, log: RankLog | None) -> None:
+        videos = log.videos if log is not None else []
+        self._failures = log.failures if log is not None else []
         self.n_videos = len(videos)
-        self._committed = frozenset(event["index"] for event in (*videos, *failures))
+        self._committed = frozenset(event.index for event in (*videos, *self._failures))
         self._next_video = max(self._committed, default=-1) + 1
-        self._partial: int | None = commits[-1]["partial"] if commits else None
-        self._next_row = videos[-1]["row_stop"] if videos else 0
-        self._n_committed = commits[-1]["row_stop"] if commits else 0
-        self._is_finished = bool(commits) and bool(commits[-1]["final"])
+        self._partial: int | None = log.partial if log is not None else None
+        self._next_row = videos[-1].row_stop if videos else 0
+        self._n_committed = log.n_rows if log is not None else 0
+        self._is_finished = log is not None and log.is_final
         self._n_staged_in_total = self._n_committed
         self._pending: list[VideoRecord | Failure] = []
-        moments = commits[-1]["moments"] if commits else {}
-        self._moments = {
-            site: RunningMoments.from_json(moments[site]) if site in moments else RunningMoments(spec.d_in)
-            for site, spec in self._sites.items()
-        }
+        self._moments = {site: RunningMoments(spec.d_in) for site, spec in self._sites.items()}
+        if log is not None:
+            self._moments = log.moments()
         self._staging = self._new_staging()
         self._spare: dict[str, Tensor] | None = None
         self._in_flight: Future[None] | None = None
@@ -260,26 +263,6 @@ class StoreWriter:
         for site, spec in self._sites.items():
             staging[site] = torch.empty((self._shard_rows, spec.d_in), dtype=spec.dtype)
         return staging
-
-    def _create_arrays(self) -> None:
-        import zarr
-        from zarr.codecs import Crc32cCodec
-
-        group = zarr.open_group(self._zarr, mode="w", zarr_format=3)
-        for name, part in self._new_staging().items():
-            logical = str(part.dtype).removeprefix("torch.")
-            group.create_array(
-                name,
-                shape=(self._capacity, part.shape[1]),
-                dtype=STORED_DTYPES.get(part.dtype, logical),
-                shards=(self._shard_rows, part.shape[1]),
-                chunks=(self._chunk_rows, part.shape[1]),
-                fill_value=0,
-                dimension_names=("token", "coordinate" if name == COORDS else "d_in"),
-                compressors=[Crc32cCodec()],
-                attributes={"columns": ["video", "t", "row", "col"]} if name == COORDS else {"logical_dtype": logical},
-                config={"write_empty_chunks": True},
-            )
 
     def _submit(self, *, final: bool) -> None:
         """Hand the staged shard to the writing thread, once that is done with the one before."""
@@ -324,7 +307,7 @@ class StoreWriter:
                 "final": final,
                 "partial": cut,
                 "videos": [e.to_json() for e in events if isinstance(e, VideoRecord)],
-                "failures": [asdict(e) for e in events if isinstance(e, Failure)],
+                "failures": [e.to_json() for e in events if isinstance(e, Failure)],
                 "moments": {site: moments.to_json() for site, moments in self._moments.items()},
             }
         )
@@ -345,9 +328,7 @@ def require_free(folder: Path, ranks: Iterable[int]) -> None:
         UserError: one does.
     """
     for rank in ranks:
-        path = folder / f"rank-{rank}.lock"
-        if path.exists():
-            os.close(take_lock(path))
+        take_lock(folder / f"rank-{rank}.lock", folder).release()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -356,20 +337,3 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     )
-
-
-def cut_arrays(folder: Path, rank: int) -> None:
-    """Declare a complete rank's arrays with the rows that are valid, so that plain zarr shows those and no others.
-
-    Args:
-        folder: the store.
-        rank: whose log ends with its final commit.
-    """
-    header, *commits = read_log(folder / f"rank-{rank}.jsonl")
-    n_rows = commits[-1]["row_stop"]
-    for name in (COORDS, *header["sites"]):
-        path = folder / f"rank-{rank}.zarr" / name / "zarr.json"
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        if metadata["shape"][0] != n_rows:
-            metadata["shape"][0] = n_rows
-            write_atomic(path, json.dumps(metadata, indent=2) + "\n")

@@ -8,13 +8,14 @@ Boxes are nominal: attention in the vision tower is global within a frame, so th
 its box. How a processor crops and resizes is the business of the family that builds the grid (`collect.vlm`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
+
+from collect.json_fields import Fields
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +81,7 @@ class TokenGrid:
         return np.stack(np.unravel_index(np.arange(self.n_tokens), shape), axis=1).astype(np.int32)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers; `from_json` gives an equal grid back, to the last bit."""
+        """Plain lists and numbers; `from_fields` gives an equal grid back, to the last bit."""
         return {
             "spans_s": self.spans_s.tolist(),
             "frame_ids": self.frame_ids.tolist(),
@@ -89,14 +90,21 @@ class TokenGrid:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "TokenGrid":
-        """Rebuild a grid from `to_json`."""
-        return cls(
-            spans_s=np.array(content["spans_s"], dtype=np.float64).reshape(-1, 2),
-            frame_ids=np.array(content["frame_ids"], dtype=np.int64),
-            row_spans=np.array(content["row_spans"], dtype=np.float64).reshape(-1, 2),
-            col_spans=np.array(content["col_spans"], dtype=np.float64).reshape(-1, 2),
-        )
+    def from_fields(cls, fields: Fields) -> "TokenGrid":
+        """Rebuild a grid from what `to_json` gave, as it was read from a file.
+
+        Raises:
+            UserError: a field is missing, or is not what `to_json` writes.
+        """
+        spans_s = fields.array("spans_s", dtype=np.float64, width=2)
+        frame_ids = fields.array("frame_ids", dtype=np.int64)
+        if not len(frame_ids) == len(spans_s) > 0 or (frame_ids < 0).any():
+            raise fields.error("frame_ids", "frame ids from 0, one per time step")
+        row_spans, col_spans = (fields.array(name, dtype=np.float64, width=2) for name in ("row_spans", "col_spans"))
+        for name, spans in (("row_spans", row_spans), ("col_spans", col_spans)):
+            if not len(spans):
+                raise fields.error(name, "one interval or more")
+        return cls(spans_s=spans_s, frame_ids=frame_ids, row_spans=row_spans, col_spans=col_spans)
 
 
 def frame_grid(

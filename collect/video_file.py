@@ -1,40 +1,50 @@
 """Frames of one video file, by id.
 
-A frame's id is its index in presentation order among the frames that decode. Packets are read once; only groups of
-pictures that hold a wanted frame are decoded, without the pictures that no other one refers to. Where a container does
-not say when its packets are shown, everything is decoded instead. Rotation metadata is applied; times count from the
-first frame. A file that is damaged where a wanted frame comes from is refused, never patched over. Audio is not read.
+A frame's id is its place in presentation order among the pictures that the file shows, from 0. Where the packets prove
+that order (`collect.packet_order`), only groups of pictures that hold a wanted frame are decoded; everywhere else
+everything is decoded, and the order is the decoder's. What a header says (counts, durations, key frames, times) is a
+hint and never a reason to refuse. A damaged picture keeps its id, is never given, and is named in the log; a file is
+refused where no picture is intact. The display matrix is applied; times count from the first frame. Audio is not read.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import logging
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
-from av.packet import Packet
+from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
+from collect.display import orientation, shown_image
+from collect.encryption import is_encrypted
 from collect.errors import UserError
+from collect.frame_survey import Survey, survey_stream, wanted_frames
+from collect.group_decode import decode_wanted
+from collect.packet_order import VideoPacket, proves_order, shown_times
+from collect.picture_stream import read_packets
+from collect.printable import printable
 
-if TYPE_CHECKING:
-    VideoPacket = Packet[VideoStream]
-else:
-    VideoPacket = Packet  # generic in its stubs only
+logger = logging.getLogger(__name__)
 
 NOMINAL_RATE = 30.0
 """Frames a second of a video that does not say; Perception Test's own rate."""
-
-MIN_PRESENT = 0.9
-"""A file with fewer of the frames that its header promises is damaged; a few missing at the end are common."""
+MAX_PIXELS = 2**26
+"""Most pixels of a frame, 8192 squared: what a header may make a decoder allocate is bounded."""
+MAX_HELD_BYTES = 2**30
+"""Packets of a larger file are not held in memory; it is decoded from start to end."""
+_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+"""A playlist under a video's name may not lead elsewhere."""
+MANY_MISSING = 0.9
+"""A file with fewer of the frames that its header promises is spoken of in the log."""
 
 
 class DecodeError(UserError):
@@ -43,28 +53,28 @@ class DecodeError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a video file's header says, which decoding may contradict."""
+    """What a video file's header says, which decoding may contradict, and the size of its first picture."""
 
     frame_rate: float
     n_frames: int
     """0 where the header does not say."""
     height: int
+    """Of a frame in pixels, in display orientation."""
     width: int
 
 
 def probe(path: Path) -> Facts:
-    """Read a video file's header without decoding; height and width are those before rotation.
+    """Read a video file's header, and its first picture to see how it is turned.
 
     Raises:
         DecodeError: the file is missing or is not a video.
     """
-    with _opened(path) as (_, stream):
-        return Facts(
-            frame_rate=_frame_rate(stream),
-            n_frames=stream.frames,
-            height=stream.codec_context.height,
-            width=stream.codec_context.width,
-        )
+    with _opened(path) as (container, stream):
+        height, width = stream.codec_context.height, stream.codec_context.width
+        frame = _first_frame(container, stream)
+        if frame is not None:
+            height, width = orientation(frame).size(frame.height, frame.width)
+        return Facts(frame_rate=_frame_rate(stream), n_frames=stream.frames, height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,167 +84,188 @@ class Frames:
     pixels: UInt8[np.ndarray, "frame height width 3"]
     ids: Int64[np.ndarray, " frame"]
     all_times_s: Float64[np.ndarray, " n_available"]
+    """Of every picture that the file shows, damaged ones included."""
     frame_rate: float
 
 
 Choose = Callable[[Float64[np.ndarray, " n_available"]], Int64[np.ndarray, " frame"]]
-"""Times of all frames in seconds from the first one -> ids of the wanted ones, in any order and with repetitions."""
+"""Times of the frames to choose from, in seconds from the video's first one -> indices of the wanted ones, in any order
+and with repetitions."""
+WhenDamaged = Literal["choose again", "take the nearest", "refuse"]
+"""What becomes of wanted frames that are damaged: all are chosen again from the intact ones, each is replaced by the
+intact one that is nearest to it, or the file is refused."""
 
 
-def read_frames(path: Path, choose: Choose) -> Frames:
+def read_frames(
+    path: Path, choose: Choose, *, n_cut: int | None = None, when_damaged: WhenDamaged = "choose again"
+) -> Frames:
     """Decode the frames that `choose` picks once it is told the times of all.
 
     Args:
         path: the video file.
         choose: times of all frames -> ids of the wanted ones, in any order and with repetitions.
+        n_cut: only this many frames from the start are there to choose from; None means all.
+        when_damaged: what becomes of wanted frames that are damaged.
 
     Raises:
-        DecodeError: the file is missing, is not a video, has no frames, or is damaged where a frame is wanted.
+        DecodeError: the file is missing, is not a video, is encrypted, has no intact picture (before the cut), or a
+            wanted frame is damaged and `when_damaged` refuses it.
     """
     with _opened(path) as (container, stream):
-        frames = _decode_few(path, stream, _packets(path, container, stream), choose)
-    return _decode_all(path, choose) if frames is None else frames
+        pts = None
+        if proves_order(container.format.name, stream):
+            packets = _held_packets(container, stream)
+            pts = shown_times(stream, packets)
+            _note_missing(path, stream, len(packets), any(packet.is_discard for packet in packets))
+            if pts is not None and stream.time_base is not None:
+                times_s = _times_s(pts, stream.time_base)
+                ids = choose(times_s[:n_cut])
+                found = decode_wanted(stream, packets, {int(pts[i]) for i in ids})
+                if found is not None:
+                    pixels = _stack(path, [found[int(pts[i])] for i in ids])
+                    return Frames(pixels=pixels, ids=ids, all_times_s=times_s, frame_rate=_frame_rate(stream))
+    return _read_all(path, pts, choose, n_cut, when_damaged)
+
+
+def _read_all(
+    path: Path, pts: Int64[np.ndarray, " frame"] | None, choose: Choose, n_cut: int | None, when_damaged: WhenDamaged
+) -> Frames:
+    """Decode everything to see what there is, and then the wanted frames unless they were kept."""
+    seen = _survey(path, pts)
+    with _opened(path) as (_, stream):
+        rate, time_base = _frame_rate(stream), stream.time_base
+    if not seen.intact[:n_cut].any():
+        before = " before its cut" if seen.intact.any() else ""
+        raise _refusal(path, f"none of its {seen.n_packets} packets gives an intact picture{before}")
+    times_s = np.arange(len(seen.intact)) / rate
+    if seen.pts is not None and time_base is not None:
+        times_s = _times_s(seen.pts, time_base)
+    ids = _chosen(path, choose, times_s[:n_cut], seen.intact[:n_cut], when_damaged)
+    _note_damage(path, seen)
+    with _opened(path) as (container, stream):
+        found = wanted_frames(container, stream, seen, {int(i) for i in ids})
+    return Frames(pixels=_stack(path, [found[int(i)] for i in ids]), ids=ids, all_times_s=times_s, frame_rate=rate)
+
+
+def _survey(path: Path, pts: Int64[np.ndarray, " frame"] | None) -> Survey:
+    with _opened(path) as (container, stream):
+        seen = survey_stream(container, stream, pts, is_strict=True)
+    if seen.is_mostly_damaged:
+        # Some writers mark all their packets as damaged, or break a rule in each: then FFmpeg's own picture is taken.
+        with _opened(path) as (container, stream):
+            seen = survey_stream(container, stream, pts, is_strict=False)
+    return seen
+
+
+def _chosen(
+    path: Path,
+    choose: Choose,
+    times_s: Float64[np.ndarray, " frame"],
+    intact: Bool[np.ndarray, " frame"],
+    when_damaged: WhenDamaged,
+) -> Int64[np.ndarray, " chosen"]:
+    """Ids of the wanted frames, all intact."""
+    ids = choose(times_s)
+    lost = ids[~intact[ids]]
+    if not len(lost):
+        return ids
+    if when_damaged == "refuse":
+        raise DecodeError(f"Frame {int(lost[0])} of {_name(path)} is damaged: replace the file or ask for another.")
+    usable = np.flatnonzero(intact)
+    if when_damaged == "choose again":
+        return usable[choose(times_s[usable])]
+    return np.array([usable[np.abs(usable - i).argmin()] for i in ids], dtype=np.int64)
 
 
 @contextmanager
 def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream; whatever FFmpeg raises in the block becomes a `DecodeError`."""
     if not path.is_file():
-        raise DecodeError(f"{path} does not exist: check the path of the video.")
+        raise DecodeError(f"{_name(path)} does not exist: check the path of the video.")
+    if not path.stat().st_size:
+        raise _refusal(path, "it is empty: it has 0 bytes")
     try:
-        with av.open(path) as container:
+        # A playlist under a video's name may not lead to other places.
+        with av.open(
+            path.resolve(), options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+        ) as container:
             streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
+            if is_encrypted(path, container):
+                raise DecodeError(f"{_name(path)} is encrypted: decrypt it, or remove it from the folder.")
             if not streams:
-                raise _damaged(path, "it has no video stream")
+                has = "only sound" if container.streams.audio else "nothing that is shown"
+                raise _refusal(path, f"it has no video stream, {has}")
+            context = streams[0].codec_context
+            if context.height * context.width > MAX_PIXELS:
+                raise _refusal(
+                    path, f"its frames are {context.width} × {context.height}, more than {MAX_PIXELS} pixels"
+                )
             # One thread a video: videos are decoded side by side, and small frames do not repay handing them around.
-            streams[0].codec_context.thread_count = 1
+            context.thread_count = 1
+            context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, streams[0]
     except (FFmpegError, OSError) as error:
-        raise _damaged(path, f"{error.strerror or error}") from None
+        raise _refusal(path, f"{error.strerror or error}") from None
 
 
-def _damaged(path: Path, reason: str) -> DecodeError:
-    return DecodeError(f"{path} cannot be decoded as a video ({reason}): replace the file or remove it.")
+def _refusal(path: Path, reason: str) -> DecodeError:
+    return DecodeError(f"{_name(path)} cannot be decoded as a video ({reason}): replace the file or remove it.")
 
 
-def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Sequence[VideoPacket]:
-    """Packets in decoding order; where a file ends too early, those before its end."""
-    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_corrupt]
-    if len(packets) < MIN_PRESENT * stream.frames:
-        raise _damaged(path, f"it ends after {len(packets)} of its {stream.frames} frames")
-    return packets
+def _name(path: Path) -> str:
+    return printable(path, 1000)
 
 
-def _decode_few(
-    path: Path,
-    stream: VideoStream,
-    packets: Sequence[VideoPacket],
-    choose: Choose,
-) -> Frames | None:
-    """Decode the wanted groups of pictures only; None where the packets do not tell which those are."""
-    shown = [packet.pts for packet in packets if not packet.is_discard]
-    if (
-        stream.time_base is None
-        or not shown
-        or None in shown
-        or len(set(shown)) != len(shown)
-        or any(packet.pts is None for packet in packets)
-    ):
+def _held_packets(container: InputContainer, stream: VideoStream) -> list[VideoPacket]:
+    """All packets in decoding order; none where they are too many to hold."""
+    held: list[VideoPacket] = []
+    n_bytes = 0
+    for packet in read_packets(container, stream):
+        held.append(packet)
+        n_bytes += packet.size
+        if n_bytes > MAX_HELD_BYTES:
+            return []
+    return held
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    try:
+        return next(iter(container.decode(stream)), None)
+    except FFmpegError:
         return None
-    order = np.sort(np.array(shown, dtype=np.int64))
-    times_s = _times_s(order, stream.time_base)
-    ids = choose(times_s)
-    wanted_pts = {int(order[i]) for i in ids}
-    images: dict[int, UInt8[np.ndarray, "height width 3"]] = {}
-    for frame in _wanted_groups(path, stream, packets, wanted_pts):
-        if frame.pts in wanted_pts:
-            images[frame.pts] = _image(frame)
-    if len(images) < len(wanted_pts) or len({image.shape for image in images.values()}) > 1:
-        return None
-    return Frames(
-        pixels=np.stack([images[int(order[i])] for i in ids]),
-        ids=ids,
-        all_times_s=times_s,
-        frame_rate=_frame_rate(stream),
+
+
+def _note_missing(path: Path, stream: VideoStream, n_packets: int, is_edited: bool) -> None:
+    if n_packets and not is_edited and n_packets < MANY_MISSING * stream.frames:
+        logger.warning("%s: its header counts %d frames, %d are there", _name(path), stream.frames, n_packets)
+
+
+def _note_damage(path: Path, seen: Survey) -> None:
+    if seen.n_left_out:
+        logger.warning("%s: it begins with %d packets that show no whole picture", _name(path), seen.n_left_out)
+    lost = np.flatnonzero(~seen.intact)
+    if not len(lost):
+        return
+    runs = np.split(lost, np.flatnonzero(np.diff(lost) > 1) + 1)
+    words = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    some = ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
+    logger.warning(
+        "%s: %d of its %d frames are damaged and passed over: %s", _name(path), len(lost), len(seen.intact), some
     )
 
 
-def _wanted_groups(
-    path: Path, stream: VideoStream, packets: Sequence[VideoPacket], wanted_pts: set[int]
-) -> Iterator[VideoFrame]:
-    context = stream.codec_context
-    skips_are_safe = context.name == "h264"  # there a picture that nothing refers to is marked as such in its header
-    for start, stop in _group_ranges(packets, wanted_pts):
-        shown_from = cast("int", packets[start].pts)
-        for packet in (*packets[start:stop], None):
-            if skips_are_safe and packet is not None:
-                context.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
-            for frame in context.decode(packet):
-                leads = frame.pts is None or frame.pts < shown_from  # refers to pictures before the range
-                if frame.is_corrupt and (not leads or frame.pts in wanted_pts):
-                    raise _damaged(path, f"its data is damaged {frame.time:.2f} s after the start")
-                yield frame
-        context.flush_buffers()
-
-
-def _group_ranges(packets: Sequence[VideoPacket], wanted_pts: set[int]) -> list[tuple[int, int]]:
-    """Ranges of packets to decode: from the key frame before a wanted frame up to that frame."""
-    ranges: list[tuple[int, int]] = []
-    keys: list[int] = []
-    for position, packet in enumerate(packets):
-        if packet.is_keyframe or not keys:
-            keys.append(position)
-        if packet.pts not in wanted_pts:
-            continue
-        # A frame shown before its own group's key frame refers to the group before.
-        leads = packet.pts < cast("int", packets[keys[-1]].pts)
-        start = keys[-2] if leads and len(keys) > 1 else keys[-1]
-        if ranges and start < ranges[-1][1]:
-            start = ranges.pop()[0]
-        ranges.append((start, position + 1))
-    return ranges
-
-
-def _decode_all(path: Path, choose: Choose) -> Frames:
-    """Decode everything: once to count what decodes, once more for the wanted frames."""
-    with _opened(path) as (container, stream):
-        pts = [frame.pts for frame in _good_frames(path, container, stream)]
-        time_base, rate = stream.time_base, _frame_rate(stream)
-    if not pts:
-        raise _damaged(path, "no frame decodes")
-    times_s = np.arange(len(pts)) / rate
-    known = np.array([p for p in pts if p is not None], dtype=np.int64)
-    if len(known) == len(pts) and time_base is not None and np.all(np.diff(known) > 0):
-        times_s = _times_s(known, time_base)
-    ids = choose(times_s)
-    wanted = {int(i) for i in ids}
+def _stack(path: Path, frames: list[VideoFrame]) -> UInt8[np.ndarray, "frame height width 3"]:
+    """The frames as they are shown; where a stream changes size, in the size of the first."""
     images: dict[int, UInt8[np.ndarray, "height width 3"]] = {}
-    with _opened(path) as (container, stream):
-        for i, frame in enumerate(_good_frames(path, container, stream)):
-            if i in wanted:
-                images[i] = _image(frame)
-    if len({image.shape for image in images.values()}) > 1:
-        raise _damaged(path, "its frames change size")
-    return Frames(pixels=np.stack([images[int(i)] for i in ids]), ids=ids, all_times_s=times_s, frame_rate=rate)
-
-
-def _good_frames(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames in presentation order; damage is passed over at either end only, where a recording may be cut."""
-    begun, gap = False, False
-    for packet in container.demux(stream):
-        try:
-            frames = stream.codec_context.decode(packet if packet.size else None)
-        except InvalidDataError:
-            gap = begun
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                gap = begun
-                continue
-            if gap:
-                raise _damaged(path, "its data is damaged in the middle")
-            begun = True
-            yield frame
+    for frame in frames:
+        if id(frame) not in images:
+            shape = next(iter(images.values())).shape if images else None
+            images[id(frame)] = shown_image(frame, None if shape is None else (shape[0], shape[1]))
+    if len({orientation(frame).size(frame.height, frame.width) for frame in frames}) > 1:
+        logger.warning("%s: its frames change size; they are given in that of the first one taken", _name(path))
+    if not all(orientation(frame).is_exact for frame in frames):
+        logger.warning("%s: is turned by other than quarter turns; the nearest of these is applied", _name(path))
+    return np.stack([images[id(frame)] for frame in frames])
 
 
 def _times_s(pts: Int64[np.ndarray, " frame"], time_base: Fraction) -> Float64[np.ndarray, " frame"]:
@@ -243,9 +274,3 @@ def _times_s(pts: Int64[np.ndarray, " frame"], time_base: Fraction) -> Float64[n
 
 def _frame_rate(stream: VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or NOMINAL_RATE)
-
-
-def _image(frame: VideoFrame) -> UInt8[np.ndarray, "height width 3"]:
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90)  # quarter turns counterclockwise
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -3,8 +3,10 @@
 Only safetensors, JSON, text and chat templates are fetched or read: never pickles, and never code from a checkpoint.
 """
 
+import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,6 +14,7 @@ from torch import nn
 
 from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
+from collect.printable import printable
 
 Quantization = Literal["none", "8bit", "4bit"]
 
@@ -39,6 +42,31 @@ def resolve_model(model: str) -> tuple[Path, str]:
             f"{path} is missing or is no model configuration: give a folder that `save_pretrained` wrote, or a hub id."
         ) from None
     return folder, family
+
+
+def whole_config(model: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration with everything that its config.json leaves to transformers.
+
+    Besides left-out sizes that is the text model's part where an earlier layout has its sizes beside `vision_config`.
+
+    Args:
+        model: what the user named, for messages.
+        content: what its config.json holds, of a family that transformers knows.
+
+    Raises:
+        UserError: transformers cannot make a configuration of it.
+    """
+    from transformers import AutoConfig
+
+    given = {name: value for name, value in copy.deepcopy(dict(content)).items() if name != "model_type"}
+    try:
+        return AutoConfig.for_model(str(content["model_type"]), **given).to_dict()
+    except Exception as error:  # whatever transformers comes across, it is in the file
+        reason = printable(" ".join(str(error).split()) or type(error).__name__, 200).rstrip(".")
+        raise UserError(
+            f"The config.json of {model} is none of a {content['model_type']} model ({reason}): mend it, or fetch it "
+            "again."
+        ) from None
 
 
 def _hub_folder(model: str) -> Path:
@@ -103,7 +131,6 @@ def load_weights(
     Raises:
         UserError: the folder lacks a file, a file is damaged, or a package is missing that was asked for.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
     extra: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
@@ -122,8 +149,9 @@ def load_weights(
             local_files_only=True,
             **extra,
         )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except Exception as error:  # whatever a damaged folder leads transformers to, of which there is no end
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = printable(lines[0].rstrip("."), 300)
         raise UserError(
             f"{model} cannot be loaded ({reason}): check that its folder is complete, or fetch it again."
         ) from None

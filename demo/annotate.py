@@ -14,7 +14,6 @@ import numpy as np
 from demo.questions import KINDS, Item, items
 from demo.vocabulary import ACTIONS
 from demo.world import (
-    BALL_TRACK,
     FPS,
     HAND_TRACK,
     Placement,
@@ -61,17 +60,18 @@ def _tracks(scene: Scene) -> list[dict[str, Any]]:
                     "id": track,
                     "label": p.name,
                     "is_occluder": int(scene.kind == "cups" and p.name == "cup"),
-                    "is_masked": int(track == BALL_TRACK),
                     "bounding_boxes": [],
                     "initial_tracking_box": [],
                     "frame_ids": [],
                     "timestamps": [],
+                    "is_masked": [],
                 },
             )
             record["bounding_boxes"].append(_box(p))
             record["initial_tracking_box"].append(int(not record["frame_ids"]))
             record["frame_ids"].append(frame)
             record["timestamps"].append(micros(frame / FPS))
+            record["is_masked"].append(int(scene.kind == "cups" and p.hidden))
     return [seen[track] for track in sorted(seen)]
 
 
@@ -87,7 +87,6 @@ def _points(tracks: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "label": f"centre of {track['label']}",
                 "parent_objects": [track["id"]],
                 "frame_ids": track["frame_ids"],
-                "timestamps": track["timestamps"],
                 "points": [y.round(6).tolist(), x.round(6).tolist()],
             }
         )

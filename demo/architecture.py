@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from collect.artefact import give_usual_mode
 from collect.errors import UserError
 from demo.vocabulary import WORDS
 
@@ -170,4 +171,5 @@ def save_untrained(folder: Path, *, size: Literal["tiny", "demo"] = "tiny", seed
         raise UserError(f"There is no demo model size {size!r}; choose one of {', '.join(SIZES)}.")
     build_model(SIZES[size], seed).save_pretrained(folder)
     build_processor(SIZES[size]).save_pretrained(folder)
+    give_usual_mode(*folder.glob("*.safetensors"))
     return folder

@@ -23,8 +23,8 @@ class DemoConfig:
     """Active latents a token."""
     epochs: float = 25.0
     """Passes over the train videos' tokens."""
-    workers: int = 2
-    """Processes that make videos, and threads that decode them."""
+    workers: int | None = None
+    """Processes that make videos, and threads that decode them; by default as many as processors and memory allow."""
     seed: int = 0
     """Seed of the world and of every stage."""
 
@@ -37,5 +37,5 @@ class DemoConfig:
         require_path("--out", self.out)
         if self.videos < 12:
             raise UserError(f"--videos {self.videos} is too few: give at least 12, a third of which is held out.")
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers} is too few: give at least 1.")

@@ -17,10 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from collect.artefact import write_atomic
+from collect.counting import COUNTING_TAGS
 from collect.perception_test import Video, load_dataset
 from collect.vlm import load_vlm
 from demo.generate import WorldConfig, generate
-from demo.questions import CONTROL_KINDS, COUNTING_TAGS, KINDS
+from demo.questions import CONTROL_KINDS, KINDS
 from demo.questions import items as scene_items
 from demo.world import SAMPLES, draw_scene
 from steer.cases import clip_prefix, lay_out
@@ -51,7 +52,8 @@ class EvaluateConfig:
     n_videos: int = 240
     seed: int = 2000
     """World seed; training uses another."""
-    workers: int = 2
+    workers: int | None = None
+    """Processes that make videos; by default as many as processors and memory allow."""
 
 
 def kind_of(video: Video, question_id: int, seed: int) -> str:

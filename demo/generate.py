@@ -5,14 +5,21 @@
     DATA/cut_frame_mapping_train.json       and _valid.json: where the end gives the answer away
     DATA/truth/video_N.json                 what the world knows, for tests only
 
-A folder that is finished is left alone; one that was interrupted is completed to the identical result.
+    DATA/summary.json                       written last; the sizes and hashes of all of these
+
+A folder that is finished is left alone; one that was interrupted is completed to the identical result, and so is one in
+which a file is missing or has changed. A video is taken as made if it has the hash that its file in `truth` says.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import multiprocessing
+import os
+import signal
+import threading
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,13 +30,19 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config
+from collect.artefact import file_hash, write_atomic
 from collect.errors import UserError
+from collect.file_lock import writing
+from collect.json_file import read_json
+from collect.machine import default_workers
+from collect.stage import begin_or_resume, write_summary
 from demo.annotate import AUDIO_RATE, annotation, has_audio, sounds, truth
 from demo.draw import Painter
 from demo.questions import Item, items
 from demo.world import FPS, Scene, draw_scene
 
+SPLITS = ("train", "valid")
+_WORKER_BYTES = 512 * 1024**2
 # x264's macroblock tree gives other bits from run to run on processors with AVX-512.
 X264 = {"crf": "20", "preset": "veryfast", "threads": "1", "mbtree": "0"}
 
@@ -112,39 +125,80 @@ def encode(scene: Scene) -> bytes:
 
 def _make(folder: Path, seed: int, index: int) -> None:
     scene = draw_scene(seed, index)
-    write_atomic(folder / "truth" / f"{scene.video_id}.json", json.dumps(truth(scene)))
-    write_atomic(folder / "videos" / f"{scene.video_id}.mp4", encode(scene))
+    video = encode(scene)
+    write_atomic(folder / "videos" / f"{scene.video_id}.mp4", video)
+    known = {**truth(scene), "sha256": hashlib.sha256(video).hexdigest()}
+    write_atomic(folder / "truth" / f"{scene.video_id}.json", json.dumps(known))
 
 
-def generate(folder: Path, config: WorldConfig, workers: int = 1) -> Path:
+def _is_made(folder: Path, scene: Scene) -> bool:
+    """Whether a video is there as it was when its truth was written, which is after it."""
+    video, known = folder / "videos" / f"{scene.video_id}.mp4", folder / "truth" / f"{scene.video_id}.json"
+    try:
+        return read_json(known, "it is made again")["sha256"] == file_hash(video)
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+def generate(folder: Path, config: WorldConfig, workers: int | None = 1) -> Path:
     """Write the world into `folder` and return the folder.
 
+    Args:
+        folder: the data folder.
+        config: which videos.
+        workers: processes that make them; None takes what the machine has.
+
     Raises:
-        UserError: the folder holds a world of another config.
+        UserError: the folder holds a world of another config, or another process is writing it.
     """
-    annotations = folder / "annotations"
-    finished = check_resume(folder, "world", config, {}) and (annotations / "all_valid.json").is_file()
-    if finished:
-        return folder
-    for name in ("videos", "annotations", "truth"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_config(folder, "world", config, {})
-    scenes = [draw_scene(config.seed, config.first + i) for i in range(config.n_videos)]
-    missing = [s.index for s in scenes if not (folder / "videos" / f"{s.video_id}.mp4").is_file()]
-    # Processes are spawned, because a fork of a process that holds torch's threads can hang.
-    context = multiprocessing.get_context("spawn")
+    with writing(folder):
+        if not begin_or_resume(folder, "world", config, {}):
+            scenes = [draw_scene(config.seed, config.first + i) for i in range(config.n_videos)]
+            _make_all(folder, config, scenes, workers)
+            _write_annotations(folder, config, scenes)
+            write_summary(folder, {"n_videos": len(scenes)}, _files(scenes))
+    return folder
+
+
+def _files(scenes: list[Scene]) -> list[str]:
+    of_scenes = [name for s in scenes for name in (f"videos/{s.video_id}.mp4", f"truth/{s.video_id}.json")]
+    of_splits = [f"{name}_{split}.json" for name in ("annotations/all", "cut_frame_mapping") for split in SPLITS]
+    return [*of_scenes, *of_splits]
+
+
+def _make_all(folder: Path, config: WorldConfig, scenes: list[Scene], workers: int | None) -> None:
+    """Make the videos that are not made yet."""
+    missing = [scene.index for scene in scenes if not _is_made(folder, scene)]
+    workers = workers or default_workers(_WORKER_BYTES, len(missing))
     with tqdm(total=len(scenes), initial=len(scenes) - len(missing), unit="video", desc="generate") as bar:
-        if workers <= 1:
+        if workers == 1:
             for index in missing:
                 _make(folder, config.seed, index)
                 bar.update()
-        else:
-            with ProcessPoolExecutor(workers, mp_context=context) as executor:
-                for job in [executor.submit(_make, folder, config.seed, index) for index in missing]:
-                    job.result()
-                    bar.update()
-    _write_annotations(folder, config, scenes)
-    return folder
+            return
+        # Processes are spawned, because a fork of a process that holds torch's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+        try:
+            for job in [executor.submit(_make, folder, config.seed, index) for index in missing]:
+                job.result()
+                bar.update()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leave it to the process that started this one to end it, also when that is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_annotations(folder: Path, config: WorldConfig, scenes: list[Scene]) -> None:
@@ -155,6 +209,6 @@ def _write_annotations(folder: Path, config: WorldConfig, scenes: list[Scene]) -
         split = config.split(scene.index)
         records[split][scene.video_id] = annotation(scene, split, questions)
         cuts[split][scene.video_id] = scene.n_clip if scene.n_clip < scene.n_frames else -1
-    for split in ("train", "valid"):
+    for split in SPLITS:
         write_atomic(folder / f"cut_frame_mapping_{split}.json", json.dumps(cuts[split]))
         write_atomic(folder / "annotations" / f"all_{split}.json", json.dumps(records[split]))

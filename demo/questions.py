@@ -31,7 +31,6 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "last toy": ("sequencing", "memory", "descriptive"),
     "which action": ("action recognition", "semantics", "descriptive"),
 }
-COUNTING_TAGS = ("object counting", "action counting", "event counting")
 CONTROL_KINDS = ("lamp colour", "mug place", "last toy", "which action")
 
 

@@ -5,7 +5,6 @@ Stages are resumable by themselves, so the demo is: run again, it goes on where 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from collect.artefact import read_table
 from collect.config import CollectConfig
 from collect.errors import UserError
+from collect.file_lock import writing
 from collect.printable import Lines
 from demo.config import DemoConfig
 from demo.generate import WorldConfig, generate
@@ -32,8 +32,16 @@ def demo(config: DemoConfig) -> Path:
     """Run everything and return the path of the report.
 
     Raises:
-        UserError: the embedded model is missing, or the run folder holds a demo with other arguments.
+        UserError: the embedded model is missing, the run folder holds a demo with other arguments, or another process
+            is making it.
     """
+    if not (WEIGHTS / "model.safetensors").is_file():
+        raise UserError(f"{WEIGHTS} has no model.safetensors: install video-sae again, or clone it with its weights.")
+    with writing(config.out):
+        return _demo(config)
+
+
+def _demo(config: DemoConfig) -> Path:
     from collect.run import collect
     from features.run import features
     from steer.profile import picked_site, run_profile
@@ -41,15 +49,13 @@ def demo(config: DemoConfig) -> Path:
     from steer.run import steer
     from train_sae.run import train
 
-    if not (WEIGHTS / "model.safetensors").is_file():
-        raise UserError(f"{WEIGHTS} has no model.safetensors: install video-sae again, or clone it with its weights.")
     run, model, seed = config.out, str(WEIGHTS), config.seed
     data = run / "data"
     world = WorldConfig(seed=seed, n_videos=config.videos)
     _timed("1/7 generate", lambda: generate(data, world, config.workers))
     _timed(
         "2/7 profile",
-        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=SAMPLES, items=90, seed=seed)),
+        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=str(SAMPLES), items=90, seed=seed)),
     )
     site = picked_site(run)
     gather = CollectConfig(data=data, model=model, out=run, sites=(site,), frames=str(SAMPLES), workers=config.workers)
@@ -97,9 +103,13 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 def closing_table(run: Path, sae: str, site: str) -> str:
     """The few figures that say what the run found, one a line."""
-    quality = json.loads((run / "sae" / sae / "summary.json").read_text())["held_out"]
-    catalogue = read_table(run / "features" / sae / "catalogue.parquet")
-    effects = read_table(run / "steer" / sae / "summary.parquet")
+    from features.catalogue import CATALOGUE
+    from steer.tables import SUMMARY
+    from train_sae.summary import read_summary
+
+    quality = read_summary(run / "sae" / sae)["held_out"]
+    catalogue = read_table(run / "features" / sae / "catalogue.parquet", CATALOGUE)
+    effects = read_table(run / "steer" / sae / "summary.parquet", SUMMARY)
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
     best = labelled.iloc[0] if len(labelled) else None
     ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")

@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from collect.artefact import give_usual_mode
 from demo.architecture import SIZES
 from demo.muon import Muon
 from demo.training_batches import Batch, draw_batch, draw_frames, prefetch
@@ -291,6 +292,7 @@ class Trainer(Network):
         self.model.eval()
         self.model.save_pretrained(config.out)
         self.processor.save_pretrained(config.out)
+        give_usual_mode(*config.out.glob("*.safetensors"))
         arguments = {k: v for k, v in asdict(config).items() if not isinstance(v, Path)}
         lines = [json.dumps({"config": arguments}), *(json.dumps(row) for row in self.history)]
         (config.out / "training_log.jsonl").write_text("\n".join(lines) + "\n")

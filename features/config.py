@@ -19,7 +19,8 @@ class FeaturesConfig:
     run: Path
     """Run folder with `activations/` and `sae/`; the result goes to its `features/SAE/`."""
     sae: str | None = None
-    """Name of the SAE below the run's `sae/`; may be left out where there is only one."""
+    """Name of the SAE below the run's `sae/`, or any folder that SAELens loads; may be left out where the run has only
+    one. Write @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
     data: Path | None = None
     """Folder of the annotations, in Perception Test's layout; the one that was collected from if not given."""
     min_videos: int = 30

@@ -11,8 +11,8 @@ therefore those on some box, and the comparison is between identities; the token
 touches are the `background`, which is reported beside it. A box over most of the frame (a table) says nothing about
 its tokens' identity: it makes its own label positive, but no token eligible.
 
-Boxes persist while an object is hidden: such tokens stay positive, and `hidden` marks those of a masked object whose
-box lies under an occluder's.
+Boxes persist while an object is hidden: such tokens stay positive, and `hidden` marks those of an object that is masked
+at that time (`hidden_tracks`).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def label_video(video: Video, grid: TokenGrid, vocabulary: Vocabulary) -> dict[S
         if space == OBJECTS:
             near_thing = ((cover > 0) & is_thing).any(axis=0)
             has_boxes = np.repeat(~np.isnan(boxes[:, :, 0]).all(axis=0), grid.n_tokens // grid.n_t)
-            hidden = np.repeat(hidden_tracks(video.tracks, boxes), grid.n_tokens // grid.n_t, axis=1)
+            hidden = np.repeat(hidden_tracks(video.tracks, boxes, times_s), grid.n_tokens // grid.n_t, axis=1)
             carriers = [object_names(track.label) for track in video.tracks]
             labels[space] = _collect(
                 vocabulary[space], carriers, cover, hidden, eligible=on_thing, background=has_boxes & ~near_thing
@@ -208,15 +208,29 @@ def cover_fractions(
     return share
 
 
-def hidden_tracks(tracks: Sequence[Track], boxes: Float64[np.ndarray, "track n_t 4"]) -> Bool[np.ndarray, "track n_t"]:
-    """Where a masked track's box lies at least half under an occluder's box (cup games only have either)."""
+def hidden_tracks(
+    tracks: Sequence[Track], boxes: Float64[np.ndarray, "track n_t 4"], times_s: Float64[np.ndarray, " n_t"]
+) -> Bool[np.ndarray, "track n_t"]:
+    """Where a track is masked in the annotated frame that is nearest in time.
+
+    In a video whose occluders are annotated, its box must besides lie at least half under an occluder's at that very
+    time: objects are covered and uncovered between annotated frames.
+
+    Args:
+        tracks: with the frames in which each is masked (cup games only have any).
+        boxes: box of each track at each time, NaN where there is none.
+        times_s: the times.
+    """
     hidden = np.zeros(boxes.shape[:2], dtype=bool)
     occluders = [index for index, track in enumerate(tracks) if track.is_occluder]
     for index, track in enumerate(tracks):
-        if track.is_masked and occluders:
-            for t in range(boxes.shape[1]):
-                under = cover_fractions(boxes[occluders, t : t + 1], boxes[index, t : t + 1])
-                hidden[index, t] = bool((under >= MIN_COVER).any())
+        if not track.is_masked.any():
+            continue
+        nearest = np.abs(track.times_s[:, None] - times_s[None, :]).argmin(axis=0)
+        hidden[index] = track.is_masked[nearest] & ~np.isnan(boxes[index, :, 0])
+        for t in np.flatnonzero(hidden[index]) if occluders else ():
+            under = cover_fractions(boxes[occluders, t : t + 1], boxes[index, t : t + 1])
+            hidden[index, t] = bool((under >= MIN_COVER).any())
     return hidden
 
 

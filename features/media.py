@@ -8,9 +8,11 @@ The drawing itself is in `features.render`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,11 @@ from tqdm import tqdm
 
 from collect.artefact import write_atomic
 from collect.decode import DecodeError, decode_frames
+from collect.errors import UserError
+from collect.json_file import read_bytes
 from collect.perception_test import Video
+from collect.printable import printable
+from collect.seal import BLANK, condition, seal
 from collect.store import VideoRecord
 from features.corpus import Corpus
 from features.encode import Codes
@@ -37,6 +43,9 @@ MAX_PANELS = 8
 DRAWN_EXEMPLARS = 4
 """Exemplars that are drawn per latent."""
 JPEG_QUALITY = 88
+SUFFIXES = (".jpg", ".png")
+MAX_BYTES = 64 * 1024**2
+"""Of a picture that is read."""
 
 
 def choose_latents(catalogue: pd.DataFrame, n: int) -> list[int]:
@@ -58,11 +67,15 @@ def draw_exemplars(
         codes: give the activations over the whole clip.
         corpus: gives video files and annotations.
         folder: paths are relative to it; pictures that are there already are kept.
+
+    Raises:
+        UserError: an exemplar is none of these codes and videos.
     """
     exemplars = exemplars.reset_index(drop=True)
     wanted = exemplars[exemplars["latent"].isin(latents) & (exemplars["rank"] < DRAWN_EXEMPLARS)]
     index_of = {record.video_id: index for index, record in enumerate(corpus.records)}
     described = catalogue.set_index("latent")
+    _check_places(wanted, index_of, corpus, codes.d_sae)
     with tqdm(total=len(wanted), unit="pictures", desc="media") as bar:
         # Video by video, so that each is decoded once.
         for video_id, rows in wanted.groupby("video_id", sort=True):
@@ -71,7 +84,7 @@ def draw_exemplars(
             try:
                 frames = decode_frames(_path(record, video), [int(frame) for frame in record.grid.frame_ids])
             except DecodeError as error:
-                log.warning("No pictures of %s: %s", video_id, error)
+                log.warning("No pictures of %s: %s", printable(video_id), error)
                 bar.update(len(rows))
                 continue
             clip_codes = codes.rows(record.row_start, record.row_stop).tocsc()
@@ -90,10 +103,27 @@ def draw_exemplars(
                     ("media", f"{stem}-strip.jpg", render_strip(panels, maximum)),
                     ("media_frame", f"{stem}-frame.jpg", render_frame(peak, maximum)),
                 ):
-                    write_atomic(folder / name, _jpeg(image))
+                    write_atomic(folder / name, jpeg(image))
                     exemplars.loc[row.Index, column] = name
                 bar.update()
     return exemplars
+
+
+def _check_places(exemplars: pd.DataFrame, index_of: Mapping[str, int], corpus: Corpus, d_sae: int) -> None:
+    """Check that each exemplar is a latent at a token of a stored video.
+
+    Raises:
+        UserError: one is not.
+    """
+    for row in exemplars.itertuples():
+        index = index_of.get(str(row.video_id))
+        grid = None if index is None else corpus.records[index].grid
+        inside = grid is not None and row.t < grid.n_t and row.row < grid.n_rows and row.col < grid.n_cols
+        if not inside or row.latent >= d_sae:
+            raise UserError(
+                f"The exemplar of latent {row.latent} at {printable(row.video_id)}, t {row.t}, row {row.row}, column "
+                f"{row.col} is not among the stored activations: run `video-sae features` again on these."
+            )
 
 
 def _path(record: VideoRecord, video: Video | None) -> Path:
@@ -176,7 +206,45 @@ def _during(record: VideoRecord, video: Video | None, label: tuple[Space, str] |
     return [bool(share) for share in np.any(overlap > 0, axis=0)]
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image) -> bytes:
+    """A picture as a file, with a seal in its comment."""
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return buffer.getvalue()
+    image.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True, comment=BLANK)
+    return seal(buffer.getvalue())
+
+
+def read_picture(folder: Path, name: str, sha256: str | None = None) -> tuple[bytes, tuple[int, int]]:
+    """Read a picture that a table names.
+
+    Args:
+        folder: what the name is relative to, and what it must not lead out of.
+        name: of the picture.
+        sha256: of the file, where it is known which picture should be there.
+
+    Returns:
+        The file's content, and width and height in pixels.
+
+    Raises:
+        UserError: it lies elsewhere, is not there, is no picture, or was changed after it was drawn.
+    """
+    path, remedy = folder / name, "run `video-sae features` again to draw it"
+    shown = printable(path, 4096)
+    if "\0" in name or path.suffix not in SUFFIXES or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{shown} is not a picture below {printable(folder, 4096)}: {remedy}.")
+    content = read_bytes(path, remedy, MAX_BYTES)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{shown} was changed after it was drawn: {remedy}.")
+    match condition(content):
+        case "changed":
+            raise UserError(f"{shown} was changed after it was drawn: {remedy}.")
+        case "unsealed":
+            raise UserError(f"{shown} has no checksum, so that it may be damaged: {remedy}.")
+        case "whole":
+            pass
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            warnings.simplefilter("error")
+            image.load()
+            return content, image.size
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise UserError(f"{shown} is damaged ({printable(error, 120)}): {remedy}.") from None

@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float, Float64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from collect.printable import printable
+
 Rgb = tuple[int, int, int]
 
 INK: Rgb = (33, 37, 41)
@@ -36,6 +38,8 @@ DIMMING = 0.35
 MIN_SHARE = 0.02
 """Share of the maximum below which a patch stays clear."""
 STRIP_COLUMNS = 8
+MAX_LABEL = 60
+"""Characters of a label that are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +127,7 @@ def _draw_panel(
     glow = Image.new("RGBA", size, (0, 0, 0, 0))
     shading, glowing = ImageDraw.Draw(shade), ImageDraw.Draw(glow)
     for row, col in np.argwhere(panel.activations > 0):
-        share = min(float(panel.activations[row, col]) / maximum, 1.0)
+        share = min(float(panel.activations[row, col]) / maximum, 1.0) if maximum > 0 else 1.0
         colour, opacity = heat(share)
         if opacity:
             corners = _pixels(panel.patches[row, col], size)
@@ -154,13 +158,14 @@ def _draw_outline(draw: ImageDraw.ImageDraw, outline: Outline, size: tuple[int, 
 def _draw_name(draw: ImageDraw.ImageDraw, outline: Outline, size: tuple[int, int], *, font_px: int) -> None:
     left, top, _, _ = _pixels(outline.box, size)
     font = ImageFont.load_default(size=font_px)
-    text_width = round(draw.textlength(outline.label, font=font)) + font_px // 2 + 2
+    label = printable(outline.label, MAX_LABEL)  # a line break or a lone surrogate cannot be drawn
+    text_width = round(draw.textlength(label, font=font)) + font_px // 2 + 2
     text_height = font_px + 4
     x = max(0, min(left, size[0] - text_width))
     # Above the box where there is room, else inside it.
     y = top - text_height if top >= text_height else top
     draw.rectangle((x, y, x + text_width, y + text_height - 1), fill=MATCH if outline.is_match else OTHER)
-    draw.text((x + text_width / 2, y + text_height / 2), outline.label, fill=INK, font=font, anchor="mm")
+    draw.text((x + text_width / 2, y + text_height / 2), label, fill=INK, font=font, anchor="mm")
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, panel: Panel, maximum: float, x: int, y: int, width: int) -> None:

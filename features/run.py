@@ -8,13 +8,12 @@
       media/                 pictures of the exemplars of some latents
       config.json summary.json
 
-`summary.json` is written last: a folder that has it is finished.
+`summary.json` is written last, and says what belongs to a finished folder (`collect.stage`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +24,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 
-from collect.artefact import check_resume, file_hash, read_config, write_atomic, write_config, write_table
+from collect.artefact import file_hash, write_table
 from collect.errors import UserError
-from collect.perception_test import Video, load_dataset
+from collect.file_lock import writing
+from collect.perception_test import Video
+from collect.run_data import data_of_run
+from collect.stage import begin_or_resume, write_summary
 from collect.store import MANIFEST_NAME, ActivationStore
 from features.activity import Activity, measure_activity
 from features.associate import Associations, associate
@@ -39,41 +41,39 @@ from features.encode import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.media import choose_latents, draw_exemplars
 from features.selection import Selection
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 log = logging.getLogger(__name__)
 
 STAGE = "features"
-SUMMARY_NAME = "summary.json"
+TABLES = ("associations.parquet", "exemplars.parquet", "catalogue.parquet")
+CODES_NAME = "codes.zarr"
 
 
 def features(config: FeaturesConfig) -> Path:
     """Run the stage, or go on with it, and return its folder.
 
     Raises:
-        UserError: there is no store or SAE, they do not belong together, the annotations are missing or malformed, or
-            the folder was begun with other settings.
+        UserError: there is no store or SAE, they do not belong together, the annotations are missing, malformed or
+            others than those of the run, the folder was begun with other settings, or another process is writing it.
     """
     store = ActivationStore.open(config.run / "activations")
     store.require_whole_grids()
-    sae_folder = find_sae(config.run, config.sae)
-    sae = load_sae(sae_folder)
-    _check_match(store, sae, sae_folder)
-    data = _data_folder(config)
-    folder = config.run / "features" / sae_folder.name
-    inputs = {
-        "store": file_hash(store.folder / MANIFEST_NAME),
-        "sae": file_hash(sae_folder / WEIGHTS_NAME),
-        "annotations": _hash_annotations(data),
-    }
-    resumed = check_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"))
-    if resumed and (folder / SUMMARY_NAME).exists():
-        log.info("%s is finished; nothing to do.", folder)
-        return folder
-    annotations = {video.video_id: video for video in load_dataset(data).videos}
-    if not resumed:
-        write_config(folder, STAGE, config, inputs)
-    _run(config, store, sae, annotations, folder)
+    opened = open_sae(config.run, store, config.sae, decoded=False)
+    config = dataclasses.replace(config, sae=opened.argument)
+    folder = config.run / "features" / opened.name
+    with writing(folder):
+        others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
+        data = data_of_run(config.run, store, config.data, others, own=STAGE)
+        inputs = {
+            "store": file_hash(store.folder / MANIFEST_NAME),
+            "sae": file_hash(opened.folder / WEIGHTS_NAME),
+            "annotations": data.annotations,
+        }
+        paths = {"run": config.run, "data": data.dataset.folder}
+        if not begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths):
+            _run(config, store, opened.sae, {video.video_id: video for video in data.dataset.videos}, folder)
     return folder
 
 
@@ -81,7 +81,7 @@ def _run(
     config: FeaturesConfig, store: ActivationStore, sae: Sae, annotations: Mapping[str, Video], folder: Path
 ) -> None:
     device = _device(config.device)
-    codes = encode_store(store, sae, folder / "codes.zarr", batch_size=config.batch_size, device=device)
+    codes = encode_store(store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device)
     corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
     activity = measure_activity(codes, store.videos)
     if corpus.labels:
@@ -108,7 +108,8 @@ def _run(
     write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
     summary = summarise(config, activity, corpus, catalogue, associations)
-    write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    pictures = [name for column in ("media", "media_frame") for name in exemplars[column].dropna() if name]
+    write_summary(folder, summary, [*TABLES, CODES_NAME, *pictures])
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",
         folder,
@@ -152,43 +153,6 @@ def summarise(
         "n_labelled": int(catalogue["labelled"].sum()),
         "labels": labels,
     }
-
-
-def _check_match(store: ActivationStore, sae: Sae, sae_folder: Path) -> None:
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on site {sae.site!r}, which {store.folder} does not hold "
-            f"({', '.join(store.sites)}): collect that site, or name another SAE with --sae."
-        )
-    if sae.model_fingerprint and sae.model_fingerprint != store.model["fingerprint"]:
-        raise UserError(
-            f"{sae_folder} was trained on another model than {store.folder} was collected from: "
-            "name another SAE with --sae, or train one on this run."
-        )
-    if sae.d_in != store.d_in(sae.site):
-        raise UserError(
-            f"{sae_folder} reads {sae.d_in} dimensions where {store.folder} has {store.d_in(sae.site)} at {sae.site}: "
-            "name another SAE with --sae, or train one on this run."
-        )
-
-
-def _data_folder(config: FeaturesConfig) -> Path:
-    if config.data is not None:
-        return config.data
-    collected_from = read_config(config.run / "activations", "collect")["arguments"].get("data")
-    if collected_from is None or not Path(collected_from).is_dir():
-        raise UserError(
-            f"{config.run / 'activations'} was collected from {collected_from}, which is not there any more: "
-            "give the folder of the annotations with --data."
-        )
-    return Path(collected_from)
-
-
-def _hash_annotations(data: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted([*data.glob("*.json"), *(data / "annotations").glob("*.json")]):
-        digest.update(f"{path.relative_to(data)} {file_hash(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _device(name: str) -> torch.device:

@@ -34,11 +34,38 @@ class Codes:
 
     @classmethod
     def of(cls, sae: Sae, residuals: Float[Tensor, "token d_in"]) -> Codes:
-        """Encode residuals."""
+        """Encode residuals, of which those of a sequential SAE are one video's in order.
+
+        Activations are in units of `sae.W_dec` in the residual: where an SAE normalises each token, its own activations
+        are multiplied by what it divides the token by.
+        """
         latent, value, pointers = sae.encode_sparse(residuals.float())
         counts = (pointers[1:] - pointers[:-1]).to(torch.int64)
         token = torch.repeat_interleave(torch.arange(len(residuals), device=counts.device), counts)
+        if sae.token_norm != "none":
+            value = value * sae.written_per_unit(residuals)[token]
         return cls(token=token, latent=latent.to(torch.int64), value=value, n_tokens=len(residuals))
+
+    def every(self, stride: int) -> Codes:
+        """Those of every `stride`-th token."""
+        kept = self.token % stride == 0
+        return Codes(
+            token=self.token[kept] // stride,
+            latent=self.latent[kept],
+            value=self.value[kept],
+            n_tokens=-(-self.n_tokens // stride),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Codes]) -> Codes:
+        """Those of several lots of tokens, one lot behind the other."""
+        starts = itertools.accumulate((part.n_tokens for part in parts), initial=0)
+        return cls(
+            token=torch.cat([part.token + start for part, start in zip(parts, starts, strict=False)]),
+            latent=torch.cat([part.latent for part in parts]),
+            value=torch.cat([part.value for part in parts]),
+            n_tokens=sum(part.n_tokens for part in parts),
+        )
 
     def columns(self, latents: Sequence[int]) -> Float[Tensor, "token latent"]:
         """Activations of some latents on every visual token."""

@@ -93,29 +93,33 @@ def training_chart(curve: pd.DataFrame, held_out_fvu: Number | None) -> Markup:
         held_out_fvu: FVU on held-out videos at the end, drawn as a mark at the right.
     """
     width, left, right = 560, 52, 64
-    tokens = [float(value) for value in curve["tokens"]]
-    x = Scale(low=0.0, high=max(tokens), start_px=left, stop_px=width - right)
+    known = [row for row in curve.to_dict("records") if is_known(row.get("tokens")) and row["tokens"] > 0]
+    x = Scale(
+        low=0.0, high=max((float(row["tokens"]) for row in known), default=1.0), start_px=left, stop_px=width - right
+    )
     panels = (("fvu", "FVU", 130.0), ("l0", "L0", 58.0), ("dead", "dead", 58.0))
     drawing = Drawing(width, 16 + sum(height + 30 for _, _, height in panels) + 12, "Training of the SAE")
     top = 16.0
     for column, title, height in panels:
-        values = [float(value) for value in curve[column]]
-        marks = [held_out_fvu] if column == "fvu" and held_out_fvu is not None else []
-        y = _value_scale([*values, *marks], log=column == "fvu", start_px=top + height, stop_px=top)
+        rows = [row for row in known if is_known(row.get(column))]
+        values = [float(row[column]) for row in rows]
+        marks = [held_out_fvu] if column == "fvu" and is_known(held_out_fvu) and held_out_fvu is not None else []
         drawing.text(left, top - 4, title, bold=True)
-        ticks = y.ticks if column == "fvu" else [y.ticks[0], y.ticks[-1]]
-        for tick in ticks:
-            drawing.line(left, y(tick), width - right, y(tick), GRID)
-            drawing.text(left - 7, y(tick) + 4, tick_text(tick), anchor="end", colour=MUTED, size=11)
-        points = [(x(token), y(value)) for token, value in zip(tokens, values, strict=True)]
-        drawing.path(points, EFFECT, 1.8)
-        if len(points) == 1:
-            drawing.dot(*points[0], 3, EFFECT)
-        drawing.text(width - right + 8, points[-1][1] + 4, _rounded(values[-1]), colour=EFFECT, size=11)
-        for mark in marks:
-            drawing.dot(width - right, y(mark), 4, "white", OTHER)
-            if abs(y(mark) - points[-1][1]) > 12:
-                drawing.text(width - right + 8, y(mark) + 4, _rounded(mark), colour=OTHER, size=11)
+        if values:
+            y = _value_scale([*values, *marks], log=column == "fvu", start_px=top + height, stop_px=top)
+            ticks = y.ticks if column == "fvu" else [y.ticks[0], y.ticks[-1]]
+            for tick in ticks:
+                drawing.line(left, y(tick), width - right, y(tick), GRID)
+                drawing.text(left - 7, y(tick) + 4, tick_text(tick), anchor="end", colour=MUTED, size=11)
+            points = [(x(float(row["tokens"])), y(value)) for row, value in zip(rows, values, strict=True)]
+            drawing.path(points, EFFECT, 1.8)
+            if len(points) == 1:
+                drawing.dot(*points[0], 3, EFFECT)
+            drawing.text(width - right + 8, points[-1][1] + 4, _rounded(values[-1]), colour=EFFECT, size=11)
+            for mark in marks:
+                drawing.dot(width - right, y(mark), 4, "white", OTHER)
+                if abs(y(mark) - points[-1][1]) > 12:
+                    drawing.text(width - right + 8, y(mark) + 4, _rounded(mark), colour=OTHER, size=11)
         top += height + 30
     for tick in x.ticks:
         drawing.text(x(tick), top - 14, _thousands(tick), anchor="middle", colour=MUTED, size=11)
@@ -210,7 +214,7 @@ def _effect_scale(
     for row in found.values():
         if is_known(row["control_p95"]):
             values += [float(row["control_p95"]), -float(row["control_p95"])]
-    values += [float(value) for frame in dots.values() for value in frame["delta_margin"]]
+    values += [float(value) for frame in dots.values() for value in frame["delta_margin"] if is_known(value)]
     spread = (max(values) - min(values)) or 1.0
     low, high = min(values) - 0.04 * spread, max(values) + 0.04 * spread
     return Scale(low=low, high=high, start_px=start_px, stop_px=stop_px)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from collect.counting import COUNTING_TAGS
 from collect.errors import UserError
 from collect.folder_name import require_member, require_path
+from collect.sampling import FrameSampling
 
-COUNTING_TAGS = ("object counting", "action counting", "event counting")
 MAX_ADD_STRENGTH = 0.5
 """Largest norm an `add` may have, in multiples of the median residual norm at the site."""
 
@@ -72,8 +73,9 @@ class ProfileConfig:
     """Folder or hub name of the video VLM."""
     out: Path
     """Run folder; the profile goes to its `profile/`."""
-    frames: int | None = None
-    """Frames per clip; the model family's default if not given."""
+    frames: str | None = None
+    """Frames of a clip, as `collect` takes them: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids as
+    `0,30,60`; the model family's default if not given."""
     sites: tuple[str, ...] = ()
     """Sites to compare; the projector and every resid/i if not given."""
     items: int = 60
@@ -98,6 +100,8 @@ class ProfileConfig:
         require_path("--out", self.out)
         _at_least("--items", self.items, 1)
         _at_least("--batch-size", self.batch_size, 1)
+        if self.frames is not None:
+            FrameSampling.parse(self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +111,8 @@ class SteerConfig:
     run: Path
     """Run folder with activations and an SAE."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
+    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
     data: Path | None = None
     """Folder of the videos and annotations; where the activations came from if not given."""
     tasks: tuple[str, ...] = COUNTING_TAGS
@@ -175,7 +180,8 @@ class EvaluateConfig:
     run: Path
     """Run folder with activations and an SAE."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
+    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
     data: Path | None = None
     """Folder of the videos and annotations; where the activations came from if not given."""
     questions: int = 100
@@ -206,7 +212,8 @@ class ReportConfig:
     run: Path
     """Run folder with the finished stages."""
     sae: str | None = None
-    """Name of the SAE under `sae/`; may be left out when there is only one."""
+    """Name of the SAE under `sae/`, or the folder that the other stages were given; may be left out when the run has
+    only one."""
 
     def __post_init__(self) -> None:
         """Check the name.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from collect.printable import printable
+
 Number = float | int
 """Written out, because type checks at run time take `float` by its word."""
 
@@ -120,7 +122,7 @@ class Drawing:
         weight = ' font-weight="600"' if bold else ""
         self._parts.append(
             f'<text x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size:g}"{weight}>'
-            f"{escape(text)}</text>"
+            f"{escape(printable(text))}</text>"
         )
 
     def finish(self) -> Markup:
@@ -128,7 +130,7 @@ class Drawing:
         width, height = self._size
         return Markup(
             f'<svg class="chart" viewBox="0 0 {width:g} {_px(height)}" width="{width:g}" height="{_px(height)}" '
-            f'role="img" aria-label="{escape(self._title)}">{"".join(self._parts)}</svg>'
+            f'role="img" aria-label="{escape(printable(self._title))}">{"".join(self._parts)}</svg>'
         )
 
 

@@ -64,10 +64,12 @@ def answer_verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
             question=question,
             answer="unknown",
             headline="the model's answers were not measured",
-            text="The steer stage is not finished, so no question was asked.",
+            text="There are no answers of the steer stage.",
         )
     better = total["accuracy_low"] > total["best_baseline"]
-    worst = min((row for row in rows if row["counting"] and row is not total), key=lambda row: row["accuracy"])
+    worst = min(
+        (row for row in rows if row["counting"] and row is not total), key=lambda row: row["accuracy"], default=total
+    )
     text = (
         f"It answers {percent(total['accuracy'])} of {counted(total['n_items'], 'counting question')} about "
         f"{counted(total['n_videos'], 'video')} of the {split_name(total['split'])} split (95\u00a0% interval "
@@ -205,7 +207,11 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
             question=question,
             answer="unknown",
             headline="effects on the answers were not compared with controls",
-            text="The steer stage is not finished." if summary is None else "It was run without controls.",
+            text="The steer stage is not finished."
+            if summary is None
+            else "It was run without controls."
+            if len(summary)
+            else "There are no effects of the steer stage.",
         )
     beats, sure = beating(summary), confirmed(summary)
     n_edits = counted(len(summary), "edit")

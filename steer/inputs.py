@@ -13,9 +13,11 @@ from torch import Tensor
 
 from collect.artefact import file_hash, read_config
 from collect.errors import UserError
-from collect.perception_test import Dataset, load_dataset
+from collect.perception_test import Dataset
+from collect.run_data import data_of_run, model_of_run
 from collect.sampling import FrameSampling
 from collect.split import held_out_ids
+from collect.stage import is_finished
 from collect.store import ActivationStore
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from steer.cases import Case, Codes, build_case, clip_prefix, lay_out, packing_works, residuals_at
@@ -23,7 +25,8 @@ from steer.config import SteerConfig
 from steer.questions import LETTERS, Item, items_of, manifest_hash, sample_items
 from steer.selection import ASSOCIATIONS_NAME
 from steer.shelf import Shelf
-from train_sae.sae import WEIGHTS_NAME, Sae, find_sae, load_sae
+from train_sae.opened import OpenedSae, open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +40,42 @@ class Inputs:
 
     store: ActivationStore
     sae: Sae
-    sae_folder: Path
+    opened: OpenedSae
+    """Where the SAE was found."""
     vlm: VideoVlm
     dataset: Dataset
     items: tuple[Item, ...]
     frames: FrameSampling
     train_videos: frozenset[str]
-    features_folder: Path
-    """Of the features stage for this SAE; need not be there."""
+    features_folder: Path | None
+    """Of the features stage for this SAE; None where that is not finished."""
+    annotations: str
+    """Hash of what is annotated about the collected videos."""
 
     def hashes(self) -> dict[str, str]:
         """What a resumed run must find unchanged; without associations none can select a latent."""
-        associations = self.features_folder / ASSOCIATIONS_NAME
+        folder = self.features_folder
         return {
-            "associations": file_hash(associations) if associations.is_file() else "none",
+            "associations": "none" if folder is None else file_hash(folder / ASSOCIATIONS_NAME),
             "activations": self.store.fingerprint,
             "model": self.vlm.fingerprint,
-            "sae": file_hash(self.sae_folder / WEIGHTS_NAME),
+            "sae": file_hash(self.opened.folder / WEIGHTS_NAME),
             "items": manifest_hash(self.items),
+            "annotations": self.annotations,
         }
 
 
-def load_inputs(config: SteerConfig) -> Inputs:
+def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
+    """The folders of the stages that must have taken the same annotations, in the order in which data is looked for."""
+    return {stage: run / stage / sae_name for stage in ("steer", "features")}
+
+
+def load_inputs(config: SteerConfig, stage: str | None = "steer") -> Inputs:
     """Open the run's activations and SAE, the model and the questions, and check that they belong together.
+
+    Args:
+        config: names them.
+        stage: the stage that asks; None if it is none that records its annotations.
 
     Raises:
         UserError: they do not, or one of them is missing.
@@ -72,30 +88,22 @@ def load_inputs(config: SteerConfig) -> Inputs:
             f"{store_folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
             "collect with --tokens all."
         )
-    sae_folder = find_sae(config.run, config.sae)
-    sae = load_sae(sae_folder)
-    if sae.site not in store.sites:
-        raise UserError(
-            f"{sae_folder} was trained on the site {sae.site!r}, but {store_folder} holds {', '.join(store.sites)}: "
-            "name another --sae, or collect that site."
-        )
-    if sae.fingerprint != store.fingerprint:
-        raise UserError(
-            f"{sae_folder} was trained on other activations than those in {store_folder}: train an SAE on these, "
-            "or name another --sae."
-        )
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    data = data_of_run(config.run, store, config.data, stages_of(config.run, opened.name), own=stage)
+    model = model_of_run(config.run)
     vlm = load_vlm(
-        collected["model"],
+        model,
         dtype=collected.get("dtype", "auto"),
         device=config.device,
         attn_implementation=collected.get("attn_implementation", "sdpa"),
     )
     if vlm.fingerprint != store.model["fingerprint"]:
         raise UserError(
-            f"{store_folder} holds activations of another model than the one in {collected['model']} now: "
+            f"{store_folder} holds activations of another model than the one in {model} now: "
             "put the old model back, or collect again into another run folder."
         )
-    dataset = load_dataset(config.data or Path(collected["data"]))
+    dataset = data.dataset
+    features_folder = config.run / "features" / opened.name
     held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
     stored = {video.video_id for video in store.videos}
     known = {video.video_id for video in dataset.videos_with_files}
@@ -107,14 +115,15 @@ def load_inputs(config: SteerConfig) -> Inputs:
         )
     return Inputs(
         store=store,
-        sae=sae.to(vlm.device),
-        sae_folder=sae_folder,
+        sae=opened.sae.to(vlm.device),
+        opened=opened,
         vlm=vlm,
         dataset=dataset,
         items=items,
         frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
         train_videos=frozenset(stored - held_out),
-        features_folder=config.run / "features" / sae_folder.name,
+        features_folder=features_folder if is_finished(features_folder) else None,
+        annotations=data.annotations,
     )
 
 

@@ -6,25 +6,22 @@ Pictures are embedded in the page, so that it can be moved and mailed as one fil
 from __future__ import annotations
 
 import base64
-import io
-import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from collect.errors import UserError
 from collect.perception_test import load_dataset
+from collect.printable import printable
 from features.corpus import Corpus
 from features.encode import Codes
-from features.media import draw_exemplars
+from features.media import draw_exemplars, read_picture
 from steer.record import Features, Record
-
-log = logging.getLogger(__name__)
 
 MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 
@@ -43,64 +40,98 @@ class Picture:
     activation: float
 
 
-def pictures(record: Record, latents: Sequence[int], n: int) -> dict[int, list[Picture]]:
-    """Return up to `n` exemplar strips of each latent, by activation; latents without any picture are left out."""
+def pictures(record: Record, latents: Sequence[int], n: int) -> tuple[dict[int, list[Picture]], list[str]]:
+    """Find or draw up to `n` exemplar strips of each latent, by activation.
+
+    Returns:
+        The strips by latent, without latents that have none; and what is wrong with those that are left out or had to
+        be drawn anew, as sentences.
+    """
     features = record.features
     if features is None:
-        return {}
+        return {}, []
     exemplars = features.exemplars
     chosen = exemplars[exemplars["latent"].isin(latents) & (exemplars["rank"] < n)]
-    drawn = _embed(chosen, features.folder)
-    left_out = [latent for latent in latents if latent not in drawn]
-    if left_out and (chosen["latent"].isin(left_out)).any():
+    chosen = chosen.sort_values(["latent", "rank"], ignore_index=True)
+    notes: list[str] = []
+    found = _embed(chosen, features.folder, notes, _hashes(features.summary))
+    left_out = chosen[~chosen.index.isin(list(found))]
+    if len(left_out):
         with tempfile.TemporaryDirectory() as folder:
-            table = _draw(record, features, chosen[chosen["latent"].isin(left_out)], left_out, Path(folder))
-            drawn |= _embed(table, Path(folder))
+            table = _draw(record, features, left_out.assign(media="", media_frame=""), Path(folder), notes)
+            found |= _embed(table, Path(folder), notes, {})
+    by_latent: dict[int, list[Picture]] = {}
+    for place, latent in enumerate(chosen["latent"]):
+        if place in found:
+            by_latent.setdefault(int(latent), []).append(found[place])
+    return by_latent, notes
+
+
+def _draw(record: Record, features: Features, chosen: pd.DataFrame, folder: Path, notes: list[str]) -> pd.DataFrame:
+    """Draw as the features stage would have; what cannot be drawn is noted and stays without a path."""
+    try:
+        drawn = draw_exemplars(
+            chosen, features.catalogue, sorted(set(chosen["latent"])), *_codes_and_corpus(record, features), folder
+        ).set_index(chosen.index)
+    except UserError as error:
+        names = ", ".join(str(latent) for latent in sorted(set(chosen["latent"])))
+        notes.append(f"Not all pictures of the latents {names} could be drawn: {error}")
+        return chosen
+    notes += [
+        f"There are no pictures of the video {printable(video_id)}: it is not there or cannot be decoded."
+        for video_id in sorted(set(drawn.loc[drawn["media"] == "", "video_id"]))
+    ]
     return drawn
 
 
-def _draw(
-    record: Record, features: Features, chosen: pd.DataFrame, latents: Sequence[int], folder: Path
-) -> pd.DataFrame:
-    """Draw as the features stage would have; without the videos' annotations or codes, leave the table as it is."""
-    assert record.store is not None, "features are there, so the store that they were made from was read"
+def _codes_and_corpus(record: Record, features: Features) -> tuple[Codes, Corpus]:
+    """What drawing needs.
+
+    Raises:
+        UserError: activations, codes or annotations are missing or do not belong together.
+    """
+    if record.store is None:
+        raise UserError("the activations are not there: restore them with `video-sae archive --restore`.")
     arguments = record.stage("features").config.get("arguments", {})
     data = arguments.get("data") or record.stage("collect").config.get("arguments", {}).get("data", "")
-    try:
-        annotations = {video.video_id: video for video in load_dataset(Path(data)).videos}
-        held_out = record.held_out
-        corpus = Corpus(
-            records=record.store.videos,
-            annotations=[annotations.get(video.video_id) for video in record.store.videos],
-            held_out=np.array([video.video_id in held_out for video in record.store.videos], dtype=bool),
-            labels={},  # drawing takes boxes and segments from the annotations
-        )
-        codes = Codes.open(features.folder / "codes.zarr")
-        return draw_exemplars(chosen, features.catalogue, latents, codes, corpus, folder)
-    except UserError as error:
-        log.warning("Latents %s are shown without pictures: %s", ", ".join(map(str, latents)), error)
-        return chosen
+    annotations = {video.video_id: video for video in load_dataset(Path(str(data))).videos}
+    held_out = record.held_out
+    corpus = Corpus(
+        records=record.store.videos,
+        annotations=[annotations.get(video.video_id) for video in record.store.videos],
+        held_out=np.array([video.video_id in held_out for video in record.store.videos], dtype=bool),
+        labels={},  # drawing takes boxes and segments from the annotations
+    )
+    n_tokens, d_sae = record.store.n_tokens, len(features.catalogue)
+    return Codes.open(features.folder / "codes.zarr", n_tokens=n_tokens, d_sae=d_sae), corpus
 
 
-def _embed(exemplars: pd.DataFrame, folder: Path) -> dict[int, list[Picture]]:
-    found: dict[int, list[Picture]] = {}
-    for row in exemplars.sort_values(["latent", "rank"]).itertuples():
-        path = folder / str(row.media)
-        # A table is input from outside: nothing but a picture below its own folder is put into the page.
-        inside = path.resolve().is_relative_to(folder.resolve())
-        if not row.media or not inside or path.suffix not in MIME or not path.is_file():
+def _hashes(summary: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that the summary of a finished stage names."""
+    files: Any = summary.get("files")
+    entries = files.items() if isinstance(files, dict) else ()
+    return {name: entry["sha256"] for name, entry in entries if isinstance(entry, dict) and "sha256" in entry}
+
+
+def _embed(exemplars: pd.DataFrame, folder: Path, notes: list[str], hashes: Mapping[str, str]) -> dict[int, Picture]:
+    """The pictures that the rows name, by the rows' index; what cannot be read, or is another one, is noted."""
+    found: dict[int, Picture] = {}
+    for row in exemplars.itertuples():
+        name = str(row.media)
+        if not name:
             continue
-        content = path.read_bytes()
-        width, height = Image.open(io.BytesIO(content)).size
-        found.setdefault(int(row.latent), []).append(
-            Picture(
-                source=f"data:{MIME[path.suffix]};base64,{base64.b64encode(content).decode('ascii')}",
-                width_px=width,
-                height_px=height,
-                video_id=str(row.video_id),
-                split=str(row.split),
-                time_s=float(row.time_s),
-                activation=float(row.activation),
-            )
+        try:
+            content, (width, height) = read_picture(folder, name, hashes.get(name))
+        except UserError as error:
+            notes.append(str(error))
+            continue
+        found[int(row.Index)] = Picture(
+            source=f"data:{MIME[Path(name).suffix]};base64,{base64.b64encode(content).decode('ascii')}",
+            width_px=width,
+            height_px=height,
+            video_id=str(row.video_id),
+            split=str(row.split),
+            time_s=float(row.time_s),
+            activation=float(row.activation),
         )
     return found

@@ -7,7 +7,6 @@ already passed by cannot matter, whatever it fires on; so the profile comes befo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +19,17 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_atomic, write_config, write_table
+from collect.artefact import read_object, write_table
 from collect.errors import UserError
+from collect.file_lock import writing
+from collect.json_fields import Fields
 from collect.perception_test import Dataset, load_dataset
-from collect.printable import Lines
+from collect.printable import Lines, printable
+from collect.run_data import annotations_hash, videos_hash
+from collect.sampling import FrameSampling
 from collect.sites import parse_site
 from collect.split import held_out_ids
+from collect.stage import begin_or_resume, write_summary
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from steer.answers import answers
 from steer.cases import Case, build_case, clip_prefix, lay_out, packing_works
@@ -39,9 +43,14 @@ from steer.tables import PROFILE
 
 logger = logging.getLogger(__name__)
 
+STAGE = "profile"
+TABLE_NAME = "profile.parquet"
+IGNORED = ("device", "batch_size", "out", "data", "model")
+"""Arguments that a resumed run may change; data and model are compared by content instead."""
 KEPT_SHARE = 0.5
 """Share of the projector's fall that the picked site must keep."""
 FIRST_SITE = "projector"
+SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:
@@ -53,23 +62,31 @@ def run_profile(config: ProfileConfig) -> Path:
         `OUT/profile/`, with profile.parquet, summary.json (`site`, the pick) and config.json.
 
     Raises:
-        UserError: the data or the model cannot be used, or the folder was begun with other arguments.
+        UserError: the data or the model cannot be used, the folder was begun with other arguments, or another process
+            is writing it.
     """
-    folder = config.out / "profile"
-    dataset = load_dataset(config.data)
-    vlm = load_vlm(config.model, dtype=config.dtype, device=config.device)
-    items = _items(dataset, config)
-    sites = profiled_sites(vlm, config.sites)
-    inputs = {"items": manifest_hash(items), "model": vlm.fingerprint}
-    begun = check_resume(folder, "profile", config, inputs, ignore=("device", "batch_size", "out", "data", "model"))
-    if begun and (folder / "summary.json").exists():
-        logger.info("%s is finished; delete the folder to run it again", folder)
-        return folder
-    write_config(folder, "profile", config, inputs)
-    table = profile(vlm, dataset, items, sites, config.frames or vlm.default_frames, config.seed)
-    write_table(folder / "profile.parquet", table, PROFILE)
-    site = pick_site(table)
-    write_atomic(folder / "summary.json", json.dumps({"site": site, "n_items": len(items)}, indent=2) + "\n")
+    folder = config.out / STAGE
+    with writing(folder):
+        dataset = load_dataset(config.data)
+        vlm = load_vlm(config.model, dtype=config.dtype, device=config.device)
+        items = _items(dataset, config)
+        sites = profiled_sites(vlm, config.sites)
+        asked = [dataset.video(video_id) for video_id in _ordered(items)]
+        inputs = {
+            "items": manifest_hash(items),
+            "model": vlm.fingerprint,
+            "data": videos_hash(asked),
+            "annotations": annotations_hash(dataset.videos),
+        }
+        paths = {"run": config.out, "data": config.data}
+        # What is annotated beside the questions does not matter here.
+        if begin_or_resume(folder, STAGE, config, inputs, ignore=IGNORED, recorded=("annotations",), paths=paths):
+            return folder
+        frames = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
+        table = profile(vlm, dataset, items, sites, frames, config.seed)
+        write_table(folder / TABLE_NAME, table, PROFILE)
+        site = pick_site(table)
+        write_summary(folder, {"site": site, "n_items": len(items)}, [TABLE_NAME])
     logger.info("%s\npicked site: %s", Lines(describe(table)), site)
     return folder
 
@@ -94,7 +111,7 @@ def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
 
 
 def profile(
-    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], n_frames: int, seed: int
+    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], frames: FrameSampling | int, seed: int
 ) -> pd.DataFrame:
     """Return profile.parquet.
 
@@ -103,13 +120,13 @@ def profile(
         dataset: the videos.
         items: the questions to ask.
         sites: sites in the order of depth, the projector first.
-        n_frames: frames per clip.
+        frames: which frames of a video make its clip.
         seed: seed of the bootstrap.
     """
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
     # Both passes want every clip; as many stay in memory as fit.
-    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), n_frames), _n_bytes)
+    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
     packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
     letters = vlm.answer_ids(LETTERS)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0
@@ -228,15 +245,13 @@ def picked_site(run: Path) -> str:
     """Read the site that a run's profile picked.
 
     Raises:
-        UserError: the run has no finished profile.
+        UserError: the run has no finished profile, or its summary is damaged.
     """
-    path = run / "profile" / "summary.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["site"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae profile --out {run}` first.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is not what a profile writes: delete {path.parent} and run it again.") from None
+    path = run / "profile" / SUMMARY_NAME
+    if not path.exists():
+        raise UserError(f"{printable(path, 4096)} does not exist: run `video-sae profile --out {run}` first.")
+    remedy = f"delete {printable(path.parent, 4096)} and run `video-sae profile` again"
+    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("site")
 
 
 def _n_bytes(prefix: Prefix) -> int:

@@ -11,12 +11,12 @@ import hashlib
 import json
 import logging
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from collect.counting import option_number
 from collect.errors import UserError
 from collect.perception_test import Dataset, Question
 
@@ -27,9 +27,6 @@ LETTERS = ("A", "B", "C")
 N_OPTIONS = len(LETTERS)
 CHANCE = 1 / N_OPTIONS
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
-
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_NUMERAL = re.compile(r"(\d+)(?:\s*\+|\s+or\s+more)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ class Item:
     kind: str
     """The counting tag, or the first tag of a control question."""
     values: tuple[float, ...] | None
-    """Numbers that the options name; None for a control question."""
+    """Numbers that the options name (`collect.counting`); None for a control question."""
     held_out: bool
 
     @property
@@ -89,15 +86,6 @@ def prompt(question: str, options: Sequence[str]) -> str:
     """Word a multiple-choice question as lmms-eval does for Perception Test."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
     return "\n".join([question, *lines, INSTRUCTION])
-
-
-def numeric_value(option: str) -> float | None:
-    """Return the number that an option names, or None: `3`, `three`, and 4 for `4 or more` or `4+`."""
-    text = option.strip().lower().rstrip(".")
-    if text in _WORDS:
-        return float(_WORDS.index(text))
-    match = _NUMERAL.fullmatch(text)
-    return float(match[1]) if match else None
 
 
 def items_of(
@@ -148,7 +136,7 @@ def _item(video_id: str, question: Question, counting_tags: Collection[str], hel
     if question.answer_id not in range(N_OPTIONS):
         return "their answers are withheld"
     counting_tag = next((tag for tag in question.tag if tag in counting_tags), None)
-    values = [numeric_value(option) for option in options]
+    values = [option_number(option) for option in options]
     numbers = tuple(value for value in values if value is not None)
     if counting_tag is not None and len(set(numbers)) != N_OPTIONS:
         return "they have a counting tag, but their options are not three numbers"

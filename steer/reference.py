@@ -54,14 +54,19 @@ def reference(store: ActivationStore, site: str, sae: Sae, videos: Collection[st
     # Reading whole videos in order and keeping every stride-th row samples all frames, rows and columns alike where
     # the stride has no factor in common with the grid; an odd stride has none with the usual powers of two.
     stride += stride > 1 and stride % 2 == 0
-    parts = [store.read(site, record.row_start, record.row_stop).float()[::stride] for record in records]
-    sample = torch.cat(parts).to(sae.W_dec.device)
-    return summarise(sample, sae)
+    samples, codes = list[Tensor](), list[Codes]()
+    for record in records:
+        x = store.read(site, record.row_start, record.row_stop).float().to(sae.W_dec.device)
+        samples.append(x[::stride])
+        if sae.is_sequential:  # the tokens that are left out are what the others depend on
+            codes.append(Codes.of(sae, x).every(stride))
+    sample = torch.cat(samples)
+    return summarise(sample, sae, Codes.joined(codes) if codes else None)
 
 
-def summarise(sample: Float[Tensor, "token d_in"], sae: Sae) -> Reference:
-    """Encode a sample and count."""
-    codes = Codes.of(sae, sample)
+def summarise(sample: Float[Tensor, "token d_in"], sae: Sae, codes: Codes | None = None) -> Reference:
+    """Encode a sample, unless it comes with its codes, and count."""
+    codes = codes or Codes.of(sae, sample)
     count = torch.bincount(codes.latent, minlength=sae.d_sae)
     total = torch.bincount(codes.latent, weights=codes.value.double(), minlength=sae.d_sae)
     return Reference(

@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
-from collect.artefact import write_atomic
+from collect.artefact import remove_orphans, write_atomic
 from collect.config import CollectConfig
+from collect.file_lock import writing
+from collect.printable import printable
+from collect.run_data import check_agreement
 from features.config import FeaturesConfig
 from steer import charts, findings, target_rows, wording
 from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from steer.inputs import stages_of
 from steer.pictures import pictures
 from steer.profile import KEPT_SHARE
 from steer.record import Features, Record, Stage, read_record
@@ -51,27 +56,48 @@ def report(config: ReportConfig) -> Path:
     """Write the page and return its path.
 
     Raises:
-        UserError: the run has no finished stage, it has several SAEs and none is named, or an artefact is damaged.
+        UserError: the run has no finished stage, it has several SAEs and none is named, an artefact is damaged, two
+            stages took other annotations, or another process is writing the page.
     """
-    record = read_record(config.run, config.sae)
     path = config.run / "report" / "index.html"
-    write_atomic(path, render(record))
+    with writing(path.parent):
+        remove_orphans(path.parent)
+        record = read_record(config.run, config.sae)
+        if record.sae_name is not None:
+            check_agreement(config.run, stages_of(config.run, record.sae_name))
+        content = page_content(record)
+        write_atomic(path, fill_in(content))
+    shown = printable(path, 4096)
     for stage in record.stages:
         if not stage.finished:
-            log.warning("%s: the stage %s is %s, so the page lacks its part.", path, stage.name, stage.state)
+            log.warning("%s: the stage %s is %s, so the page lacks its part.", shown, stage.name, stage.state)
+    for gap in content["gaps"]:
+        log.warning("%s: %s", shown, gap)
     return path
 
 
 def render(record: Record) -> str:
     """The page of a run."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return fill_in(page_content(record))
+
+
+def fill_in(content: Mapping[str, Any]) -> str:
+    """Put what the template shows into it."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     cast("dict[str, Any]", environment.filters).update(
         {name: getattr(wording, name) for name in ("number", "signed", "percent", "probability")}
     )
     source = importlib.resources.files("steer").joinpath("report_page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        page_content(record), interval=wording.interval, is_known=wording.is_known, charts=charts
+        content, interval=wording.interval, is_known=wording.is_known, charts=charts
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text from outside without control characters; markup is left as it is."""
+    return printable(value, 100_000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def page_content(record: Record) -> dict[str, Any]:
@@ -86,6 +112,7 @@ def page_content(record: Record) -> dict[str, Any]:
         findings.effect_verdict(summary),
     )
     targets = [] if summary is None else target_rows.target_rows(summary, catalogue)
+    entries, notes = gallery(record)
     return {
         "run_name": record.run.resolve().name,
         "verdicts": verdicts,
@@ -102,7 +129,8 @@ def page_content(record: Record) -> dict[str, Any]:
         "kept_share": KEPT_SHARE,
         "answers": answers,
         "features": features,
-        "gallery": gallery(record),
+        "gallery": entries,
+        "gaps": [*record.gaps, *notes],
         "associations": [] if features is None else association_table(features),
         "n_holding": 0 if features is None else int(features.associations["holds"].astype(bool).sum()),
         "n_tested": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
@@ -140,7 +168,7 @@ def data_facts(record: Record) -> dict[str, Any] | None:
         return None
     grids = sorted({(v.grid.n_t, v.grid.n_rows, v.grid.n_cols) for v in store.videos})
     return {
-        "model": store.model,
+        "model": {name: store.model.get(name, "?") for name in ("name", "family", "n_layers", "d_model")},
         "n_videos": len(store.videos),
         "n_held_out": len(record.held_out),
         "n_tokens": store.n_tokens,
@@ -161,17 +189,21 @@ def training_chart(record: Record) -> Any:
     return charts.training_chart(training.curve, held_out.get("fvu"))
 
 
-def gallery(record: Record) -> list[dict[str, Any]]:
-    """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls."""
+def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
+    """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls.
+
+    Returns:
+        What is shown of each, and what is wrong with pictures, as sentences.
+    """
     if record.features is None:
-        return []
+        return [], []
     rows = {int(row["latent"]): row for row in record.features.catalogue.to_dict("records")}
     labelled = findings.gallery_latents(record.features.catalogue, GALLERY)
     summary = None if record.effects is None else record.effects.summary
     effective = [] if summary is None else target_rows.single_latents(summary, target_rows.beating(summary))
     sure = [] if summary is None else target_rows.single_latents(summary, target_rows.confirmed(summary))
-    chosen = labelled + [latent for latent in effective if latent not in labelled][:EFFECT_GALLERY]
-    drawn = pictures(record, chosen, STRIPS)
+    chosen = labelled + [latent for latent in effective if latent in rows and latent not in labelled][:EFFECT_GALLERY]
+    drawn, notes = pictures(record, chosen, STRIPS)
     return [
         {
             "latent": latent,
@@ -181,7 +213,7 @@ def gallery(record: Record) -> list[dict[str, Any]]:
             "effect": "moves the counts" if latent in sure else "beats its controls" if latent in effective else "",
         }
         for latent in chosen
-    ]
+    ], notes
 
 
 def association_table(features: Features) -> list[dict[str, Any]]:
@@ -220,9 +252,9 @@ def limits(record: Record) -> list[str]:
             f"{record.features.summary.get('n_labels', '?')} in all. An association says that a latent goes along with "
             "a label, not that the model uses it. A token also carries what lies outside its patch."
         )
-    if record.effects is not None:
+    if record.effects is not None and len(record.effects.summary):
         screen, summary = record.effects.screen, record.effects.summary
-        n_screened = int((screen["status"] == "screened").sum())
+        n_screened = int((screen["status"] == "screened").sum()) if len(screen) else "?"
         n_exact = summary.loc[target_rows.alone(summary), "target"].nunique()
         detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
         notes.append(

@@ -3,27 +3,31 @@
 Order of work: freeze the items; one pass over all videos that answers every item, screens all latents and writes
 items.parquet, baselines.parquet and screen.parquet; exact runs, one target after the other, each leaving its rows in
 `parts/` when it is done; the tables over all targets; summary.json last. A killed run goes on with the first target
-that has no part.
+whose part is not there or cannot be read.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from tqdm import tqdm
 
-from collect.artefact import check_resume, read_table, write_atomic, write_config, write_table
+from collect.artefact import read_config, read_table, write_table
+from collect.errors import UserError
+from collect.file_lock import writing
 from collect.printable import Lines, printable
+from collect.stage import begin_or_resume, write_summary
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
-from steer.inputs import Cases, load_inputs
+from steer.inputs import Cases, Inputs, load_inputs
 from steer.questions import Item
 from steer.reference import reference
 from steer.selection import by_label, targets
@@ -31,11 +35,21 @@ from steer.summary import summarise
 from steer.survey import survey
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.target_names import is_set
+from train_sae.opened import name_of_wanted
 
 logger = logging.getLogger(__name__)
 
 STAGE = "steer"
-SUMMARY_NAME = "summary.json"
+IGNORED = ("device", "batch_size", "run", "data")
+"""Arguments that a resumed run may change."""
+TABLES = (
+    "items.parquet",
+    "baselines.parquet",
+    "screen.parquet",
+    "effects.parquet",
+    "controls.parquet",
+    "summary.parquet",
+)
 
 
 def steer(config: SteerConfig) -> Path:
@@ -45,18 +59,24 @@ def steer(config: SteerConfig) -> Path:
         `RUN/steer/SAE/`, with the tables of `steer.tables`, config.json and summary.json.
 
     Raises:
-        UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, or the folder
-            was begun with other arguments.
+        UserError: the run lacks a stage, its parts do not belong together, it has no counting questions, the folder was
+            begun with other arguments, or another process is writing it.
     """
-    inputs = load_inputs(config)
-    folder = config.run / "steer" / inputs.sae_folder.name
-    hashes = inputs.hashes()
-    begun = check_resume(folder, STAGE, config, hashes, ignore=("device", "batch_size", "run", "data"))
-    if begun and (folder / SUMMARY_NAME).exists():
-        logger.info("%s is finished; delete the folder to run it again", folder)
-        return folder
-    write_config(folder, STAGE, config, hashes)
+    read_config(config.run / "activations", "collect")  # without it nothing else of the run is of use
+    folder = config.run / "steer" / name_of_wanted(config.run, config.sae)
+    with writing(folder):
+        inputs = load_inputs(config)
+        config = dataclasses.replace(config, sae=inputs.opened.argument)
+        paths = {"run": config.run, "data": inputs.dataset.folder}
+        # The items are compared; what is annotated beside them does not matter here.
+        if not begin_or_resume(
+            folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
+        ):
+            _run(config, inputs, folder)
+    return folder
 
+
+def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
     cases = Cases(inputs)
     usual = reference(inputs.store, inputs.sae.site, inputs.sae, inputs.train_videos)
 
@@ -82,7 +102,6 @@ def steer(config: SteerConfig) -> Path:
     chosen = choose(screen)
     run_targets(folder, bench, cases, inputs.items, chosen, config)
     finish(folder, inputs.items, screen, chosen, config)
-    return folder
 
 
 def run_targets(
@@ -94,7 +113,7 @@ def run_targets(
     n_videos = len({item.video_id for item in counting})
     videos = [video_id for video_id in cases.videos if cases.items(video_id)[0].held_out]
     operations = config.parsed_operations
-    left = [target for target in chosen if not _part(parts, target, "effects").exists()]
+    left = [target for target in chosen if not _is_run(parts, target)]
     if len(left) < len(chosen):
         logger.info("%d of %d targets are already run", len(chosen) - len(left), len(chosen))
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
@@ -111,7 +130,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name)}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name, 40)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -125,7 +144,7 @@ def finish(
     """Join the parts, summarise them, and mark the stage as finished."""
     parts = folder / "parts"
     joined = {
-        name: _concatenate([read_table(_part(parts, target, name)) for target in chosen], schema.names)
+        name: _concatenate([read_table(_part(parts, target, name), schema) for target in chosen], schema.names)
         for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
     }
     summary = summarise(
@@ -144,14 +163,29 @@ def finish(
         "n_significant": int((summary["q_value"] < 0.05).sum()),
         "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
     }
-    write_atomic(folder / SUMMARY_NAME, json.dumps(content, indent=2) + "\n")
+    write_summary(folder, content, TABLES)
     shutil.rmtree(parts, ignore_errors=True)
     logger.info("%s", Lines(describe(summary)))
 
 
 def _part(parts: Path, target: Target, table: str) -> Path:
-    """File of one target's rows; a label may hold any character."""
-    return parts / f"{quote(target.name, safe=' ')}-{table}.parquet"
+    """File of one target's rows. It is named by a hash, since a label may be long and hold any character."""
+    told_apart = json.dumps([target.name, list(target.latents)])
+    return parts / f"{hashlib.sha256(told_apart.encode()).hexdigest()[:16]}-{table}.parquet"
+
+
+def _is_run(parts: Path, target: Target) -> bool:
+    """Whether a target has left both of its tables, whole."""
+    tables = {_part(parts, target, "controls"): CONTROLS, _part(parts, target, "effects"): EFFECTS}
+    if not all(path.exists() for path in tables):
+        return False
+    try:
+        for path, schema in tables.items():
+            read_table(path, schema)
+    except UserError as error:
+        logger.warning("%s: the target %s is run again", error, printable(target.name))
+        return False
+    return True
 
 
 def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -163,7 +197,7 @@ def describe(summary: pd.DataFrame) -> str:
     """Lay the summary out as text: a row per target and operation."""
     text = pd.DataFrame(
         {
-            "target": summary["target"],
+            "target": summary["target"].map(lambda name: printable(name, 60)),
             "operation": summary["operation"],
             "Δmargin": summary["delta_margin"].map("{:+.3f}".format),
             "95 % interval": [

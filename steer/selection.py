@@ -6,14 +6,14 @@ Selection uses train videos only, so that the held-out videos can confirm.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from collect.artefact import read_table
 from collect.errors import UserError
+from features.reading import read_features_table
 from steer.exact import Target
 from steer.target_names import SET, set_name
 
@@ -34,7 +34,8 @@ def by_predicted_cost(screen: pd.DataFrame, n: int) -> list[int]:
 
     All have one sign, so that ablated together they add up instead of cancelling.
     """
-    return _leading(screen[screen["z_train"] < 0], screen["z_train"], n)
+    costly = screen[screen["z_train"] < 0]
+    return _leading(costly, costly["z_train"], n)
 
 
 def _leading(screen: pd.DataFrame, key: pd.Series, n: int) -> list[int]:
@@ -48,10 +49,12 @@ class LabelLatents:
     """A label of the features stage with its latents, the best one first."""
 
     label: str
+    kind: str
+    """`object`, `action` or `sound`; two kinds may have a label of one name."""
     latents: tuple[int, ...]
 
 
-def by_label(folder: Path, n: int) -> list[LabelLatents]:
+def by_label(folder: Path | None, n: int) -> list[LabelLatents]:
     """Return the `n` labels that a latent follows best on the train videos, each with the latents that follow it.
 
     The kinds of label (objects, actions, sounds) take turns, because one kind that is easy to follow must not take all
@@ -59,15 +62,16 @@ def by_label(folder: Path, n: int) -> list[LabelLatents]:
     passed over.
 
     Args:
-        folder: of the features stage for this SAE; without its associations the result is empty.
+        folder: of the features stage for this SAE; where that is not finished (None), the result is empty.
         n: number of labels.
     """
-    path = folder / ASSOCIATIONS_NAME
-    if n == 0 or not path.is_file():
+    if folder is None or n == 0:
         if n:
-            logger.info("%s does not exist, so no latent is taken from the features stage", path)
+            logger.info("the features stage is not finished for this SAE, so no latent is taken from it")
         return []
-    table = read_table(path)
+    table = read_features_table(folder, "associations")
+    if table is None:
+        return []
     table = table[table["split"] == "train"].dropna(subset="auroc")
     table = table.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
     table = table.drop_duplicates(["kind", "label", "latent"])
@@ -79,7 +83,8 @@ def by_label(folder: Path, n: int) -> list[LabelLatents]:
         own = table[(table["kind"] == kind) & (table["label"] == label)]
         following = own["auroc"] >= FOLLOWS_AUROC
         following.iloc[0] = True
-        out.append(LabelLatents(label=str(label), latents=tuple(int(latent) for latent in own["latent"][following])))
+        latents = tuple(int(latent) for latent in own["latent"][following])
+        out.append(LabelLatents(label=str(label), kind=str(kind), latents=latents))
     return out
 
 
@@ -115,8 +120,18 @@ def targets(
     for one in associated:
         together = [latent for latent in one.latents if latent in active][:set_size]
         if len(together) > 1:
-            found.append(Target(name=set_name(one.label), latents=tuple(together), selected_by="associated"))
+            name = _unused_name(one, associated, {target.name for target in found})
+            found.append(Target(name=name, latents=tuple(together), selected_by="associated"))
     together = by_predicted_cost(alive, set_size)
     if len(together) > 1:
         found.append(Target(name=SET, latents=tuple(together), selected_by="screen"))
     return found
+
+
+def _unused_name(one: LabelLatents, associated: Sequence[LabelLatents], used: Collection[str]) -> str:
+    """Name of a label's set: with the kind where another kind has a label of that name, and never that of another."""
+    shared = sum(other.label == one.label for other in associated) > 1
+    name = set_name(f"{one.label} ({one.kind})" if shared else one.label)
+    while name in used:
+        name += " again"
+    return name

@@ -12,7 +12,6 @@ Losses are of the correct letter after the prompt, and of all tokens of the ques
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import write_atomic
+from collect.artefact import remove_orphans, write_json
+from collect.file_lock import writing
 from collect.store import ActivationStore
 from collect.vlm import VideoVlm
 from steer.answers import hits, margins
@@ -36,8 +36,9 @@ from steer.packing import read_letters, run_on
 from steer.questions import N_OPTIONS
 from steer.text_loss import text_loss, text_targets
 from train_sae.evaluate import held_out_quality
+from train_sae.opened import open_sae
 from train_sae.run import resolve_device
-from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.sae import Sae
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +61,23 @@ def evaluate(config: EvaluateConfig) -> Path:
     """Evaluate an SAE on held-out videos and return the file with the numbers.
 
     Raises:
-        UserError: run, SAE, model or questions are missing or do not belong together.
+        UserError: run, SAE, model or questions are missing or do not belong together, or another process is writing the
+            SAE's folder.
     """
     store = ActivationStore.open(config.run / "activations")
-    folder = find_sae(config.run, config.sae)
-    sae = load_sae(folder).to(resolve_device(config.device))
-    quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
-    result: dict[str, Any] = {
-        "sae": folder.name,
-        "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
-        "spliced": spliced(config) if config.questions else None,
-    }
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    folder = config.run / "sae" / opened.name  # also of an SAE that lies elsewhere, where nothing is written
     path = folder / EVALUATION_NAME
-    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    with writing(folder):
+        remove_orphans(folder)
+        sae = opened.sae.to(resolve_device(config.device))
+        quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
+        result: dict[str, Any] = {
+            "sae": opened.name,
+            "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
+            "spliced": spliced(config) if config.questions else None,
+        }
+        write_json(path, result)
     logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
     if result["spliced"]:
         shown = result["spliced"]["recovered"]["zero"]
@@ -96,7 +101,8 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
             control_items=config.questions,
             device=config.device,
             seed=config.seed,
-        )
+        ),
+        stage=None,
     )
     inputs = dataclasses.replace(inputs, items=tuple(item for item in inputs.items if item.held_out))
     cases = Cases(inputs)
@@ -114,7 +120,7 @@ def versions(
     sae: Sae, x: Float[Tensor, "visual d_model"], mean: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "version visual d_model"]:
     """The visual residuals themselves, their reconstruction, zeros, and the mean residual at every token."""
-    x_hat = sae.decode_sparse(sae.encode_sparse(x.float()))
+    x_hat = sae.reconstruct(x.float())
     return torch.stack([x.float(), x_hat, torch.zeros_like(x_hat), mean.expand_as(x_hat)])
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 from collect.artefact import read_table, write_table
+from collect.errors import UserError
 from steer.answers import answers
 from steer.cases import Case
 from steer.exact import Target
@@ -46,9 +48,10 @@ def survey(
         screen.parquet.
     """
     done = [folder / name for name in ("items.parquet", "baselines.parquet", "screen.parquet")]
-    if all(path.exists() for path in done):
+    found = _read_all(dict(zip(done, (ITEMS, BASELINES, SCREEN), strict=True)))
+    if found is not None:
         logger.info("%s holds the screen already", folder)
-        return read_table(done[-1])
+        return found[-1]
     d_sae = inputs.sae.d_sae
     moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
     n_active = np.zeros(d_sae, dtype=np.int64)
@@ -72,6 +75,17 @@ def survey(
     write_table(done[1], baselines(inputs.items, answered), BASELINES)
     write_table(done[2], screen, SCREEN)
     return screen
+
+
+def _read_all(schemas: Mapping[Path, pa.Schema]) -> list[pd.DataFrame] | None:
+    """The tables of an earlier run; None unless all of them are there and whole."""
+    if not all(path.exists() for path in schemas):
+        return None
+    try:
+        return [read_table(path, schema) for path, schema in schemas.items()]
+    except UserError as error:
+        logger.warning("%s: the screen is made again", error)
+        return None
 
 
 def _item_rows(case: Case, learned: dict[tuple[str, frozenset[str]], str]) -> list[dict[str, Any]]:

@@ -120,9 +120,9 @@ def opposite_signs(summary: pd.DataFrame) -> str:
 
 
 def screen_agreement(summary: pd.DataFrame) -> str:
-    """How well the first-order screen predicts the exact ablations; empty for fewer than four latents."""
+    """How well the first-order screen predicts the exact ablations; empty for few or equal latents."""
     rows = summary[(summary["operation"] == "ablate") & alone(summary)].dropna(subset="screened")
-    if len(rows) < 4:
+    if len(rows) < 4 or rows["screened"].nunique() < 2 or rows["delta_margin"].nunique() < 2:
         return ""
     rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
     same = int((np.sign(rows["screened"]) == np.sign(rows["delta_margin"])).sum())

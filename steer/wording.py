@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from steer.config import Operation
@@ -9,8 +10,8 @@ from steer.target_names import is_set, set_label
 
 
 def is_known(value: Any) -> bool:
-    """Whether a cell holds a value: neither None nor NaN."""
-    return value is not None and bool(value == value)  # NaN is unlike itself
+    """Whether a cell holds a value: neither None nor NaN nor infinite."""
+    return value is not None and bool(value == value) and value not in (math.inf, -math.inf)  # NaN is unlike itself
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -7,18 +7,25 @@ is kept so that a resumed run can tell that it would go on elsewhere.
 """
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from collect.errors import UserError
+from collect.json_fields import Fields
+from collect.json_file import parse_json
+from collect.printable import printable
 from train_sae.normalize import Normalisation
+from train_sae.options import NormalizeActivations
 from train_sae.plan import Cursor
 from train_sae.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
 FOLDER_NAME = "checkpoints"
 _KEPT = 2
+_NAME = re.compile(r"step-\d{8,}\.safetensors", re.ASCII)
 _REMEDY = "delete it to go on from the checkpoint before it, or from the start"
 
 
@@ -29,7 +36,8 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
         folder: the SAE's folder.
         part: of which process, where each has its own share of the latents.
     """
-    return sorted((folder / FOLDER_NAME / part).glob("step-*.safetensors"))
+    found = (folder / FOLDER_NAME / part).glob("step-*.safetensors")
+    return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
 def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
@@ -69,9 +77,36 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Tra
         UserError: the file is damaged or no checkpoint.
     """
     tensors, metadata = load_tensors(path, _REMEDY, device)
+    shown = printable(path, 4096)
     try:
-        header = json.loads(metadata["state"])
-        normalisation = Normalisation.from_tensors(tensors, header["normalisation"])
-        return TrainState.from_tensors(tensors, int(header["step"])), normalisation, Cursor(*header["cursor"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a checkpoint of this program ({error!r}): {_REMEDY}.") from None
+        header = Fields(parse_json(metadata["state"], shown, _REMEDY), shown, _REMEDY)
+        step, cursor = header.integer("step"), header.integers("cursor", n=len(Cursor._fields))
+        kind = header.text("normalisation")
+        if kind not in get_args(NormalizeActivations):
+            raise header.error("normalisation", "a way to normalise activations")
+        state = TrainState.from_tensors(tensors, step)
+        _check_shapes(state)
+        return state, Normalisation.from_tensors(tensors, kind), Cursor(*cursor)
+    except (KeyError, RuntimeError, TypeError, IndexError) as error:
+        reason = printable(repr(error), 160)
+        raise UserError(f"{shown} is not a checkpoint of this program ({reason}): {_REMEDY}.") from None
+
+
+def _check_shapes(state: TrainState) -> None:
+    """Check that the tensors fit each other.
+
+    Raises:
+        KeyError: one does not.
+    """
+    weights = state.weights
+    d_sae, d_in = weights.dec.shape
+    expected = dict.fromkeys(("b_enc", "threshold", "b_mag", "r_mag"), (d_sae,)) | {"enc": (d_sae, d_in)}
+    expected |= {"dec": (d_sae, d_in), "b_dec": (d_in,)}
+    for name, tensor in weights.tensors().items():
+        adam = state.optimizer.state.get(tensor, {})
+        averaged = [] if state.average is None or name not in state.average else [state.average[name]]
+        for like in (tensor, *(adam[key] for key in ("exp_avg", "exp_avg_sq") if key in adam), *averaged):
+            if tuple(like.shape) != expected[name]:
+                raise KeyError(f"{name} of shape {tuple(like.shape)}")
+    if tuple(state.tokens_since_fired.shape) != (d_sae,) or state.threshold.ndim:
+        raise KeyError("counters of another shape")

@@ -1,6 +1,5 @@
 """All finished SAEs of a run side by side: a table, and a picture of FVU against L0 with its Pareto front."""
 
-import json
 import math
 from collections.abc import Sequence
 from html import escape
@@ -11,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from collect.artefact import write_atomic, write_table
+from collect.printable import printable
+from train_sae.summary import SUMMARY_NAME, read_summary
 
 TABLE_NAME = "comparison.parquet"
 CHART_NAME = "comparison.svg"
@@ -66,9 +67,9 @@ def comparison(folder: Path) -> pd.DataFrame:
         folder: `RUN/sae`.
     """
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        split = "held_out" if summary["held_out"] else "train"
+    for path in sorted(folder.glob(f"*/{SUMMARY_NAME}")):
+        summary = read_summary(path.parent)
+        split = "held_out" if summary.get("held_out") else "train"
         known = {**summary[split], **summary, "sae": path.parent.name, "split": split, "pareto": False}
         rows.append({name: known.get(name) for name in COMPARISON.names})
     table = pd.DataFrame(rows, columns=COMPARISON.names).sort_values(["site", "sae"], kind="stable", ignore_index=True)
@@ -124,7 +125,7 @@ def pareto_chart(table: pd.DataFrame) -> str:
             note = f"{row['sae']}: FVU {row['fvu']:.4f}, L0 {row['l0']:.1f}, {row['n_dead']} dead ({row['split']})"
             parts.append(
                 f'<circle cx="{at.x}" cy="{at.y}" r="{5 if row["pareto"] else 3.5}" fill="{colour}">'
-                f"<title>{escape(note)}</title></circle>"
+                f"<title>{escape(printable(note))}</title></circle>"
             )
         y = _TOP + 18.0 * number
         parts.append(f'<circle cx="{_WIDTH - _RIGHT + 16}" cy="{y}" r="4" fill="{colour}"/>')
@@ -146,4 +147,4 @@ def _line(start: _Point, stop: _Point, colour: str) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     place = f'x="{round(x, 1)}" y="{round(y, 1)}" text-anchor="{anchor}"'
-    return f'<text {place} font-size="12" fill="#39424a">{escape(text)}</text>'
+    return f'<text {place} font-size="12" fill="#39424a">{escape(printable(text))}</text>'

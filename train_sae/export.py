@@ -19,15 +19,13 @@ from torch import Tensor
 from collect.artefact import write_atomic
 from train_sae.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.config import Architecture
+from train_sae.lens_module import LENS_FORMAT
 from train_sae.normalize import Normalisation, fold
 from train_sae.options import Options
 from train_sae.sae import CFG_NAME, WEIGHTS_NAME, InferenceArchitecture, Sae
 from train_sae.tensor_file import save_tensors
 
 SPARSITY_NAME = "sparsity.safetensors"
-SAE_LENS_FORMAT = "6.54.12"
-"""Version of sae_lens whose format is written; without it SAELens takes the folder for an old one and drops all of
-our metadata."""
 _SPARSITY_FLOOR = 1e-10
 
 
@@ -55,13 +53,13 @@ def to_sae(
     folded = fold(weights, normalisation)
     enc, dec, b_enc, b_dec = (tensor.float() for tensor in (folded.enc, folded.dec, folded.b_enc, folded.b_dec))
     options, residual_threshold = options or Options(), 0.0
-    thresholds, gate = torch.zeros_like(b_enc), dict[str, Tensor]()
+    thresholds, b_gate, r_mag = torch.zeros_like(b_enc), None, None
     if arch in BATCH_TOPK_ARCHITECTURES:
         thresholds = torch.full_like(b_enc, threshold)
     elif folded.threshold is not None:
         thresholds = folded.threshold.float()
     elif folded.b_mag is not None and folded.r_mag is not None:
-        gate = {"b_gate": b_enc, "r_mag": folded.r_mag.float()}
+        b_gate, r_mag = b_enc, folded.r_mag.float()
         b_enc = folded.b_mag.float()
     if arch == "matching_pursuit":
         residual_threshold = options.residual_threshold / normalisation.scale
@@ -73,7 +71,8 @@ def to_sae(
         b_enc=b_enc,
         b_dec=b_dec,
         threshold=thresholds,
-        **gate,
+        b_gate=b_gate,
+        r_mag=r_mag,
         residual_threshold=residual_threshold,
         metadata={
             **metadata,
@@ -112,7 +111,7 @@ def save_sae(folder: Path, sae: Sae, firing_rate: Float[Tensor, " d_sae"]) -> No
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {
-            "sae_lens_version": SAE_LENS_FORMAT,
+            "sae_lens_version": LENS_FORMAT,
             "sae_lens_training_version": None,
             **sae.metadata,
         },

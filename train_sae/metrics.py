@@ -78,7 +78,7 @@ class QualityMeter:
             chunk: raw residuals, on the SAE's device.
         """
         codes = encode_share(self._sae, chunk, self._group)
-        x, x_hat = chunk.to(self._centre), decode_shares(self._sae, codes, self._group).double()
+        x, x_hat = chunk.to(self._centre), decode_shares(self._sae, codes, chunk, self._group).double()
         self._n_tokens += x.shape[0]
         self._total += (x - self._centre).sum(0)
         self._fired += torch.bincount(codes.indices, minlength=self._sae.d_sae)

@@ -147,7 +147,7 @@ def _parsed(pair: str, text: str, kind: Any) -> Any:
         return text
     try:
         value: object = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
         raise UserError(f"{pair!r}: the value has to be a number, true, false, null or a list such as [1,2].") from None
     if get_origin(kind) is tuple:
         if isinstance(value, list) and all(type(item) is int for item in value):

@@ -27,7 +27,8 @@ def pursue(
     acts = torch.zeros(residual.shape[0], dec.shape[0], device=dec.device, dtype=residual.dtype)
     support = torch.zeros_like(acts, dtype=torch.bool)
     done = torch.zeros(residual.shape[0], dtype=torch.bool, device=dec.device)
-    for _ in range(max_iterations):
+    # Every round but the last adds a latent, so that there cannot be more.
+    for _ in range(min(max_iterations, dec.shape[0] + 1)):
         best = (residual.detach() @ dec.detach().T).argmax(dim=1)
         chosen = dec[best]
         values = (residual * chosen).sum(1).relu() * ~done

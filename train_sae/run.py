@@ -5,8 +5,8 @@
     RUN/sae/        comparison.parquet comparison.svg                       all finished SAEs of the run
 
 Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
-train videos only; `collect.split` says which those are. `summary.json` is written last: a folder that has it is
-finished. Until then a rerun goes on from the newest checkpoint of each SAE.
+train videos only; `collect.split` says which those are. `summary.json` is written last (`collect.stage`). Until then a
+rerun goes on from the newest checkpoint of each SAE.
 
 Under `torchrun` the processes share the work (`parallel`), and the first one writes and, unless the latents are shared
 out, evaluates.
@@ -15,16 +15,20 @@ out, evaluates.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import check_resume, write_config
+from collect.artefact import write_config
 from collect.errors import UserError
+from collect.file_lock import writing
+from collect.ranks import Process
 from collect.split import held_out_ids
+from collect.stage import found_state
 from collect.store import ActivationStore
 from train_sae.comparison import write_comparison
 from train_sae.config import LoopOptions, Member, TrainConfig
@@ -40,7 +44,7 @@ from train_sae.sae import Sae
 from train_sae.shard_reader import ShardReader
 from train_sae.sharded_sae import whole_sae
 from train_sae.token_set import TokenSet, filtered_rows, split_by_video
-from train_sae.trainee import STAGE, SUMMARY_NAME, Trainee, begin_or_resume, finish, newest_step
+from train_sae.trainee import STAGE, Trainee, begin_or_resume, finish, newest_step
 
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20
@@ -52,8 +56,8 @@ def train(config: TrainConfig) -> Path:
     """Train SAEs, or go on with them, and return the folder: of the SAE, or of all of them in a sweep.
 
     Raises:
-        UserError: there are no activations of that site, no train videos, a folder belongs to other settings, the
-            device is not there, or a loss stopped being finite.
+        UserError: there are no activations of that site, no train videos, a folder belongs to other settings, another
+            process is writing one, the device is not there, or a loss stopped being finite.
     """
     store = ActivationStore.open(config.run / "activations")
     if config.site not in store.sites:
@@ -61,18 +65,30 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
-    with joined(config.loop.shard_latents) as group:
-        return _train(config, store, group)
+    with joined(config.loop.shard_latents) as group, ExitStack() as held:
+        inputs = {"activations": _identity(store, config.site)}
+        if group.n_processes > 1:
+            inputs["processes"] = str(group.n_processes)
+        is_finished = Process.of_environment().agree(lambda: _hold(config.members(), inputs, held))
+        left = [member for member, finished in zip(config.members(), is_finished, strict=True) if not finished]
+        if left:
+            _train(config, store, group, inputs, left)
+    return config.folder if len(config.members()) == 1 else config.run / "sae"
 
 
-def _train(config: TrainConfig, store: ActivationStore, group: Group) -> Path:
-    inputs = {"activations": _identity(store, config.site)}
-    if group.n_processes > 1:
-        inputs["processes"] = str(group.n_processes)
-    members = [member for member in config.members() if not _is_finished(member, inputs)]
-    result = config.folder if len(config.members()) == 1 else config.run / "sae"
-    if not members:
-        return result
+def _hold(members: Sequence[Member], inputs: Mapping[str, str], held: ExitStack) -> list[bool]:
+    """Keep every other job out of the SAEs' folders, and see which of them are finished."""
+    for member in members:
+        held.enter_context(writing(member.folder))
+    return [
+        found_state(member.folder, STAGE, member.arguments(), inputs, ignore=("run", "device", "wandb")) == "finished"
+        for member in members
+    ]
+
+
+def _train(
+    config: TrainConfig, store: ActivationStore, group: Group, inputs: Mapping[str, str], members: Sequence[Member]
+) -> None:
     check_parts(group, config)
     device = device_of(group, config.device) or resolve_device(config.device)
     train_set, held_out_set = token_sets(store, config)
@@ -97,7 +113,6 @@ def _train(config: TrainConfig, store: ActivationStore, group: Group) -> Path:
     sampler = loader
     if loader.n_lanes > 1:
         sampler = TokenLoader(reader, train_set, batch_size=config.batch_size, seed=config.seed, device=device)
-    group.barrier()  # all have looked at what is there
     for member in members:
         if group.is_first and not (member.folder / "config.json").exists():
             write_config(member.folder, STAGE, member.arguments(), inputs)
@@ -115,9 +130,9 @@ def _train(config: TrainConfig, store: ActivationStore, group: Group) -> Path:
     if group.is_first or group.n_shards > 1:
         _finish_all(trainees, saes, sampler, reader, held_out_set, group)
     if group.is_first:
-        write_comparison(config.run / "sae")
+        with writing(config.run / "sae", wait=True):  # others may be training other SAEs of this run
+            write_comparison(config.run / "sae")
     group.barrier()
-    return result
 
 
 def _finish_all(
@@ -168,15 +183,6 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} is not available here: choose cpu, or leave it out.") from None
     return device
-
-
-def _is_finished(member: Member, inputs: dict[str, str]) -> bool:
-    ignore = ("run", "device", "wandb")
-    begun = check_resume(member.folder, STAGE, member.arguments(), inputs, ignore=ignore)
-    finished = begun and (member.folder / SUMMARY_NAME).exists()
-    if finished:
-        log.info("%s is already trained: nothing to do.", member.folder)
-    return finished
 
 
 def _identity(store: ActivationStore, site: str) -> str:

@@ -1,14 +1,24 @@
-"""The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked."""
+"""The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked.
+
+Every line carries its checksum (`collect.seal`), so that a damaged one is told from one that a crash cut short.
+"""
 
 import json
+import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from collect.artefact import write_atomic
+from collect.artefact import read_object, write_atomic
 from collect.errors import UserError
+from collect.json_fields import Fields
+from collect.json_file import parse_json, read_bytes
+from collect.printable import printable
+from collect.seal import CHECKSUM, object_condition, seal_object
 from train_sae.config import Member
+
+log = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"
 WANDB_NAME = "wandb.json"
@@ -19,7 +29,7 @@ class MetricsLog:
 
     Args:
         member: the SAE; its settings say whether to log to Weights & Biases as well.
-        step: steps already taken; later lines, left by a run that was killed, are removed.
+        step: steps already taken; later lines, left by a run that was killed, are removed, and damaged ones too.
 
     Raises:
         UserError: Weights & Biases is asked for and not installed, or `wandb.json` is damaged.
@@ -27,14 +37,14 @@ class MetricsLog:
 
     def __init__(self, member: Member, step: int) -> None:
         path = member.folder / METRICS_NAME
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        write_atomic(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+        lines = _lines(path) if path.exists() else []
+        write_atomic(path, "".join(f"{line}\n" for line in _kept(path, lines, step)))
         self._wandb = _wandb_run(member) if member.config.wandb else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, int | float]) -> None:
         """Write one line; `metrics` has at least `step`."""
-        self._file.write(json.dumps(dict(metrics)) + "\n")
+        self._file.write(json.dumps(seal_object(metrics)) + "\n")
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=int(metrics["step"]))
@@ -64,6 +74,50 @@ def _wandb_run(member: Member) -> Any:
     )
 
 
+def read_metrics(folder: Path) -> list[dict[str, int | float]]:
+    """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
+
+    Raises:
+        UserError: a line is damaged; the message says which.
+    """
+    path = folder / METRICS_NAME
+    return [_line(path, number, text) for number, text in enumerate(_lines(path), 1)] if path.exists() else []
+
+
+def _lines(path: Path) -> list[str]:
+    content = read_bytes(path, f"delete it; only the chart of the training needs {METRICS_NAME}")
+    return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
+
+
+def _line(path: Path, number: int, text: str) -> dict[str, int | float]:
+    """The numbers of a line; raises a `UserError` where it is damaged."""
+    place, remedy = f"{printable(path, 4096)}, line {number},", "delete that line"
+    content: object = parse_json(text, place, remedy)
+    fields = Fields(content, place, remedy)
+    if object_condition(cast("dict[str, Any]", content)) == "changed":
+        raise UserError(f"{place} does not match its `{CHECKSUM}`: {remedy}.")
+    found: dict[str, int | float] = {"step": fields.integer("step")}
+    for name, value in cast("dict[str, object]", content).items():
+        if name in (CHECKSUM, "step"):
+            continue
+        # A figure may be undefined (NaN), but is never a whole number that no float can hold.
+        found[name] = value if isinstance(value, float) else fields.number(name)
+    return found
+
+
+def _kept(path: Path, lines: list[str], step: int) -> list[str]:
+    """The lines up to a step; a damaged one is named, unless it is the last, which a crash may have cut short."""
+    kept: list[str] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            if _line(path, number, text)["step"] <= step:
+                kept.append(text)
+        except UserError as error:
+            if number < len(lines):
+                log.warning("Left out of the record: %s", error)
+    return kept
+
+
 def _wandb_id(path: Path) -> str:
     """The id of the SAE's run, which a resumed training goes on with; on disk before a run of that id can exist.
 
@@ -72,17 +126,5 @@ def _wandb_id(path: Path) -> str:
     """
     if not path.exists():
         write_atomic(path, json.dumps({"id": secrets.token_hex(8)}) + "\n")
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise UserError(
-            f"{path} does not hold the id of a Weights & Biases run: delete it to begin a new run there."
-        ) from None
-
-
-def _step_of(line: str) -> float:
-    """The step of a line; infinite for a line that a crash cut short."""
-    try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+    remedy = "delete it to begin a new Weights & Biases run there"
+    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("id")

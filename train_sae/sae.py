@@ -1,14 +1,13 @@
-"""A trained SAE: read from its SAELens folder, encode, decode. Needs torch and safetensors, never sae_lens.
+"""A trained SAE: read from its SAELens folder, encode, decode.
 
-Reads the SAELens architectures that `export` writes: `topk`, `jumprelu` (BatchTopK and Matryoshka too), `gated`,
-`standard` and `matching_pursuit`. Normalisation is folded into the weights, so an SAE takes and gives back raw
-residuals.
+Five forms are encoded here, with torch and safetensors alone: `topk`, `jumprelu` (BatchTopK and Matryoshka too),
+`gated`, `standard` and `matching_pursuit`. Their settings are folded into the weights (`folding`), so that an SAE takes
+and gives back raw residuals. What else SAELens can load is encoded by SAELens's own class (`lens_module`).
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,26 +15,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collect.errors import UserError
+from collect.printable import printable
+from train_sae.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
+from train_sae.lens_config import CFG_NAME, LensConfig, read_lens_config
+from train_sae.lens_module import LensModule, load_module
 from train_sae.linear import linear
 from train_sae.pursuit import pursue
-from train_sae.tensor_file import load_tensors
+from train_sae.token_norm import TokenNorm, normalised, scale_and_shift
 
-CFG_NAME = "cfg.json"
-WEIGHTS_NAME = "sae_weights.safetensors"
+__all__ = ["CFG_NAME", "WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "find_sae", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
-
-_TENSORS: dict[InferenceArchitecture, tuple[str, ...]] = {
-    "topk": ("W_enc", "W_dec", "b_enc", "b_dec"),
-    "jumprelu": ("W_enc", "W_dec", "b_enc", "b_dec", "threshold"),
-    "gated": ("W_enc", "W_dec", "b_gate", "b_mag", "r_mag", "b_dec"),
-    "standard": ("W_enc", "W_dec", "b_enc", "b_dec"),
-    "matching_pursuit": ("W_dec", "b_dec"),
-}
-"""What SAELens stores for each."""
+"""The forms that are encoded here and that `export` writes."""
 
 _CHUNK_ELEMENTS = 2**24
-_REMEDY = "run `video-sae train` again under another --name, or delete the folder first"
 
 
 class SparseCodes(NamedTuple):
@@ -44,7 +37,7 @@ class SparseCodes(NamedTuple):
     indices: Int[Tensor, " nnz"]
     """Latent of each entry, int32."""
     values: Float[Tensor, " nnz"]
-    """Latent activation of each entry, more than zero."""
+    """Latent activation of each entry, more than zero; of a signed SAE, not zero."""
     indptr: Int[Tensor, " token_and_one"]
     """The entries of token t are those from indptr[t] up to indptr[t + 1], int64."""
 
@@ -53,14 +46,16 @@ class SparseCodes(NamedTuple):
 class Sae:
     """A sparse autoencoder of raw residuals, in SAELens's orientation."""
 
-    architecture: InferenceArchitecture
+    architecture: str
+    """One of `InferenceArchitecture`; with `lens`, SAELens's name of it."""
     k: int
     """Active latents a token: exactly (topk), at most (matching_pursuit), on average over the training tokens (jumprelu
     from BatchTopK); of no meaning for others, where it is 0 if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
-    W_dec: Float[Tensor, "d_sae d_in"]
+    W_dec: Float[Tensor, "d_sae d_out"]
+    """What a unit of activation writes; d_out is d_in but in a transcoder."""
     b_enc: Float[Tensor, " d_sae"]
-    b_dec: Float[Tensor, " d_in"]
+    b_dec: Float[Tensor, " d_out"]
     threshold: Float[Tensor, " d_sae"]
     """A jumprelu latent is active where its pre-activation is above this; zero for others."""
     b_gate: Float[Tensor, " d_sae"] | None = None
@@ -69,13 +64,19 @@ class Sae:
     """Of a gated SAE: logarithm of the magnitudes' scale."""
     residual_threshold: float = 0.0
     """Of matching pursuit: norm of the residual at which a token is finished."""
+    token_norm: TokenNorm = "none"
+    """What is done to each token before it is encoded, and undone to its reconstruction."""
+    lens: LensModule | None = None
+    """SAELens's own object, which encodes where it is given; `W_enc` and `b_enc` are then not used."""
+    is_one_sided: bool = False
+    """Whether each latent of a signed SAE stands here twice; see `one_sided`."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is known about the SAE: model, site, store, training."""
 
     @property
     def d_in(self) -> int:
         """Width of the residual."""
-        return self.W_dec.shape[1]
+        return self.W_enc.shape[0]
 
     @property
     def d_sae(self) -> int:
@@ -84,18 +85,48 @@ class Sae:
 
     @property
     def site(self) -> str:
-        """Hook site that the SAE was trained on."""
-        return str(self.metadata.get("hook_name", ""))
+        """Hook site that the SAE was trained on; empty where that is not known."""
+        return self._text("hook_name")
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the activation store that the SAE was trained on."""
-        return str(self.metadata.get("store_fingerprint", ""))
+        """Fingerprint of the activation store that the SAE was trained on; empty where that is not known."""
+        return self._text("store_fingerprint")
 
     @property
     def model_fingerprint(self) -> str:
-        """Fingerprint of the model whose activations the SAE was trained on."""
-        return str(self.metadata.get("model_fingerprint", ""))
+        """Fingerprint of the model whose activations the SAE was trained on; empty where that is not known."""
+        return self._text("model_fingerprint")
+
+    @property
+    def model_name(self) -> str:
+        """Name of that model, as whoever trained the SAE calls it; empty where that is not known."""
+        return self._text("model_name")
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a token's activations depend on the tokens before it: encode whole videos in order, nothing else."""
+        return self.lens is not None and self.lens.is_sequential
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether latent activations may be below zero."""
+        return self.lens is not None and self.lens.is_signed and not self.is_one_sided
+
+    @property
+    def writes_where_it_reads(self) -> bool:
+        """Whether a reconstruction belongs at the site that is read, as it does in all but transcoders."""
+        out = self._text("hook_name_out")
+        return not self.architecture.endswith("transcoder") or (bool(out) and out == self.site)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a reconstruction is f · W_dec + b_dec, so that it follows from the latents alone."""
+        return self.token_norm == "none" and (self.lens is None or self.lens.is_plain)
+
+    def _text(self, name: str) -> str:
+        value = self.metadata.get(name)
+        return value if isinstance(value, str) else ""
 
     @property
     def decoder_norm(self) -> Float[Tensor, " d_sae"]:
@@ -105,13 +136,31 @@ class Sae:
     def to(self, device: torch.device | str) -> "Sae":
         """The same SAE on a device."""
         names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "b_gate", "r_mag")
-        present = {name: getattr(self, name) for name in names}
+        present = {name: getattr(self, name) for name in (*names, "lens")}
         return replace(self, **{name: tensor.to(device) for name, tensor in present.items() if tensor is not None})
+
+    def one_sided(self) -> "Sae":
+        """The same SAE with no activation below zero.
+
+        Each latent of a signed SAE becomes two: i is its activation where that is above zero, and writes W_dec[i];
+        d_sae + i is minus its activation where that is below, and writes −W_dec[i]. Others stay as they are.
+        """
+        if not self.is_signed:
+            return self
+        zeros = torch.cat([self.b_enc, self.b_enc])
+        return replace(
+            self,
+            is_one_sided=True,
+            W_enc=torch.cat([self.W_enc, -self.W_enc], dim=1),
+            W_dec=torch.cat([self.W_dec, -self.W_dec]),
+            b_enc=zeros,
+            threshold=zeros,
+        )
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """The tensors of the SAELens folder by SAELens's names."""
         own = {"b_mag": "b_enc"}
-        return {name: getattr(self, own.get(name, name)) for name in _TENSORS[self.architecture]}
+        return {name: getattr(self, own.get(name, name)) for name in TENSORS[self.architecture]}
 
     def encode(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_sae"]:
         """Latent activations of raw residuals, dense; `encode_sparse` needs far less memory.
@@ -119,6 +168,9 @@ class Sae:
         Args:
             x: raw residuals, of any floating type and on any device.
         """
+        if self.lens is not None:
+            f = self.lens.encode(x.to(self.W_dec))
+            return torch.cat([f.relu(), (-f).relu()], dim=1) if self.is_one_sided else f
         if self.architecture == "matching_pursuit":
             return pursue(self._centred(x), self.W_dec, self.residual_threshold, self.k)
         if self.b_gate is not None and self.r_mag is not None:
@@ -135,16 +187,20 @@ class Sae:
         return linear(self._centred(x), self.W_enc.T, self.b_enc)
 
     def _centred(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
-        return x.to(self.W_dec) - self.b_dec
+        return normalised(x.to(self.W_dec), self.token_norm) - self.b_dec
+
+    def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """As many tokens at once as keep dense activations small; all of a sequence, which cannot be cut."""
+        return (x,) if self.is_sequential else x.split(max(1, _CHUNK_ELEMENTS // self.d_sae))
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
-        """Latent activations of raw residuals, only those above zero; dense for a bounded number of tokens at a time.
+        """Latent activations of raw residuals without the zeros; dense for a bounded number of tokens at a time.
 
         Args:
             x: raw residuals, of any floating type and on any device.
         """
         indices, values, counts = list[Tensor](), list[Tensor](), list[Tensor]()
-        for rows in x.split(max(1, _CHUNK_ELEMENTS // self.d_sae)):
+        for rows in self._chunks(x):
             f = self.encode(rows)
             tokens, latents = f.nonzero(as_tuple=True)
             indices.append(latents.int())
@@ -153,104 +209,133 @@ class Sae:
         ends = torch.cat(counts).cumsum(0)
         return SparseCodes(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
 
-    def decode(self, f: Float[Tensor, "token d_sae"]) -> Float[Tensor, "token d_in"]:
-        """Reconstruct raw residuals from latent activations."""
-        return linear(f, self.W_dec.T, self.b_dec)
+    def decode(
+        self, f: Float[Tensor, "token d_sae"], x: Float[Tensor, "token d_in"] | None = None
+    ) -> Float[Tensor, "token d_out"]:
+        """Reconstruct raw residuals from latent activations.
 
-    def decode_sparse(self, codes: SparseCodes) -> Float[Tensor, "token d_in"]:
-        """Reconstruct raw residuals from sparse latent activations."""
+        Args:
+            f: latent activations.
+            x: the residuals that they are of; needed unless `is_plain`.
+        """
+        return linear(f, self.W_dec.T, self.b_dec) if self.is_plain else self._put_back(linear(f, self.W_dec.T), x)
+
+    def decode_sparse(self, codes: SparseCodes, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
+        """Reconstruct raw residuals from sparse latent activations; the arguments are those of `decode`."""
         indptr, indices = codes.indptr, codes.indices.long()
         bags = F.embedding_bag(
             indices, self.W_dec, indptr, mode="sum", per_sample_weights=codes.values, include_last_offset=True
         )
-        return bags + self.b_dec
+        return bags + self.b_dec if self.is_plain else self._put_back(bags, x)
+
+    def reconstruct(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_out"]:
+        """Encode raw residuals and decode them again.
+
+        Args:
+            x: raw residuals, of any floating type and on any device.
+        """
+        return self.decode_sparse(self.encode_sparse(x), x)
+
+    def written_per_unit(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, " token"]:
+        """Multiple of W_dec[i] that a unit of latent i's activation adds to the residual at each token.
+
+        Args:
+            x: raw residuals, of any floating type and on any device.
+        """
+        return scale_and_shift(x.to(self.W_dec), self.token_norm)[0].squeeze(1)
+
+    def _put_back(self, product: Tensor, x: Tensor | None) -> Tensor:
+        """Add what a reconstruction holds besides the latents, and undo what was done to each token."""
+        assert x is not None, "the reconstruction follows from the latents and the residuals together"
+        x = x.to(self.W_dec)
+        if self.lens is None:
+            scale, shift = scale_and_shift(x, self.token_norm)
+            return (product + self.b_dec) * scale + shift
+        besides = list[Tensor]()
+        for rows in self._chunks(x):
+            scale, _ = scale_and_shift(rows, self.token_norm)
+            besides.append(self.lens.reconstruct(rows) - linear(self.encode(rows), self.W_dec.T) * scale)
+        return product * scale_and_shift(x, self.token_norm)[0] + torch.cat(besides)
 
 
 def load_sae(folder: Path) -> Sae:
     """Read an SAE from its SAELens folder.
 
     Raises:
-        UserError: the folder holds no SAE, a damaged one, or one of another architecture or with settings that would
-            have to be applied at run time.
+        UserError: the folder holds no SAE, a damaged one, one with weights that are not finite, or one that neither
+            this program nor SAELens can encode.
     """
-    path = folder / CFG_NAME
-    cfg = _read_cfg(path)
-    architecture = cfg.get("architecture")
-    if architecture not in get_args(InferenceArchitecture):
-        known = ", ".join(get_args(InferenceArchitecture))
-        raise UserError(f"{path} describes a {architecture} SAE, but only {known} can be read: {_REMEDY}.")
-    architecture = cast("InferenceArchitecture", architecture)
-    for key, expected in (
-        ("apply_b_dec_to_input", True),
-        ("normalize_activations", "none"),
-        ("reshape_activations", "none"),
-        ("rescale_acts_by_decoder_norm", False),
-        ("stop_on_duplicate_support", True),
-    ):
-        if cfg.get(key, expected) != expected:
-            raise UserError(f"{path} has {key} = {cfg[key]!r} where only {expected!r} can be read: {_REMEDY}.")
-    metadata = cfg.get("metadata")
-    metadata = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
-    k = {"topk": cfg.get("k"), "matching_pursuit": cfg.get("max_iterations")}.get(architecture, metadata.get("k", 0))
-    if not isinstance(k, int):
-        raise UserError(f"{path} does not say how many latents are active (k): {_REMEDY}.")
-    residual_threshold = cfg.get("residual_threshold", 0.0)
-    if not isinstance(residual_threshold, int | float):
-        raise UserError(f"{path} has residual_threshold = {residual_threshold!r}, which is no number: {_REMEDY}.")
-
-    weights_path = folder / WEIGHTS_NAME
-    tensors, _ = load_tensors(weights_path, _REMEDY)
-    d_in, d_sae = cfg.get("d_in"), cfg.get("d_sae")
-    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    for name in _TENSORS[architecture]:
-        shape = shapes.get(name, (d_sae,))
-        found = tuple(tensors[name].shape) if name in tensors else "none"
-        if found != shape:
-            raise UserError(f"{weights_path} has {name} of shape {found} where {shape} is needed: {_REMEDY}.")
+    cfg = read_lens_config(folder)
+    form, tensors = as_form(cfg, read_weights(folder))
+    if form not in TENSORS or (form == "matching_pursuit" and not cfg.stop_on_duplicate_support):
+        return _of_module(cfg, load_module(cfg, tensors))
+    check_shapes(cfg, form, tensors)
+    tensors = fold(cfg, form, tensors)
     W_dec = tensors["W_dec"]
     zeros = W_dec.new_zeros(W_dec.shape[0])
     return Sae(
-        architecture=architecture,
-        k=k,
+        architecture=form,
+        k=cfg.k,
         W_enc=tensors["W_enc"] if "W_enc" in tensors else W_dec.T.contiguous(),
         W_dec=W_dec,
-        b_enc=tensors.get("b_mag" if architecture == "gated" else "b_enc", zeros),
+        b_enc=tensors["b_mag" if form == "gated" else "b_enc"] if form != "matching_pursuit" else zeros,
         b_dec=tensors["b_dec"],
         threshold=tensors.get("threshold", zeros),
         b_gate=tensors.get("b_gate"),
         r_mag=tensors.get("r_mag"),
-        residual_threshold=float(residual_threshold),
-        metadata=metadata,
+        residual_threshold=cfg.residual_threshold if form == "matching_pursuit" else 0.0,
+        token_norm=cfg.token_norm,
+        metadata=cfg.metadata,
+    )
+
+
+def _of_module(cfg: LensConfig, lens: LensModule) -> Sae:
+    zeros = lens.W_dec.new_zeros(lens.W_dec.shape[0])
+    return Sae(
+        architecture=cfg.architecture,
+        k=cfg.k,
+        W_enc=lens.W_enc,
+        W_dec=lens.W_dec,
+        b_enc=zeros,
+        b_dec=lens.b_dec,
+        threshold=zeros,
+        token_norm=cfg.token_norm,
+        lens=lens,
+        metadata=cfg.metadata,
     )
 
 
 def find_sae(run: Path, name: str | None = None) -> Path:
-    """The folder of the SAE of a run: the one of that name, or the only one.
+    """The folder of an SAE: the run's of that name, any other folder that holds one, or the only one of the run.
+
+    Args:
+        run: the run.
+        name: name below the run's `sae/`, or path of a folder.
 
     Raises:
         UserError: there is none, none of that name, or several and no name was given.
     """
     folders = sorted(path.parent for path in (run / "sae").glob(f"*/{CFG_NAME}"))
-    names = ", ".join(folder.name for folder in folders)
-    if not folders:
-        raise UserError(f"{run / 'sae'} holds no SAE: run `video-sae train --run {run} --site …` first.")
+    names = ", ".join(printable(folder.name, 60) for folder in folders)
     if name is None:
+        if not folders:
+            raise UserError(
+                f"{run / 'sae'} holds no SAE: run `video-sae train --run {run} --site …` first, or give the folder of "
+                "one with --sae."
+            )
         if len(folders) > 1:
             raise UserError(f"{run / 'sae'} holds several SAEs ({names}): name one with --sae.")
         return folders[0]
     for folder in folders:
         if folder.name == name:
             return folder
-    raise UserError(f"{run / 'sae'} holds no SAE named {name!r}: it has {names}.")
-
-
-def _read_cfg(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: run `video-sae train` first, or name another SAE.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): {_REMEDY}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object: {_REMEDY}.")
-    return cast("dict[str, Any]", content)
+    elsewhere = Path(name).expanduser()
+    if not (elsewhere / CFG_NAME).is_file():
+        raise UserError(
+            f"{run / 'sae'} holds no SAE named {printable(name, 200)!r}: it has {names or 'none'}; nor is there a "
+            f"folder of that name with a {CFG_NAME}."
+        )
+    for folder in folders:
+        if folder.samefile(elsewhere):
+            return folder
+    return elsewhere

@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
+from collect.inside import open_regular
+from collect.machine import usable_cpus
 from collect.shards import CRC_BYTES, Shard, damaged
 
 _MAX_VECTORS = 1024
@@ -85,7 +87,7 @@ class ShardReader:
         )
         self._offsets = np.concatenate([shard.chunk_offsets for shard in shards]).astype(np.int64)
         self._unverified = np.full(len(self._offsets), verify)
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = threads or min(4, usable_cpus())
         self._executor: ThreadPoolExecutor | None = None
         self._scratch = threading.local()
 
@@ -168,7 +170,7 @@ class ShardReader:
                     if descriptor >= 0:
                         os.close(descriptor)
                     opened, descriptor = shard, -1
-                    descriptor = os.open(self._shards[shard].path, os.O_RDONLY)
+                    descriptor = open_regular(self._shards[shard].path)
                 is_plain = not check and count <= _MAX_VECTORS
                 if is_plain and preadv(descriptor, address + 16 * first, count, offset) == count * row_bytes:
                     continue

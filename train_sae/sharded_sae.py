@@ -29,15 +29,18 @@ def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> Spar
     return SparseCodes(selection.latents[active].int(), selection.values[active], counted[selection.offsets])
 
 
-def decode_shares(sae: Sae, codes: SparseCodes, group: Group) -> Float[Tensor, "token d_in"]:
+def decode_shares(
+    sae: Sae, codes: SparseCodes, x: Float[Tensor, "token d_in"], group: Group
+) -> Float[Tensor, "token d_in"]:
     """Reconstruct raw residuals from what all processes have encoded.
 
     Args:
         sae: this process's share.
         codes: from `encode_share`.
+        x: the raw residuals that were encoded.
         group: the processes.
     """
-    x_hat = sae.decode_sparse(codes)
+    x_hat = sae.decode_sparse(codes, x)
     return x_hat if group.n_shards == 1 else group.sum_shards(x_hat - sae.b_dec) + sae.b_dec
 
 

@@ -190,6 +190,7 @@ def _dot_selected(
     products = residuals.new_empty(index.rows.shape[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         for latents, entries in _blocks(index.offsets):
             begun = index.offsets[latents.start : latents.stop + 1]
             pattern = torch.sparse_csr_tensor(

@@ -1,7 +1,7 @@
 """One training step, by the fastest way that its architecture, its device and its processes have.
 
 `reference_step` is plain autograd, for all architectures. `sparse_step` is for the TopK family, everywhere. The kernels
-take the same step on a GPU, where one process trains float32 weights.
+take the same step on a GPU, for float32 weights of which each process has all.
 """
 
 import functools
@@ -45,7 +45,7 @@ def take_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepS
 
 
 def takes_kernels(settings: StepSettings, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a step of the TopK family is taken by the kernels, which do not add up the gradients of processes.
+    """Whether a step of the TopK family is taken by the kernels, which do not share out the latents.
 
     Args:
         settings: what the step does.
@@ -54,7 +54,7 @@ def takes_kernels(settings: StepSettings, device: torch.device, dtype: torch.dty
     """
     return (
         device.type == "cuda"
-        and settings.group.n_processes == 1
+        and settings.group.n_shards == 1
         and dtype == torch.float32
         and settings.precision in (torch.float32, torch.bfloat16)
         and _has_triton()

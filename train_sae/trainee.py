@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from collect.artefact import write_atomic
 from collect.errors import UserError
+from collect.stage import write_summary
 from collect.store import ActivationStore
 from train_sae.architectures import trained_names
 from train_sae.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint, step_of
 from train_sae.config import Member
-from train_sae.export import save_sae, to_sae
+from train_sae.export import SPARSITY_NAME, save_sae, to_sae
 from train_sae.group import SOLO, Group
 from train_sae.loader import TokenLoader
 from train_sae.metrics import Quality, decoder_coherence
@@ -25,12 +25,11 @@ from train_sae.normalize import Normalisation
 from train_sae.parallel import shard_of
 from train_sae.phases import Phases
 from train_sae.run_log import MetricsLog
-from train_sae.sae import Sae
+from train_sae.sae import CFG_NAME, WEIGHTS_NAME, Sae
 from train_sae.schedule import learning_rate
 from train_sae.state import TrainState, initial_state
 from train_sae.step import StepSettings, StepStats, take_step
 
-SUMMARY_NAME = "summary.json"
 STAGE = "train"
 _THRESHOLD_RATE = 0.01
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -342,7 +341,7 @@ def finish(
         "train": on_train[0].to_json(),
         "held_out": on_held_out[0].to_json() if on_held_out else None,
     }
-    write_atomic(folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    write_summary(folder, summary, (CFG_NAME, WEIGHTS_NAME, SPARSITY_NAME))
     shown = (on_held_out or on_train)[0]
     log.info(
         "%s: FVU %.3f, L0 %.1f, %d of %d latents dead, %d dense (%s videos)",

@@ -70,18 +70,23 @@ def update(
         dec.div_(dec.norm(dim=1, keepdim=True))
     if state.weights.threshold is not None:
         state.weights.threshold.clamp_(min=0.0)
-    return record(state, x, settings, outcome)
+    center = x.mean(0)
+    group.average_([center])
+    return record(state, settings, outcome, len(x), mean_square(x - center))
 
 
 @torch.no_grad()
-def record(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, outcome: Outcome) -> StepStats:
+def record(
+    state: TrainState, settings: StepSettings, outcome: Outcome, n_tokens: int, variance: Float[Tensor, ""]
+) -> StepStats:
     """Follow the new weights with their average, change the counters, and say what happened.
 
     Args:
         state: after its weights have changed.
-        x: normalised activations.
         settings: what the step does.
         outcome: what the step found.
+        n_tokens: tokens of this process's batch.
+        variance: mean over them of the squared distance from the mean of all processes' tokens.
     """
     options, group = settings.options, settings.group
     if state.average is not None:
@@ -89,11 +94,10 @@ def record(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSett
         for name, weight in state.trained.items():
             state.average[name].lerp_(weight, 1 - options.ema_decay)
     group.unite_(outcome.fired)
-    state.count(outcome.fired, len(x) * group.n_data, group.least(outcome.smallest), settings.threshold_rate)
-    center = x.mean(0)
-    group.average_([center])
-    l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(len(x)), outcome.dead.sum().to(x)]))
-    means = torch.stack([outcome.mse, mean_square(x - center), outcome.aux, outcome.sparsity, l0])
+    state.count(outcome.fired, n_tokens * group.n_data, group.least(outcome.smallest), settings.threshold_rate)
+    n_dead = outcome.dead.sum().to(variance)
+    l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(n_tokens), n_dead]))
+    means = torch.stack([outcome.mse, variance, outcome.aux, outcome.sparsity, l0])
     group.average_([means])
     mse, variance, aux, sparsity, l0 = means
     return StepStats(mse, variance, aux, l0, n_dead, state.threshold.to(mse), sparsity)

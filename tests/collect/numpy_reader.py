@@ -1,5 +1,6 @@
 """A reader of the activation store made from `docs/formats.md` with numpy and the standard library alone."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ def crc32c_table() -> np.ndarray:
 TABLE = crc32c_table().tolist()
 
 
-def crc32c(data: bytes) -> int:
-    value = 0xFFFFFFFF
+def crc32c(data: bytes, before: int = 0) -> int:
+    """Of `data`, or of what has the value `before` and `data` together."""
+    value = before ^ 0xFFFFFFFF
     for byte in data:
         value = TABLE[(value ^ byte) & 0xFF] ^ (value >> 8)
     return value ^ 0xFFFFFFFF
@@ -30,7 +32,23 @@ def crc32c(data: bytes) -> int:
 def commits_of(log: Path) -> list[dict[str, Any]]:
     content = log.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]  # a last line without a newline was never written
-    return [json.loads(line) for line in whole.splitlines()][1:]
+    lines = whole.splitlines()
+    if json.loads(lines[0])["version"] > 1:
+        value = 0
+        for line in lines:
+            body, _, tail = line.rpartition(b',"crc32c":"')
+            value = crc32c(body, value)
+            assert int(tail.removesuffix(b'"}'), 16) == value, f"a line of {log}"
+    return [json.loads(line) for line in lines][1:]
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if manifest["version"] > 1:
+        stored = manifest.pop("checksum")
+        text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == stored
+    return manifest
 
 
 def chunks_of(path: Path, n_chunks: int, chunk_bytes: int) -> Iterator[bytes]:
@@ -67,7 +85,7 @@ def read_array(folder: Path, manifest: dict[str, Any], array: str, width: int, d
 
 
 def read_site(folder: Path, site: str) -> np.ndarray:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = manifest_of(folder)
     spec = manifest["sites"][site]
     stored = read_array(folder, manifest, site, spec["d_in"], STORED[spec["dtype"]])
     return (stored.astype("<u4") << 16).view("<f4") if spec["dtype"] == "bfloat16" else stored
@@ -75,7 +93,7 @@ def read_site(folder: Path, site: str) -> np.ndarray:
 
 def read_tokens(folder: Path) -> list[tuple[str, float, float, tuple[float, float, float, float]]]:
     """Video id, frame span and patch box of every row, from the logs; `coords` must agree."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = manifest_of(folder)
     coords = read_array(folder, manifest, "coords", 4, "<i4")
     found: list[tuple[str, float, float, tuple[float, float, float, float]]] = []
     for rank in manifest["ranks"]:

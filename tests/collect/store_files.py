@@ -1,14 +1,18 @@
 """Small activation stores for tests: known rows, written through `StoreWriter`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, Failure, VideoRecord
+from collect.commit_log import encoded, read_log
+from collect.manifest import write_manifest
+from collect.seal import seal_object
+from collect.store import Failure, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_grid import TokenGrid, frame_spans
 
@@ -46,7 +50,7 @@ def residuals_of(index: int, n_tokens: int) -> dict[str, Tensor]:
 
 
 def open_writer(folder: Path, capacity: int = 200) -> StoreWriter:
-    return StoreWriter(folder, 0, SITES, capacity, SHARD_ROWS, CHUNK_ROWS)
+    return StoreWriter(folder, 0, SITES, capacity, SHARD_ROWS, CHUNK_ROWS, MODEL)
 
 
 def fill(writer: StoreWriter, lengths: Sequence[int]) -> None:
@@ -59,29 +63,50 @@ def fill(writer: StoreWriter, lengths: Sequence[int]) -> None:
         writer.add_video(record, residuals_of(index, record.grid.n_tokens))
 
 
-def write_manifest(folder: Path, writer: StoreWriter) -> None:
-    names = {site: {"d_in": s.d_in, "dtype": str(s.dtype).removeprefix("torch.")} for site, s in SITES.items()}
-    rank = {"zarr": "rank-0.zarr", "log": "rank-0.jsonl", "n_tokens": writer.n_committed, "n_videos": writer.n_videos}
-    manifest = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "sites": names,
-        "shard_rows": SHARD_ROWS,
-        "chunk_rows": CHUNK_ROWS,
-        "n_tokens": writer.n_committed,
-        "n_videos": writer.n_videos,
-        "ranks": [rank],
-        "model": MODEL,
-        "failures": [vars(failure) for failure in writer.failures],
-    }
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-
-
 def write_store(folder: Path, lengths: Sequence[int]) -> Path:
     with open_writer(folder) as writer:
         fill(writer, lengths)
         writer.finish()
-        write_manifest(folder, writer)
+    write_manifest(folder, [0])
+    return folder
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the manifest says and give it the checksum that goes with it."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(seal_object(content)))
+
+
+def edit_log(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Change the lines of a log and give them the checksums that go with them."""
+    lines = [dict(line) for line in read_log(path).lines]
+    change(lines)
+    write_log(path, lines, 0)
+
+
+def write_log(path: Path, lines: Sequence[dict[str, Any]], checksum: int | None) -> None:
+    """Write a log with checksums from 0 on, or with none."""
+    data = b""
+    for line in lines:
+        text, checksum = encoded(line, checksum)
+        data += text
+    path.write_bytes(data)
+
+
+def make_first_version(folder: Path) -> Path:
+    """Turn a store into one of the format's first version, which had no checksums of logs and manifest."""
+    for path in folder.glob("rank-*.jsonl"):
+        header, *commits = read_log(path).lines
+        write_log(path, [{**header, "version": 1}, *commits], None)
+    path = folder / "manifest.json"
+    if path.exists():
+        content = {**json.loads(path.read_text()), "version": 1}
+        del content["checksum"]
+        for rank in content["ranks"]:
+            del rank["log_crc32c"]
+        path.write_text(json.dumps(content, indent=2) + "\n")
     return folder
 
 

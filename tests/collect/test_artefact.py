@@ -18,11 +18,13 @@ from collect.artefact import (
     check_resume,
     file_hash,
     read_config,
+    read_object,
     read_table,
     remove_orphans,
     sync_folder,
     write_atomic,
     write_config,
+    write_json,
     write_table,
 )
 from collect.errors import UserError
@@ -83,7 +85,7 @@ def test_reading_versions_imports_no_heavy_library() -> None:
     [
         (None, "does not exist: run `video-sae collect` first"),
         ("{", "is not valid JSON"),
-        ("[]", "lacks `arguments` or `inputs`"),
+        ("[]", "is not a JSON object"),
         ('{"stage": "collect"}', "lacks `arguments` or `inputs`"),
         ('{"stage": "train", "arguments": {}, "inputs": {}}', "belongs to the stage 'train' where 'collect' is needed"),
     ],
@@ -211,6 +213,29 @@ def test_unreadable_table_is_a_user_error(tmp_path: Path, content: bytes | None,
     with pytest.raises(UserError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_changed_json_artefact_is_refused_and_one_without_checksum_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_json(path, {"n": 10, "rates": [0.5, 1e-9], "name": "a\u20ac"})
+    assert read_object(path, "run it again") == {"n": 10, "rates": [0.5, 1e-9], "name": "a\u20ac"}
+    path.write_text(path.read_text().replace('"n": 10', '"n": 11'))
+    with pytest.raises(UserError, match=r"summary\.json does not match its `checksum`.*: run it again, or remove"):
+        read_object(path, "run it again")
+    path.write_text('{"n": 11}')
+    assert read_object(path, "run it again") == {"n": 11}
+
+
+def test_the_error_of_a_damaged_table_names_the_stage_that_writes_it(tmp_path: Path) -> None:
+    write_config(tmp_path, "steer", {}, {})
+    (tmp_path / "parts").mkdir()
+    for path in (tmp_path / "effects.parquet", tmp_path / "parts" / "0.parquet"):
+        path.write_text("text")
+        with pytest.raises(UserError, match="delete it and run `video-sae steer` again"):
+            read_table(path)
+    write_json(tmp_path / "summary.json", {})
+    with pytest.raises(UserError, match=r"delete it and the summary\.json beside it and run `video-sae steer` again"):
+        read_table(tmp_path / "effects.parquet")
 
 
 def test_hash_is_sha256_of_the_content(tmp_path: Path) -> None:

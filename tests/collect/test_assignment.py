@@ -1,5 +1,6 @@
 """Whatever dies when, and with however many processes it goes on: every video is stored once."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,10 +133,43 @@ def test_a_division_is_a_partition_of_like_parts(costs: list[float], n: int) -> 
 
 
 def test_a_plan_reads_back(tmp_path: Path) -> None:
-    assert read_plan(tmp_path) is None
+    assert read_plan(tmp_path, 3) is None
     plan, _ = schedule(Plan(batches=((0, 1), (2,))), {}, [1.0] * 3, 2)
     write_plan(tmp_path, plan)
-    assert read_plan(tmp_path) == plan
-    (tmp_path / "plan.json").write_text('{"batches": 3}')
-    with pytest.raises(UserError, match=r"plan\.json cannot be read"):
-        read_plan(tmp_path)
+    assert read_plan(tmp_path, 3) == plan
+    with pytest.raises(UserError, match=r"plan\.json .* each of the 4 videos once"):
+        read_plan(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batches": 3}, "a list of values"),
+        ({"batches": [[0, 1], [1]]}, "each of the 3 videos once"),
+        ({"batches": [[0, 1], [True]]}, "whole numbers"),
+        ({"batches": [[0, 1], [10**30]]}, "each of the 3 videos once"),
+        ({"generations": [{"world_size": 0, "streams": []}]}, "from 1 to"),
+        ({"generations": [{"world_size": 2, "streams": [{"rank": 0, "batches": []}]}]}, "number of its streams, 1"),
+        ({"generations": [{"world_size": 1, "streams": [{"rank": 7, "batches": []}]}]}, "count up from 0"),
+        ({"generations": [{"world_size": 1, "streams": [{"rank": 0, "batches": [2]}]}]}, "some of the 2 batches"),
+        ({"generations": [{"world_size": 1, "streams": [{"rank": 0, "batches": [1, 1]}]}]}, "some of the 2 batches"),
+        ({"checksun": ""}, "fails its checksum"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    """As from a first version, which has no checksum."""
+    good = {"batches": [[0, 1], [2]], "generations": []}
+    (tmp_path / "plan.json").write_text(json.dumps(good))
+    assert read_plan(tmp_path, 3) == Plan(batches=((0, 1), (2,)))
+    (tmp_path / "plan.json").write_text(json.dumps({**good, **change}))
+    with pytest.raises(UserError, match=rf"plan\.json.*{reason}"):
+        read_plan(tmp_path, 3)
+
+
+def test_a_changed_plan_fails_its_checksum(tmp_path: Path) -> None:
+    plan, _ = schedule(Plan(batches=((0, 1), (2,))), {}, [1.0] * 3, 1)
+    write_plan(tmp_path, plan)
+    path = tmp_path / "plan.json"
+    path.write_text(path.read_text().replace("[[0, 1], [2]]", "[[0, 2], [1]]"))
+    with pytest.raises(UserError, match="fails its checksum"):
+        read_plan(tmp_path, 3)

@@ -15,6 +15,7 @@ from collect.download import RECORD_NAME, download
 from collect.download_config import DownloadConfig
 from collect.download_files import published_files
 from collect.errors import UserError
+from collect.file_lock import writing
 from collect.perception_test import load_dataset
 from tests.collect.file_server import FileServer, serving, zip_bytes
 from tests.collect.test_perception_test import VIDEO
@@ -171,13 +172,8 @@ def test_a_missing_file_is_told_before_anything_is_fetched(server: FileServer, t
 
 
 def test_two_processes_do_not_share_a_folder(server: FileServer, tmp_path: Path) -> None:
-    import fcntl
-
-    (tmp_path / "data").mkdir()
-    with (tmp_path / "data" / ".download.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="Another process is downloading"):
-            download(config(server, tmp_path))
+    with writing(tmp_path / "data"), pytest.raises(UserError, match="is being written by another process"):
+        download(config(server, tmp_path))
 
 
 @pytest.mark.parametrize(

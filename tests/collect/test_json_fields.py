@@ -30,7 +30,7 @@ def test_right_fields_are_read(fields: Fields) -> None:
     assert fields.texts("words") == ["a"]
     assert fields.integers("ints", n=2) == [1, 2]
     assert fields.numbers("ints") == [1.0, 2.0]
-    assert fields.rows("boxes", n=1, width=4) == [[0.0, 0.0, 1.0, 1.0]]
+    assert fields.rows("boxes", width=4) == [[0.0, 0.0, 1.0, 1.0]]
     assert fields.has("n")
     assert not fields.has("no")
     assert list(fields.children("no")) == list(fields.children("absent")) == []
@@ -46,7 +46,7 @@ def test_right_fields_are_read(fields: Fields) -> None:
         (lambda f: f.text("n"), "`n` = 3, which should be text"),
         (lambda f: f.texts("ints"), "should be a list of texts"),
         (lambda f: f.integers("ints", n=3), "should be a list of 3 whole numbers"),
-        (lambda f: f.rows("boxes", n=1, width=2), "should be lists of 2 numbers"),
+        (lambda f: f.rows("boxes", width=2), r"`boxes\[0\]` = \[0, 0, 1, 1\], which should be a list of 2 numbers"),
         (lambda f: f.child("words"), "`words` is not a JSON object"),
         (lambda f: list(f.children("ints")), r"`ints`\[0\] is not a JSON object"),
         (lambda f: list(f.children("word")), "should be a list of objects"),

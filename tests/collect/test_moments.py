@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collect.json_fields import Fields
 from collect.moments import RunningMoments
 
 
@@ -49,7 +50,7 @@ def test_merging_equals_adding(cuts: list[int], at: int) -> None:
 
 def test_json_round_trip_is_exact() -> None:
     running = gathered(torch.randn(50, 4, generator=torch.Generator().manual_seed(2)), [])
-    again = RunningMoments.from_json(json.loads(json.dumps(running.to_json())))
+    again = RunningMoments.from_fields(Fields(json.loads(json.dumps(running.to_json())), "moments"), 4)
     for name in ("n", "total", "squares", "norms"):
         assert np.array_equal(getattr(again, name), getattr(running, name))
 

@@ -106,13 +106,14 @@ def test_float32_runs_at_half_the_speed() -> None:
     assert gpu_seconds(312e12, "a100", "bfloat16", 1.0) == 1.0
 
 
-def test_videos_of_a_folder_are_counted(tmp_path: Path) -> None:
+def test_videos_of_a_folder_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for i, n in enumerate((31, 31, 61)):
         write_video(tmp_path / "data" / f"v{i}.mp4", [noise(48, 64, seed=t) for t in range(n)])
     (tmp_path / "data" / "bad.mp4").write_bytes(b"no video")
     collection = read_collection(tmp_path / "data", None)
     assert sorted((kind.n_frames, n) for kind, n in collection.kinds.items()) == [(31, 2.0), (61, 1.0)]
     assert "1 videos that cannot be read are left out" in collection.text
+    assert "bad.mp4 cannot be decoded as a video" in caplog.text
     # Two frames a second: one video of a second has 3, one of two seconds 5.
     found = numbers(tmp_path, data=tmp_path / "data", frames="2fps")
     assert found["per_video"]["frames"] == pytest.approx((3 + 3 + 5) / 3)

@@ -177,7 +177,7 @@ def test_a_job_of_another_size_is_kept_out(config: CollectConfig, monkeypatch: p
         Job(monkeypatch, 3).run(0, config)
 
     monkeypatch.setattr(run, "_work", second)
-    with pytest.raises(UserError, match="Another process is writing"):
+    with pytest.raises(UserError, match="is being written by another process"):
         Job(monkeypatch, 2).run(0, config)
 
 
@@ -187,7 +187,7 @@ def test_a_job_waits_for_the_last_rank_of_another(config: CollectConfig, monkeyp
     descriptor = os.open(config.out / "activations" / "rank-1.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(UserError, match="Another process is writing"):
+        with pytest.raises(UserError, match="is being written by another process"):
             Job(monkeypatch, 3).run(0, config)
     finally:
         os.close(descriptor)
@@ -197,7 +197,7 @@ def test_a_job_waits_for_the_last_rank_of_another(config: CollectConfig, monkeyp
 def torchrun(config: CollectConfig, n: int) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)),
-        *("-m", "video_sae", "collect", "--data", str(config.data), "--model", config.model),
+        *("-m", "video_sae", "--", "collect", "--data", str(config.data), "--model", config.model),
         *("--out", str(config.out), "--sites", "resid/1", "--frames", "8", "--batch-size", "2"),
         *("--device", "cpu", "--shard-rows", "256"),
     ]
@@ -211,19 +211,40 @@ def test_torchrun(config: CollectConfig, tmp_path: Path) -> None:
     assert len(list(store.folder.glob("rank-*.zarr"))) == 2
 
 
-@pytest.mark.slow
-def test_torchrun_after_the_death_of_a_rank(config: CollectConfig, tmp_path: Path, clips: Path) -> None:
-    data = tmp_path / "many"
+def many(config: CollectConfig, data: Path, clips: Path) -> CollectConfig:
+    """The same, for many videos."""
     data.mkdir()
     for i in range(400):
         (data / f"w{i:03d}.mp4").symlink_to(clips / "videos" / f"v{i % 3:02d}.mp4")
-    config = replace(config, data=data)
-    log = config.out / "activations" / "rank-1.jsonl"
-    process = subprocess.Popen(torchrun(config, 2), stderr=subprocess.PIPE, text=True)
+    return replace(config, data=data)
+
+
+def wait_for_commits(log: Path) -> None:
     deadline = time.monotonic() + 120
     while not log.exists() or log.read_bytes().count(b"\n") < 3:
         assert time.monotonic() < deadline, "the run did not get so far"
         time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_told_to_end(config: CollectConfig, tmp_path: Path, clips: Path) -> None:
+    config = many(config, tmp_path / "many", clips)
+    folder = config.out / "activations"
+    process = subprocess.Popen(torchrun(config, 2), stderr=subprocess.PIPE, text=True)
+    wait_for_commits(folder / "rank-1.jsonl")
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert said.count("interrupted by SIGTERM: run the same command again") == 2  # by each of its processes
+    assert not [path for path in folder.iterdir() if path.name.endswith((".lock", ".tmp"))]
+    assert not (folder / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_after_the_death_of_a_rank(config: CollectConfig, tmp_path: Path, clips: Path) -> None:
+    config = many(config, tmp_path / "many", clips)
+    log = config.out / "activations" / "rank-1.jsonl"
+    process = subprocess.Popen(torchrun(config, 2), stderr=subprocess.PIPE, text=True)
+    wait_for_commits(log)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(workers[-1]), signal.SIGKILL)
     process.communicate()  # torchrun ends the other one

@@ -202,7 +202,7 @@ def test_a_second_process_is_kept_out(config: CollectConfig, monkeypatch: pytest
         collect(config)
 
     monkeypatch.setattr(run, "_work", second)
-    with pytest.raises(UserError, match="Another process is writing"):
+    with pytest.raises(UserError, match="is being written by another process"):
         collect(config)
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from collect import shards
 from collect.errors import UserError
+from collect.manifest import write_manifest
 from collect.store import ActivationStore
 from collect.store_writer import StoreWriter
-from tests.collect.store_files import SITES, contents, fill, open_writer, write_manifest, write_store
+from tests.collect.store_files import SITES, contents, fill, open_writer, write_store
 
 LENGTHS = (3, 0, 7, 1, 5, 0, 4, 2)  # 66 tokens: four shards of 16 rows and a rest of 2
 
@@ -33,7 +34,7 @@ def finish(folder: Path) -> dict[str, bytes]:
     with open_writer(folder) as writer:
         fill(writer, LENGTHS)
         writer.finish()
-        write_manifest(folder, writer)
+        write_manifest(folder, [0])
     return contents(folder)
 
 
@@ -148,7 +149,7 @@ def test_a_finished_writer_says_so(tmp_path: Path) -> None:
 
 def test_two_processes_on_one_rank(tmp_path: Path) -> None:
     folder = tmp_path / "activations"
-    with open_writer(folder), pytest.raises(UserError, match="Another process is writing"):
+    with open_writer(folder), pytest.raises(UserError, match="is being written by another process"):
         open_writer(folder)
     open_writer(folder).close()  # the lock is free again
 

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collect.json_fields import Fields
 from collect.token_grid import TokenGrid, cell_spans, even_spans, frame_grid, frame_spans
 
 sizes = st.integers(min_value=1, max_value=7)
@@ -48,7 +49,7 @@ def test_box_is_x_first() -> None:
 @given(sizes, sizes, sizes)
 def test_json_round_trip_is_exact(n_t: int, n_rows: int, n_cols: int) -> None:
     grid = grid_of(n_t, n_rows, n_cols)
-    again = TokenGrid.from_json(json.loads(json.dumps(grid.to_json())))
+    again = TokenGrid.from_fields(Fields(json.loads(json.dumps(grid.to_json())), "grid"))
     for name in ("spans_s", "frame_ids", "row_spans", "col_spans", "boxes"):
         assert np.array_equal(getattr(again, name), getattr(grid, name))
         assert getattr(again, name).dtype == getattr(grid, name).dtype

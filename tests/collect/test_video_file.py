@@ -9,6 +9,7 @@ from collect import video_file
 from collect.decode import decode_clip, decode_frames
 from collect.sampling import FrameSampling
 from collect.video_file import DecodeError, probe
+from tests.collect.untruths import sequential
 from tests.collect.video_files import EXACT, noise, number_of, numbered, rotate_header, write_video
 
 LONG_GROUPS = {"crf": "4", "g": "12", "bf": "3"}
@@ -30,7 +31,7 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
     video = write_video(tmp_path / "v.mp4", frames, options=options)
     ids = [7, 8, 23, 24, 39, 11]
     quick = decode_frames(video, ids)
-    monkeypatch.setattr(video_file, "_decode_few", lambda *_: None)
+    monkeypatch.setattr(video_file, "decode_wanted", lambda *_: None)
     assert np.array_equal(quick, decode_frames(video, ids))
 
 
@@ -209,21 +210,105 @@ def test_a_truncated_file(video: Path, tmp_path: Path) -> None:
     _assert_refused(path, "cannot be decoded as a video")
 
 
-def test_a_file_whose_frames_end_early(tmp_path: Path) -> None:
-    frames = [noise(48, 64, seed=i) for i in range(40)]
-    path = write_video(tmp_path / "v.mp4", frames, options=EXACT)
+def test_a_file_whose_frames_end_early_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", [noise(48, 64, seed=i) for i in range(40)], options=EXACT)
+    whole = decode_frames(path, range(40))
     data = path.read_bytes()
     at = data.index(b"moov") - 4
     head, moov = data[:at], data[at:]  # the encoder puts the index last
     path.write_bytes(head[: len(head) // 2] + bytes(len(head) - len(head) // 2) + moov)
-    _assert_refused(path, "damaged|cannot be decoded")
+    clip = decode_clip(path, "v", frames=8)
+    assert 15 <= clip.frame_ids[-1] < 20
+    assert np.array_equal(clip.frames, whole[clip.frame_ids])
 
 
-def test_flipped_bits_before_a_wanted_frame(tmp_path: Path) -> None:
+def test_what_refers_to_a_damaged_picture_is_passed_over_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = [np.roll(noise(96, 128), 5 * i, axis=1) for i in range(40)]
     path = write_video(tmp_path / "v.mp4", frames, options={"g": "40", "crf": "10"})
+    whole = decode_frames(path, range(40))
     data = bytearray(path.read_bytes())
     middle = (data.index(b"mdat") + data.index(b"moov")) // 2
     data[middle : middle + 64] = bytes(64)
     path.write_bytes(bytes(data))
-    _assert_refused(path, "damaged|Invalid data")
+    clip = decode_clip(path, "v", frames=8)
+    assert 8 <= clip.frame_ids[-1] < 30
+    assert clip.n_frames == 40
+    assert np.array_equal(clip.frames, whole[clip.frame_ids])
+    assert f"{path}: {39 - clip.frame_ids[-1]} of its 40 frames are damaged" in caplog.text
+
+
+def test_times_that_were_made_up_from_the_decoding_order_lose_against_the_decoder(tmp_path: Path) -> None:
+    options = {"crf": "4", "g": "12", "bf": "3", "x264-params": "b-adapt=0"}
+    good = write_video(tmp_path / "good.mp4", numbered(40), options=options)
+    bad = tmp_path / "bad.mp4"
+    with av.open(str(good)) as source, av.open(str(bad), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts = packet.dts  # as a remux of an AVI has them
+                packet.stream = stream
+                target.mux(packet)
+    shown = [number_of(frame) for frame in sequential(bad)]
+    assert shown == sorted(shown)
+    clip = decode_clip(bad, "v", 8)
+    assert [number_of(frame) for frame in clip.frames] == [shown[i] for i in clip.frame_ids]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [((-1, 0, 0, 1), (0, 1)), ((1, 0, 0, -1), (1, 0)), ((0, 1, 1, 0), (0, 0)), ((0, -1, -1, 0), (1, 1))],
+)
+def test_mirrors_are_applied_to_picture_and_size(
+    tmp_path: Path, matrix: tuple[int, int, int, int], corner: tuple[int, int]
+) -> None:
+    image = np.zeros((48, 80, 3), dtype=np.uint8)
+    image[:24, :40] = 250
+    video = write_video(tmp_path / "m.mp4", [image] * 2, options=EXACT)
+    rotate_header(video, matrix)
+    clip = decode_clip(video, "m", 1)
+    assert (clip.height, clip.width) == ((48, 80) if matrix[0] else (80, 48))
+    facts = probe(video)
+    assert (facts.height, facts.width) == (clip.height, clip.width)
+    quarters = clip.frames[0].reshape(2, clip.height // 2, 2, clip.width // 2, 3).mean(axis=(1, 3, 4))
+    assert divmod(int(quarters.argmax()), 2) == corner
+
+
+@pytest.mark.parametrize("lost", [0, 20, 39])
+@pytest.mark.parametrize("word", ["1", "8", "40", "10fps", "0,20,39"])
+def test_one_damaged_picture_is_passed_over_whatever_is_asked(tmp_path: Path, lost: int, word: str) -> None:
+    path = write_video(tmp_path / "v.mp4", numbered(40), options=EXACT)
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    start, size = places[lost]
+    assert start is not None
+    data[start : start + size] = bytes(size)
+    path.write_bytes(bytes(data))
+    clip = decode_clip(path, "v", FrameSampling.parse(word))
+    assert lost not in clip.frame_ids
+    assert [number_of(frame) for frame in clip.frames] == clip.frame_ids.tolist()
+    assert np.allclose(clip.times_s, clip.frame_ids / 30)
+    assert clip.n_frames == 40
+    with pytest.raises(DecodeError, match=f"Frame {lost} of .* is damaged"):
+        decode_frames(path, [lost])
+
+
+def test_an_encrypted_file_is_called_so(tmp_path: Path) -> None:
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    path = write_video(tmp_path / "v.mp4", numbered(4), container_options=key)
+    with pytest.raises(DecodeError, match=r"v\.mp4 is encrypted: decrypt it"):
+        decode_clip(path, "v", 2)
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").touch()
+    _assert_refused(tmp_path / "v.mp4", "it is empty")
+
+
+def test_a_playlist_under_a_videos_name_leads_nowhere(tmp_path: Path) -> None:
+    inner = write_video(tmp_path / "inner.ts", numbered(4))
+    path = tmp_path / "v.mp4"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/{inner.name}\n#EXT-X-ENDLIST\n")
+    _assert_refused(path, "cannot be decoded")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from collect.decode import Clip, decode_clip
 from collect.errors import UserError
+from collect.json_fields import Fields
 from collect.sites import DECODER_KINDS
 from collect.token_grid import TokenGrid
 from collect.vlm import Prefix, Projected, VideoVlm
@@ -116,7 +117,7 @@ class VideoVlmTests:
 
     def test_a_grid_survives_the_store(self, vlm: VideoVlm, prefix: Prefix) -> None:
         for grid in (prefix.grid, vlm.grid(prefix, "vision/0")):
-            again = TokenGrid.from_json(grid.to_json())
+            again = TokenGrid.from_fields(Fields(grid.to_json(), "grid"))
             assert np.array_equal(again.boxes, grid.boxes)
             assert np.array_equal(again.coords(), grid.coords())
 

@@ -2,8 +2,9 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from collect.counting import COUNTING_TAGS
 from demo.architecture import SPECIAL_TOKENS
-from demo.questions import CONTROL_KINDS, COUNTING_TAGS, KINDS, Item, items, last_toy_colour
+from demo.questions import CONTROL_KINDS, KINDS, Item, items, last_toy_colour
 from demo.vocabulary import WORDS
 from demo.world import draw_scene
 from steer.questions import prompt

@@ -19,8 +19,9 @@ from scipy import sparse
 from scipy.linalg import hadamard
 
 from collect.artefact import write_config
+from collect.manifest import write_manifest
 from collect.perception_test import Segment, Track, Video
-from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, ActivationStore, VideoRecord
+from collect.store import ActivationStore, VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_grid import TokenGrid, frame_spans
 from features.encode import Codes
@@ -57,7 +58,7 @@ def make_track(id: int, label: str, patches: Sequence[int]) -> Track:
         id=id,
         label=label,
         is_occluder=False,
-        is_masked=False,
+        is_masked=np.zeros(len(times), dtype=bool),
         boxes=boxes,
         frame_ids=np.round(times * FPS).astype(np.int64),
         times_s=times,
@@ -161,24 +162,15 @@ def write_store(
     records = records_of(planted)
     sites = {SITE: SiteSpec(d_in=D_IN, dtype=torch.float32)}
     n_tokens = records[-1].row_stop
-    with StoreWriter(folder, 0, sites, n_tokens, shard_rows=256, chunk_rows=64) as writer:
+    model = {"fingerprint": "model"}
+    with StoreWriter(folder, 0, sites, n_tokens, shard_rows=256, chunk_rows=64, model=model) as writer:
         for record, item in zip(records, planted, strict=True):
             x = 0.1 * rng.standard_normal((item.grid.n_tokens, D_IN))
             x[:, :D_SAE] = item.activations
             writer.add_video(record, {SITE: torch.from_numpy(x).float() @ directions(rotated=rotated)})
         writer.finish()
     write_config(folder, "collect", {"data": data}, {})
-    manifest = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "sites": {SITE: {"d_in": D_IN, "dtype": "float32"}},
-        "shard_rows": 256,
-        "chunk_rows": 64,
-        "model": {"fingerprint": "model"},
-        "ranks": [{"log": "rank-0.jsonl", "zarr": "rank-0.zarr", "n_tokens": n_tokens}],
-        "failures": [],
-    }
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    write_manifest(folder, [0])
     return ActivationStore.open(folder)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from collect.errors import UserError
 from collect.store import ActivationStore
+from features.codes_files import open_group, seal
 from features.encode import Codes, encode_store, encode_tokens
 from tests.features.conftest import PlantedVideo, planted_sae
 
@@ -98,3 +99,104 @@ def test_plain_zarr_reads_the_codes(codes: Codes, store: ActivationStore, tmp_pa
 def test_missing_codes_are_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `video-sae features` first"):
         Codes.open(tmp_path / "codes.zarr")
+
+
+@pytest.fixture
+def written(store: ActivationStore, tmp_path: Path) -> Path:
+    """Finished codes that a test may damage."""
+    folder = tmp_path / "codes.zarr"
+    encode_store(store, planted_sae(), folder, batch_size=4096, device=CPU)
+    return folder
+
+
+def reads(folder: Path, store: ActivationStore) -> np.ndarray:
+    opened = Codes.open(folder, n_tokens=store.n_tokens, d_sae=planted_sae().d_sae)
+    return opened.rows(0, opened.n_tokens).toarray()
+
+
+def test_a_flipped_bit_in_any_file_is_found_or_changes_nothing(written: Path, store: ActivationStore) -> None:
+    expected = reads(written, store)
+    rng = np.random.default_rng(0)
+    n_found, n_tried = 0, 0
+    for path in sorted(path for path in written.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        for position in rng.integers(0, len(whole), size=20):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << int(rng.integers(8))
+            path.write_bytes(damaged)
+            n_tried += 1
+            try:
+                np.testing.assert_array_equal(reads(written, store), expected)
+            except UserError as error:
+                assert str(written) in str(error)  # noqa: PT017
+                n_found += 1
+        path.write_bytes(whole)
+    assert n_found > 0.8 * n_tried  # the rest is white space in the metadata
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "indptr/zarr.json", "indptr/c/0", "indices/c/0", "values/c/0"])
+def test_a_file_that_is_gone_cut_short_or_a_folder_is_found(written: Path, store: ActivationStore, name: str) -> None:
+    path = written / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"codes\.zarr.*run `video-sae features` again"):
+        reads(written, store)
+    path.unlink()
+    with pytest.raises(UserError, match=r"codes\.zarr.*run `video-sae features`"):
+        reads(written, store)
+    path.mkdir()
+    with pytest.raises(UserError, match=r"codes\.zarr.*run `video-sae features`"):
+        reads(written, store)
+
+
+@pytest.mark.parametrize(
+    ("array", "place", "value"),
+    [
+        ("indices", 5, 10**6),
+        ("indices", 5, -1),
+        ("values", 3, float("nan")),
+        ("values", 3, float("inf")),
+        ("values", 3, -1.0),
+        ("values", 3, 0.0),
+        ("indptr", 7, 10**12),
+        ("indptr", 7, -1),
+        ("indptr", 0, 1),
+        ("indptr", -1, 0),
+    ],
+)
+def test_codes_that_cannot_be_are_refused_though_their_checksums_are_right(
+    written: Path, store: ActivationStore, array: str, place: int, value: float
+) -> None:
+    group, arrays = open_group(written, "r+")
+    arrays[array][place] = value
+    seal(written, group)
+    with pytest.raises(UserError, match=r"codes\.zarr is damaged"):
+        reads(written, store)
+
+
+def test_a_latent_that_stands_twice_at_a_token_is_refused(written: Path, store: ActivationStore) -> None:
+    group, arrays = open_group(written, "r+")
+    pointers = np.asarray(arrays["indptr"])
+    token = int(np.flatnonzero(np.diff(pointers) >= 2)[0])
+    arrays["indices"][int(pointers[token]) + 1] = arrays["indices"][int(pointers[token])]
+    seal(written, group)
+    with pytest.raises(UserError, match="entries that cannot be"):
+        reads(written, store)
+
+
+def test_codes_of_another_store_or_sae_are_refused(written: Path, store: ActivationStore) -> None:
+    with pytest.raises(UserError, match=f"of {store.n_tokens} tokens where {store.n_tokens + 1} are needed"):
+        Codes.open(written, n_tokens=store.n_tokens + 1)
+    group, _ = open_group(written, "r+")
+    group.attrs["d_sae"] = 10**9
+    seal(written, group)
+    with pytest.raises(UserError, match="of 1000000000 latents where"):
+        Codes.open(written, d_sae=planted_sae().d_sae)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"n_tokens": "9"}', '{"n_tokens": 999999}', '{"n_tokens": -4}'])
+def test_a_damaged_progress_file_is_named(store: ActivationStore, written: Path, content: str) -> None:
+    partial = written.rename(written.with_name("codes.zarr.partial"))
+    (partial / "progress.json").write_text(content)
+    with pytest.raises(UserError, match=r"codes\.zarr\.partial"):
+        encode_store(store, planted_sae(), written, batch_size=300, device=CPU)

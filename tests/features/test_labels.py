@@ -38,7 +38,7 @@ def make_track(
     boxes: Sequence[Sequence[float]],
     times_s: Sequence[float] = (0.0, 1.0),
     *,
-    is_masked: bool = False,
+    is_masked: bool | Sequence[bool] = False,
     is_occluder: bool = False,
 ) -> Track:
     times = np.array(times_s, dtype=np.float64)
@@ -46,7 +46,7 @@ def make_track(
         id=id,
         label=label,
         is_occluder=is_occluder,
-        is_masked=is_masked,
+        is_masked=np.broadcast_to(np.array(is_masked, dtype=bool), times.shape),
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         frame_ids=np.round(times * FPS).astype(np.int64),
         times_s=times,
@@ -169,12 +169,26 @@ def test_boxes_that_persist_while_hidden_stay_positive_and_are_marked() -> None:
     assert units(labels.hidden) == [12]
 
 
-def test_only_masked_objects_hide_and_only_under_occluders() -> None:
-    boxes = np.array([[LEFT], [LEFT], [LEFT]])
+def test_only_masked_objects_hide_and_only_under_occluders_where_there_are_any() -> None:
+    boxes, times = np.array([[LEFT], [LEFT], [LEFT], [RIGHT]]), np.array([0.0])
     cover = make_track(0, "cup", [LEFT], (0.0,), is_occluder=True)
     ball, coin = make_track(1, "ball", [LEFT], (0.0,), is_masked=True), make_track(2, "coin", [LEFT], (0.0,))
-    assert hidden_tracks([cover, ball, coin], boxes)[:, 0].tolist() == [False, True, False]
-    assert not hidden_tracks([coin, ball, coin], boxes).any()
+    beside = make_track(3, "pea", [RIGHT], (0.0,), is_masked=True)
+    assert hidden_tracks([cover, ball, coin, beside], boxes, times)[:, 0].tolist() == [False, True, False, False]
+    assert hidden_tracks([coin, ball, coin, beside], boxes, times)[:, 0].tolist() == [False, True, False, True]
+
+
+def test_a_track_hides_where_its_nearest_annotated_frame_is_masked() -> None:
+    ball = make_track(0, "ball", [LEFT] * 3, (0.0, 1.0, 2.0), is_masked=[False, True, False])
+    times = np.array([0.0, 0.4, 0.6, 1.0, 1.4, 1.6, 2.0])
+    hidden = hidden_tracks([ball], track_boxes([ball], times, 0.05), times)
+    assert hidden[0].tolist() == [False, False, True, True, True, False, False]
+
+
+def test_nothing_hides_where_it_has_no_box() -> None:
+    ball = make_track(0, "ball", [LEFT], (1.0,), is_masked=True)
+    times = np.array([0.0, 1.0, 2.0])
+    assert hidden_tracks([ball], track_boxes([ball], times, 0.05), times)[0].tolist() == [False, True, False]
 
 
 def test_overlap_fractions_by_hand() -> None:

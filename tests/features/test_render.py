@@ -83,3 +83,10 @@ def test_a_strip_holds_all_frames_in_rows_of_eight(n: int, rows: int, columns: i
 
 def test_a_latent_without_activation_can_be_drawn() -> None:
     render_strip([make_panel(np.zeros((2, 4)), peak=(0, 0))], 0.0)
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "a\tb\r\x1b[31m", "\udcff\x00", "\u202egnirts", "杯子" * 500, ""])
+def test_any_label_can_be_drawn(label: str) -> None:
+    outline = Outline(label=label, box=np.array([0.2, 0.5, 0.7, 0.9]), is_match=True)
+    image = render_frame(make_panel(np.zeros((2, 4)), outlines=(outline,)), 1.0, longer_side_px=200)
+    assert image.size == (200, 100)

@@ -5,6 +5,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,23 @@ from PIL import Image
 
 from collect.artefact import read_table
 from collect.errors import UserError
+from collect.store import ActivationStore
 from features.config import FeaturesConfig
+from features.encode import Codes
 from features.run import features
-from tests.features.conftest import BALL, CLAP, CUBE, D_SAE, PlantedVideo, planted_sae, write_data, write_run
+from tests.features.conftest import (
+    BALL,
+    CLAP,
+    CUBE,
+    D_IN,
+    D_SAE,
+    SITE,
+    PlantedVideo,
+    planted_sae,
+    write_data,
+    write_run,
+)
+from tests.train_sae.lens_saes import lens_outputs, save_lens_sae
 from train_sae.export import save_sae
 
 TABLES = ("catalogue", "associations", "exemplars")
@@ -88,7 +103,7 @@ def test_a_finished_stage_says_so_and_does_nothing(finished: Path, run: Path, ca
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     with caplog.at_level(logging.INFO):
         assert features(config_of(run)) == finished
-    assert "is finished; nothing to do" in caplog.text
+    assert "is finished: nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -134,13 +149,38 @@ def test_an_sae_of_a_site_that_was_not_collected_is_refused(run: Path, tmp_path:
     copy = copy_of(run, tmp_path / "run")
     sae = planted_sae()
     save_sae(copy / "sae" / "other", replace(sae, metadata={"hook_name": "resid/7", "k": 1}), torch.full((D_SAE,), 0.1))
-    with pytest.raises(UserError, match=r"'resid/7', which .* does not hold"):
+    with pytest.raises(UserError, match=r"trained on site resid/7 and .* does not hold it"):
         features(replace(config_of(copy), sae="other"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("topk", {"rescale_acts_by_decoder_norm": True, "dtype": "float16"}),
+        ("gated", {"normalize_activations": "layer_norm"}),
+        ("abstopk", {}),
+        ("temporal", {"dtype": "bfloat16"}),
+        ("jumprelu_skip_transcoder", {}),
+    ],
+)
+def test_codes_of_somebody_elses_sae_are_those_of_saelens(
+    architecture: str, settings: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    folder = save_lens_sae(tmp_path / "lens", architecture, d_in=D_IN, d_sae=40, metadata={}, **settings)
+    copy = copy_of(run, tmp_path / "run")
+    done = features(replace(config_of(copy), sae=str(folder), batch_size=100, media=0))
+    store = ActivationStore.open(copy / "activations")
+    codes = Codes.open(done / "codes.zarr").rows(0, store.n_tokens).toarray()
+    x = store.read(SITE, 0, store.n_tokens).float()
+    parts = [x[v.row_start : v.row_stop] for v in store.videos] if architecture == "temporal" else [x]
+    f = torch.cat([lens_outputs(folder, part, "float32")[0] for part in parts]).numpy()
+    expected = np.concatenate([np.maximum(f, 0), np.maximum(-f, 0)], axis=1) if architecture == "abstopk" else f
+    np.testing.assert_allclose(codes, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_annotations_that_are_gone_are_asked_for(planted: list[PlantedVideo], tmp_path: Path) -> None:
     write_run(tmp_path / "run", planted[:4], tmp_path / "gone")
-    with pytest.raises(UserError, match="give the folder of the annotations with --data"):
+    with pytest.raises(UserError, match="which is not there any more: give the folder where it is now with --data"):
         features(config_of(tmp_path / "run"))
 
 

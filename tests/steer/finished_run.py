@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 
 from collect.artefact import write_atomic, write_config, write_table
+from collect.seal import seal_object
+from collect.stage import write_summary
 from collect.store import ActivationStore
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
 from features.config import FeaturesConfig
 from features.encode import encode_store
+from features.media import jpeg
 from steer.config import ProfileConfig, SteerConfig
 from steer.controls import FAMILIES
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
@@ -29,10 +32,10 @@ BALL_LABEL = "red <ball> & co"
 
 
 def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
-    """A row of a table; columns that are not given are null, counts 0 and flags false."""
+    """A row of a table; columns that are not given are null where they may be, else 0, false or empty."""
     assert set(values) <= set(schema.names), set(values) - set(schema.names)
     zeros = {pa.bool_(): False, pa.int32(): 0, pa.int64(): 0, pa.string(): ""}
-    return {field.name: values.get(field.name, zeros.get(field.type)) for field in schema}
+    return {field.name: values.get(field.name, None if field.nullable else zeros.get(field.type)) for field in schema}
 
 
 def catalogue_row(latent: int, **values: Any) -> dict[str, Any]:
@@ -247,15 +250,21 @@ def finish_run(collected: Path, data: Path, run: Path) -> Path:
     sae = {"site": SITE, "architecture": "topk", "d_in": 64, "d_sae": D_SAE, "k": 4, "n_steps": 100}
     summaries: dict[Path, dict[str, Any]] = {
         run / "profile": {"site": "resid/0", "n_items": 12},
-        sae_folder: {**sae, "n_training_tokens": 9000, "n_train_tokens": 512, "train": quality, "held_out": quality},
+        sae_folder: {
+            **sae,
+            "n_training_tokens": 9000,
+            "n_train_tokens": 512,
+            "train": quality,
+            "held_out": quality,
+        },
         features: {"n_latents": D_SAE, "n_dead": 0, "n_labelled": 2, "n_tested": 2, "n_labels": 2},
         steer: {"n_items": 24},
     }
     for folder, content in summaries.items():
-        write_atomic(folder / "summary.json", json.dumps(content))
+        write_summary(folder, content, ["cfg.json", "sae_weights.safetensors"] if folder == sae_folder else [])
     lines = [{"tokens": 4500 * n, "step": 50 * n, "fvu": 1 / n, "l0": 4.0, "dead": 24 - n} for n in (1, 2)]
-    write_atomic(sae_folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomic(sae_folder / "metrics.jsonl", "".join(json.dumps(seal_object(line)) + "\n" for line in lines))
     (features / "media").mkdir()
-    Image.new("RGB", (80, 20), (90, 120, 60)).save(features / "media" / "ball.jpg")
+    write_atomic(features / "media" / "ball.jpg", jpeg(Image.new("RGB", (80, 20), (90, 120, 60))))
     write_tables(run, tables())
     return run

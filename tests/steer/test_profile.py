@@ -26,7 +26,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     for name in EVIDENCE:
         items += [counting_item(name, options=("0", "50", "100"), answer_id=2), control_item(name)]
     vlm = ToyVlm()
-    return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), n_frames=1, seed=0)
+    return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), frames=1, seed=0)
 
 
 def test_the_fall_is_that_of_the_mean_by_hand(table: pd.DataFrame) -> None:
@@ -98,7 +98,7 @@ def test_a_run_without_a_profile_is_the_users_problem(tmp_path: Path) -> None:
         picked_site(tmp_path)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "summary.json").write_text("[]")
-    with pytest.raises(UserError, match="not what a profile writes"):
+    with pytest.raises(UserError, match="is not a JSON object"):
         picked_site(tmp_path)
     (tmp_path / "profile" / "summary.json").write_text('{"site": "resid/3"}')
     assert picked_site(tmp_path) == "resid/3"

@@ -13,7 +13,6 @@ from steer.questions import (
     answer_frequency,
     items_of,
     manifest_hash,
-    numeric_value,
     prompt,
     question_only_answers,
     question_only_score,
@@ -41,13 +40,6 @@ def test_prompt_is_lmms_evals() -> None:
     assert prompt("How many?", ("1", "2", "3")) == (
         "How many?\nA. 1\nB. 2\nC. 3\nAnswer with the option's letter from the given choices directly."
     )
-
-
-@pytest.mark.parametrize(
-    ("option", "value"), [("3", 3.0), (" 4 or more", 4.0), ("4+", 4.0), ("Three.", 3.0), ("yes", None), ("-1", None)]
-)
-def test_numbers_in_options(option: str, value: float | None) -> None:
-    assert numeric_value(option) == value
 
 
 def test_every_option_stands_once_behind_every_letter_and_stays_correct() -> None:

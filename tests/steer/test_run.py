@@ -1,5 +1,6 @@
 """The whole stage on a tiny random model: resumable, deterministic, complete, and clear about bad input."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,19 @@ import pytest
 
 from collect.artefact import read_table
 from collect.errors import UserError
+from collect.stage import write_summary
 from collect.store import ActivationStore
 from demo.architecture import save_untrained
 from steer import inputs as inputs_module
 from steer import run as module
-from steer.config import ProfileConfig, SteerConfig
+from steer.config import EvaluateConfig, ProfileConfig, SteerConfig
 from steer.profile import picked_site, run_profile
 from steer.run import steer
+from steer.splice import evaluate
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
 from tests.steer.conftest import D_SAE, SAE_NAME, SITE, save_random_sae
+from tests.steer.test_selection import write_associations
+from tests.train_sae.lens_saes import save_lens_sae
 
 TABLES = {
     "items": ITEMS,
@@ -134,17 +139,20 @@ def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
     steer(config(run_folder, controls=0))
     folder = run_folder / "features" / SAE_NAME
     folder.mkdir(parents=True)
-    rows = [
-        {"kind": "object", "label": "cup/mug", "latent": latent, "split": "train", "auroc": auroc}
-        for latent, auroc in ((9, 0.9), (5, 0.8))
-    ]
-    pd.DataFrame(rows).to_parquet(folder / "associations.parquet")
+    long = "Ein Becher 杯子 " * 40
+    rows = [("object", "cup/mug", 9, "train", 0.9), ("object", "cup/mug", 5, "train", 0.8)]
+    rows += [("sound", "cup/mug", 7, "train", 0.9), ("sound", "cup/mug", 2, "train", 0.8)]
+    rows += [("action", long, 4, "train", 0.9), ("action", long, 3, "train", 0.8)]
+    write_associations(folder, rows)
+    assert steer(config(run_folder, controls=0))  # the features stage is not finished: nothing is taken from it
+    write_summary(folder, {}, ["associations.parquet"])
     with pytest.raises(UserError, match="input associations"):
         steer(config(run_folder, controls=0))
     shutil.rmtree(run_folder / "steer")
     summary = read_table(steer(config(run_folder, controls=0)) / "summary.parquet").set_index("target")
     assert summary.loc["9", "selected_by"].tolist() == ["associated"] * 2
-    assert [list(latents) for latents in summary.loc["set: cup/mug", "latents"]] == [[9, 5]] * 2
+    for name, expected in (("cup/mug (object)", [9, 5]), ("cup/mug (sound)", [7, 2]), (long, [4, 3])):
+        assert [list(latents) for latents in summary.loc[f"set: {name}", "latents"]] == [expected] * 2
 
 
 def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None:
@@ -158,15 +166,45 @@ def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None
 def test_an_sae_of_another_site_is_refused(run_folder: Path) -> None:
     store = ActivationStore.open(run_folder / "activations")
     save_random_sae(run_folder / "sae" / "other", store, "resid/1")
-    with pytest.raises(UserError, match=f"trained on the site 'resid/1', but .* holds {SITE}"):
+    with pytest.raises(UserError, match=f"trained on site resid/1 and .* does not hold it \\({SITE}\\)"):
         steer(config(run_folder, sae="other"))
 
 
-def test_an_sae_of_another_store_is_refused(run_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("topk", {"rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False}),
+        ("standard", {"normalize_activations": "layer_norm"}),
+        ("abstopk", {"normalize_activations": "constant_norm_rescale"}),
+        ("temporal", {}),
+    ],
+)
+def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
+    architecture: str, settings: dict[str, Any], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = ActivationStore.open(run_folder / "activations")
-    save_random_sae(run_folder / "sae" / "other", store, SITE, store_fingerprint="another")
-    with pytest.raises(UserError, match="trained on other activations"):
-        steer(config(run_folder, sae="other"))
+    shutil.rmtree(run_folder / "sae")
+    save_lens_sae(
+        tmp_path / "elsewhere" / "lens", architecture, d_in=store.d_in(SITE), metadata={}, dtype="bfloat16", **settings
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    before = sorted(Path("lens").iterdir())
+    # Random weights reconstruct nothing, so the site is named; it is the only one.
+    small = {"top": 1, "set_size": 2, "controls": 1, "items": 2, "control_items": 1}
+    folder = steer(config(run_folder, sae=f"lens@{SITE}", **small))
+    effects = read_table(folder / "effects.parquet")
+    assert folder.parent == run_folder / "steer"
+    assert folder.name.startswith("lens-")
+    assert np.isfinite(effects["delta_margin"]).all()
+    assert (effects["mean_norm"] > 0).any()
+    path = evaluate(EvaluateConfig(run=run_folder, sae="lens", tokens=64, questions=2, device="cpu"))
+    assert path == run_folder / "sae" / folder.name / "evaluation.json"
+    assert sorted(Path("lens").iterdir()) == before  # nothing is written to what is somebody else's
+    monkeypatch.chdir(tmp_path)
+    assert (
+        steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, set_size=2, controls=1, items=2, control_items=1))
+        == folder
+    )
 
 
 def test_a_store_of_another_model_is_refused(
@@ -195,13 +233,19 @@ def test_a_run_without_activations_or_sae_is_refused(tmp_path: Path, run_folder:
 def test_a_changed_video_is_refused(run_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(data_folder, tmp_path / "data"))
     (data / "videos" / "video_6.mp4").write_bytes((data / "videos" / "video_7.mp4").read_bytes())
+    with pytest.raises(UserError, match="has other videos under the ids of those that"):
+        steer(config(run_folder, data=data))
+    path = run_folder / "activations" / "config.json"
+    content = json.loads(path.read_text())
+    del content["inputs"]["data"]  # as if the files were of one size
+    path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"video_6\.mp4 gives other residuals than those stored"):
         steer(config(run_folder, data=data))
 
 
 def test_the_profile_of_a_real_model(model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"data": data_folder, "model": str(model_folder), "out": tmp_path, "device": "cpu"}
-    folder = run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    folder = run_profile(ProfileConfig(frames="2", items=6, **arguments))
     table = read_table(folder / "profile.parquet")
     assert list(table.columns) == PROFILE.names
     total = table[table["kind"] == "all counting"].set_index("site")
@@ -209,7 +253,7 @@ def test_the_profile_of_a_real_model(model_folder: Path, data_folder: Path, tmp_
     assert total.loc["resid/2", "fall"] == pytest.approx(0.0, abs=1e-5)  # after the last layer nothing is read
     assert picked_site(tmp_path) in total.index
     before = (folder / "profile.parquet").stat().st_mtime_ns
-    run_profile(ProfileConfig(frames=2, items=6, **arguments))
+    run_profile(ProfileConfig(frames="2", items=6, **arguments))
     assert (folder / "profile.parquet").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="items = 6"):
-        run_profile(ProfileConfig(frames=2, items=3, **arguments))
+        run_profile(ProfileConfig(frames="2", items=3, **arguments))

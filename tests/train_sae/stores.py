@@ -1,13 +1,13 @@
 """Small activation stores with a planted dictionary, written through collect's own writer."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from collect.store import FORMAT, FORMAT_VERSION, MANIFEST_NAME, VideoRecord
+from collect.manifest import write_manifest
+from collect.store import VideoRecord
 from collect.store_writer import SiteSpec, StoreWriter
 from collect.token_grid import TokenGrid, frame_spans
 
@@ -34,14 +34,23 @@ def planted_activations(n_tokens: int, seed: int) -> Tensor:
 
 
 def write_run(
-    run: Path, n_videos: int = 40, dtype: torch.dtype = torch.float32, splits: tuple[str, ...] = ("",)
+    run: Path,
+    n_videos: int = 40,
+    dtype: torch.dtype = torch.float32,
+    splits: tuple[str, ...] = ("",),
+    others: tuple[str, ...] = (),
 ) -> Path:
-    """Write `run/activations` with one site; video i has the activations of seed i and the splits in turn."""
+    """Write `run/activations`; video i has the activations of seed i and the splits in turn.
+
+    The site is SITE; in `others`, if any, the dimensions stand in another order, which differs from site to site.
+    """
     folder = run / "activations"
     ids = np.arange(4, dtype=np.int64)
     grid = TokenGrid.uniform(n_rows=4, n_cols=4, spans_s=frame_spans(ids / 30.0, 30.0), frame_ids=ids)
-    sites = {SITE: SiteSpec(d_in=D_IN, dtype=dtype)}
-    with StoreWriter(folder, 0, sites, n_videos * VIDEO_TOKENS, SHARD_ROWS, CHUNK_ROWS) as writer:
+    names = (SITE, *others)
+    sites = {name: SiteSpec(d_in=D_IN, dtype=dtype) for name in names}
+    model = {"name": "a-model", "fingerprint": "f00d"}
+    with StoreWriter(folder, 0, sites, n_videos * VIDEO_TOKENS, SHARD_ROWS, CHUNK_ROWS, model) as writer:
         for index in range(n_videos):
             record = VideoRecord(
                 index=index,
@@ -56,17 +65,8 @@ def write_run(
                 width=64,
                 height=48,
             )
-            writer.add_video(record, {SITE: planted_activations(VIDEO_TOKENS, seed=index).to(dtype)})
+            x = planted_activations(VIDEO_TOKENS, seed=index).to(dtype)
+            writer.add_video(record, {name: x.roll(place, dims=1) for place, name in enumerate(names)})
         writer.finish()
-        manifest = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "sites": {SITE: {"d_in": D_IN, "dtype": str(dtype).removeprefix("torch.")}},
-            "shard_rows": SHARD_ROWS,
-            "chunk_rows": CHUNK_ROWS,
-            "ranks": [{"zarr": "rank-0.zarr", "log": "rank-0.jsonl", "n_tokens": writer.n_committed}],
-            "model": {"name": "a-model", "fingerprint": "f00d"},
-            "failures": [],
-        }
-        (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    write_manifest(folder, [0])
     return run

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from tests.train_sae.conftest import random_sae
 from train_sae.config import Architecture
-from train_sae.export import SAE_LENS_FORMAT, save_sae
+from train_sae.export import save_sae
+from train_sae.lens_module import LENS_FORMAT
 from train_sae.sae import Sae
 
 
@@ -38,8 +39,8 @@ def test_sae_lens_loads_every_architecture_encodes_alike_and_keeps_our_metadata(
 def test_the_format_is_that_of_a_release_after_six(sae: Sae, tmp_path: Path) -> None:
     save_sae(tmp_path, sae, torch.zeros(sae.d_sae))
     cfg = json.loads((tmp_path / "cfg.json").read_text())
-    assert cfg["metadata"]["sae_lens_version"] == SAE_LENS_FORMAT
-    assert int(SAE_LENS_FORMAT.split(".")[0]) >= 6
+    assert cfg["metadata"]["sae_lens_version"] == LENS_FORMAT
+    assert int(LENS_FORMAT.split(".")[0]) >= 6
     assert cfg["dtype"] == "float32"
 
 

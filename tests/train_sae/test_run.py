@@ -27,6 +27,7 @@ from train_sae.checkpoint import checkpoints
 from train_sae.config import Architecture, TrainConfig
 from train_sae.normalize import Normalisation
 from train_sae.run import train
+from train_sae.run_log import read_metrics
 from train_sae.sae import load_sae
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")
@@ -52,11 +53,9 @@ def config(run: Path, **changes: Any) -> TrainConfig:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """What a training was and how good it is, but for its name and the hashes of its files, in which the name is."""
+    content = json.loads((folder / "summary.json").read_text())
+    return {name: value for name, value in content.items() if name not in ("name", "files", "checksum")}
 
 
 def without_speed(line: dict[str, float]) -> dict[str, float]:
@@ -101,7 +100,7 @@ def test_two_runs_with_one_seed_are_identical(run_folder: Path) -> None:
     first, second = (train(config(run_folder, name=f"twin-{i}")) for i in range(2))
     for name in ("sae_weights.safetensors", "sparsity.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-    assert read_summary(first) | {"name": ""} == read_summary(second) | {"name": ""}
+    assert read_summary(first) == read_summary(second)
 
 
 def test_another_seed_gives_other_weights(run_folder: Path) -> None:
@@ -156,7 +155,7 @@ def test_a_finished_training_is_left_alone(run_folder: Path, caplog: pytest.LogC
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with caplog.at_level(logging.INFO):
         assert train(config(run_folder, name="finished", device="auto", checkpoint_every=7)) == folder
-    assert "already trained" in caplog.text
+    assert "is finished: nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
@@ -246,7 +245,7 @@ def test_a_sweep_trains_what_single_trainings_train(run_folder: Path) -> None:
         alone = train(config(run_folder, arch=member.arch, k=member.k, name=f"alone-{member.name}"))
         for name in SAE_FILES[1:3]:
             assert (member.folder / name).read_bytes() == (alone / name).read_bytes()
-        assert read_summary(member.folder) | {"name": ""} == read_summary(alone) | {"name": ""}
+        assert read_summary(member.folder) == read_summary(alone)
     table = pd.read_parquet(run_folder / "sae" / "comparison.parquet").set_index("sae")
     assert {member.name for member in swept.members()} <= set(table.index)
     assert table["pareto"].any()
@@ -322,7 +321,7 @@ def test_a_resumed_training_goes_on_in_its_weights_and_biases_run(
     # One id for all three starts, and in the file each time before a run of it could exist.
     assert len({name for pair in ids for name in pair}) == 1
     (settings.folder / "wandb.json").write_text("{}")
-    with pytest.raises(UserError, match=r"wandb\.json does not hold the id of a Weights & Biases run: delete it"):
+    with pytest.raises(UserError, match=r"wandb\.json lacks the field `id`: delete it to begin a new"):
         train(settings)
 
 

@@ -15,6 +15,7 @@ from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
 from train_sae.export import save_sae
 from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.summary import write_summary
 
 
 def residuals(n_tokens: int, d_in: int = 12) -> torch.Tensor:
@@ -118,6 +119,15 @@ def drop_tensor(folder: Path) -> None:
     save_file(tensors, folder / "sae_weights.safetensors")
 
 
+def edit_weight(name: str, value: float) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / "sae_weights.safetensors")
+        tensors[name].flatten()[3] = value
+        save_file(tensors, folder / "sae_weights.safetensors")
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -127,10 +137,21 @@ def drop_tensor(folder: Path) -> None:
         (lambda folder: (folder / "sae_weights.safetensors").unlink(), "sae_weights.safetensors does not exist"),
         (lambda folder: (folder / "sae_weights.safetensors").write_bytes(b"\x00" * 99), "is damaged"),
         (drop_tensor, "has b_enc of shape none where (40,) is needed"),
-        (edit_cfg(architecture="temporal"), "describes a temporal SAE, but only topk, jumprelu, gated, standard, "),
-        (edit_cfg(normalize_activations="layer_norm"), "has normalize_activations = 'layer_norm'"),
+        (edit_cfg(architecture="temporal"), "is not a temporal SAE that SAELens can load"),
+        (edit_cfg(architecture="\x1b[2Jdense"), "describes a \\x1b[2Jdense SAE, which SAELens does not load"),
+        (edit_cfg(architecture=None), "`architecture` = None, which should be text"),
+        (edit_cfg(normalize_activations="batch_norm"), "normalize_activations = 'batch_norm', which SAELens does not"),
+        (edit_cfg(apply_b_dec_to_input="yes"), "`apply_b_dec_to_input` = 'yes', which should be true or false"),
         (edit_cfg(d_sae=41), "has W_enc of shape (12, 40) where (12, 41) is needed"),
-        (edit_cfg(k=None), "does not say how many latents are active"),
+        (edit_cfg(d_in="twelve"), "`d_in` = 'twelve', which should be a whole number"),
+        (edit_cfg(d_sae=-1), "says d_in = 12 and d_sae = -1"),
+        (edit_cfg(k=None), "`k` = None, which should be a whole number"),
+        (edit_cfg(k=41), "`k` = 41, which should be a number of latents, from 1 to 40"),
+        (edit_cfg(k=-1), "`k` = -1, which should be a number of latents, from 1 to 40"),
+        (edit_cfg(residual_threshold=float("inf")), "`residual_threshold` = inf, which should be a number"),
+        (edit_cfg(residual_threshold=-1), "`residual_threshold` = -1, which should be a number of at least 0"),
+        (edit_weight("W_enc", float("nan")), "has 1 values in W_enc that are not finite"),
+        (edit_weight("b_dec", float("-inf")), "has 1 values in b_dec that are not finite"),
     ],
 )
 def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -139,6 +160,30 @@ def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path]
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_sae(tmp_path)
     assert str(tmp_path) in str(caught.value)
+    assert not re.search("train|delete", str(caught.value))  # it may be somebody else's
+
+
+def test_a_setting_that_was_changed_after_the_training_is_found(tmp_path: Path) -> None:
+    save_sae(tmp_path, random_sae("topk"), torch.zeros(40))
+    write_summary(tmp_path, {}, tmp_path / "cfg.json")
+    assert load_sae(tmp_path).k == 4
+    edit_cfg(k=5)(tmp_path)
+    with pytest.raises(UserError, match=r"cfg\.json was changed after its SAE was trained"):
+        load_sae(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    assert load_sae(tmp_path).k == 5
+
+
+def test_a_folder_elsewhere_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_saes(tmp_path / "run", "a")
+    make_saes(tmp_path / "other", "b")
+    elsewhere = tmp_path / "other" / "sae" / "b"
+    assert find_sae(tmp_path / "run", str(elsewhere)) == elsewhere
+    assert find_sae(tmp_path / "empty", str(elsewhere)) == elsewhere
+    monkeypatch.chdir(tmp_path / "other")
+    assert find_sae(tmp_path / "run", "sae/b").samefile(elsewhere)
+    inside = tmp_path / "run" / "sae" / "a"
+    assert find_sae(tmp_path / "run", str(inside)) == inside
 
 
 def make_saes(run: Path, *names: str) -> None:

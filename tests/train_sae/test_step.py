@@ -253,7 +253,11 @@ def test_adam_sees_gradients_of_at_most_the_norm(name: str, clip: float) -> None
 
 
 class Several(Group):
-    n_processes = 2
+    n_processes = n_data = 2
+
+
+class Sharded(Group):
+    n_processes = n_shards = 2
 
 
 @pytest.mark.parametrize(
@@ -264,10 +268,11 @@ class Several(Group):
         ("cpu", torch.float32, torch.bfloat16, SOLO, False),
         ("cuda", torch.float64, torch.bfloat16, SOLO, False),
         ("cuda", torch.float32, torch.float64, SOLO, False),
-        ("cuda", torch.float32, torch.bfloat16, Several(), False),
+        ("cuda", torch.float32, torch.bfloat16, Several(), True),
+        ("cuda", torch.float32, torch.bfloat16, Sharded(), False),
     ],
 )
-def test_kernels_take_the_step_of_one_process_on_a_gpu(
+def test_kernels_take_the_step_where_a_gpu_has_all_latents(
     device: str, dtype: torch.dtype, precision: torch.dtype, group: Group, expected: bool
 ) -> None:
     config = StepSettings(arch="topk", k=1, dead_tokens=1, aux_k=1, precision=precision, group=group)

@@ -16,46 +16,58 @@ from train_sae.update import mean_square
 _CHUNK = 256
 
 
+def padded(n_most: int, d_sae: int) -> int:
+    """How many places the list of at most so many dead latents gets: one of few numbers, each of which is recorded."""
+    n_chunks = 1 << (-(-n_most // _CHUNK) - 1).bit_length() if n_most else 0
+    return min(n_chunks, -(-d_sae // _CHUNK)) * _CHUNK
+
+
 def dead_gradients(
     pre: Float[Tensor, "token d_sae"],
     dead: Bool[Tensor, " d_sae"],
-    n_most: int,
+    n_places: int,
     k: int,
     batch: Batch,
     dec: Float[Tensor, "d_sae d_in"],
+    *,
+    trains_dec: bool = True,
 ) -> tuple[Float[Tensor, ""], Extra]:
     """The AuxK loss without its coefficient, and its gradients by the dead latents.
 
     Args:
         pre: pre-activations.
         dead: which latents are dead.
-        n_most: a number that the dead latents do not exceed; it changes nothing but the time.
+        n_places: places of the list, from `padded`, which the dead latents do not exceed; more change nothing but time.
         k: dead latents that reconstruct the error of one token.
-        batch: x − b_dec in float32; the residuals x_hat − x of the whole dictionary; the factor of the gradients.
-        dec: decoder directions; their gradients are left out where they are not trained.
+        batch: x − b_dec; the residuals x_hat − x of the whole dictionary; the factor of the gradients.
+        dec: decoder directions, in the precision of the inputs, which is that of the products.
+        trains_dec: whether the directions are trained; their gradients are left out else.
     """
     n_latents, d_in = dec.shape
-    starts = range(0, n_most, _CHUNK)
+    starts = range(0, n_places, _CHUNK)
     ranks = dead.cumsum(0)
-    places = torch.arange(1, _CHUNK * len(starts) + 1, device=pre.device)
+    places = torch.arange(1, n_places + 1, device=pre.device)
     latents = torch.searchsorted(ranks, places)  # the j-th dead latent is the first with j dead ones up to it
     is_free = latents == n_latents
     latents.clamp_(max=n_latents - 1)
-    f = keep_topk(pre.index_select(1, latents).masked_fill_(is_free, -1.0), k)
+    f = keep_topk(pre.index_select(1, latents).masked_fill_(is_free, -1.0), k).to(dec.dtype)
     chunks = [(slice(start, start + _CHUNK), latents[start : start + _CHUNK]) for start in starts]
 
-    error = batch.residuals.clone()
+    error = batch.residuals.float()
     for chunk, members in chunks:
-        error.addmm_(f[:, chunk].float(), dec.index_select(0, members))
+        error = error + f[:, chunk] @ dec.index_select(0, members)
     aux = mean_square(error) * (ranks[-1] > 0)  # there may be none after all
-    error *= batch.scale
-    enc, b_enc = dec.new_empty(len(places), d_in), dec.new_empty(len(places))
-    extra = Extra(torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if dec.requires_grad else enc, b_enc)
+    error = (error * batch.scale).to(dec.dtype)
+    enc = dec.new_empty(n_places, d_in)
+    b_enc, along = (torch.zeros(n_places, dtype=torch.float32, device=dec.device) for _ in range(2))
+    extra = Extra(torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if trains_dec else enc, b_enc, along)
     for chunk, members in chunks:
-        active = f[:, chunk].float()
-        grad_pre = (error @ dec.index_select(0, members).T).mul_(active > 0)
+        active = f[:, chunk]
+        directions = dec.index_select(0, members)
+        grad_pre = (error @ directions.T).mul_(active > 0)
         torch.mm(grad_pre.T, batch.inputs, out=extra.enc[chunk])
-        torch.sum(grad_pre, 0, out=extra.b_enc[chunk])
-        if dec.requires_grad:
+        torch.sum(grad_pre, 0, dtype=torch.float32, out=extra.b_enc[chunk])
+        if trains_dec:
             torch.mm(active.T, error, out=extra.dec[chunk])
+            torch.sum(extra.dec[chunk].float() * directions, 1, out=extra.along[chunk])
     return aux, extra

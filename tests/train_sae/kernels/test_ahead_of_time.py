@@ -22,8 +22,11 @@ def compile_steps(folder: Path, *sizes: int) -> dict[str, dict[str, Any]]:
 
 def assert_sound(kernels: dict[str, dict[str, Any]], spilled: int = 0) -> None:
     names = {name.split()[0] for name in kernels}
-    assert names == {"_row_bounds", "_digit_histogram", "_row_counts", "_write_selected", "_keep_selected", "_decode",
-                     "_latents"}  # fmt: skip
+    assert names == {
+        "_centre", "_chunk_maxima", "_row_bounds", "_list_chunks", "_listed_bounds", "_digit_histogram",
+        "_listed_histogram", "_listed_counts", "_write_listed", "_keep_selected", "_decode", "_gradients",
+        "_weighted_sum", "_adam",
+    }  # fmt: skip
     for name, kernel in kernels.items():
         assert kernel["spilled"] <= spilled, name
         assert kernel["registers"] * kernel["warps"] * 32 <= 65536, f"{name} does not fit into an H100's registers"

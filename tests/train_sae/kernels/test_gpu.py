@@ -1,6 +1,8 @@
 """The CUDA step on a GPU: at a real size, without waiting, and the same bits each time."""
 
 import copy
+import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -49,6 +51,7 @@ def test_steps_agree_with_the_reference(arch: Architecture, precision: torch.dty
             torch.testing.assert_close(
                 getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-4, check_dtype=False, msg=name
             )
+    # In bfloat16 residuals, directions and gradients are rounded to 8 bits.
     for name in theirs.trained:
         gradients = (s.optimizer.state[s.trained[name]]["exp_avg"] for s in (ours, theirs))
         mine, other = (gradient.double() for gradient in gradients)
@@ -57,19 +60,58 @@ def test_steps_agree_with_the_reference(arch: Architecture, precision: torch.dty
     assert unlike < D_SAE // 100, "a near tie may be decided otherwise after a step, many may not"
 
 
+def set_sync_debug_mode(mode: str) -> None:
+    """Torch's own function, which warns at each call that it is a prototype."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+@pytest.fixture
+def _waiting_is_an_error() -> Iterator[None]:
+    """From `set_sync_debug_mode("error")` on; whatever happens, later tests may wait again."""
+    yield
+    set_sync_debug_mode("default")
+
+
+@pytest.mark.usefixtures("_waiting_is_an_error")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_nothing_waits_for_the_device(arch: Architecture) -> None:
     settings, state = make_settings(arch, torch.bfloat16), make_state(arch)
-    data = batches(2)
-    for x in data:  # the kernels are compiled and the dead latents are counted
+    data = batches(3)
+    for x in data:  # the kernels are compiled, the dead latents are counted and the step is recorded
         take_step(state, x, settings, 1e-4)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for x in data:
-            take_step(state, x, settings, 1e-4)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert state.step == 4
+    set_sync_debug_mode("error")
+    for x in data:
+        take_step(state, x, settings, 1e-4)
+    assert state.step == 6
+
+
+@pytest.mark.usefixtures("_waiting_is_an_error")
+def test_a_wait_would_be_an_error() -> None:
+    number = torch.ones((), device=DEVICE)
+    set_sync_debug_mode("error")
+    with pytest.raises(RuntimeError, match="synchroniz"):
+        float(number)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_recorded_steps_are_the_steps(arch: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from train_sae.kernels.recording import Recordings
+
+    settings, data, states, told = make_settings(arch, torch.bfloat16), batches(5), [], []
+    for is_recorded in (True, False):
+        if not is_recorded:
+            monkeypatch.setattr(Recordings, "take", lambda _self, _kind, x, step: step(x))
+        state = make_state(arch)
+        # The rate changes, and latents come alive: what a recording must not have kept from its first time.
+        told.append([take_step(state, x, settings, 1e-3 / (1 + i)) for i, x in enumerate(data)])
+        states.append(state.tensors())
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name
+    for recorded, plain in zip(*told, strict=True):
+        for name, value in recorded._asdict().items():
+            assert float(value) == float(getattr(plain, name)), name
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

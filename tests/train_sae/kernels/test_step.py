@@ -79,7 +79,7 @@ def assert_equal(found: TrainState, expected: TrainState) -> None:
 
 
 # Making a failing example smaller takes the interpreter minutes.
-@settings(max_examples=300 if IS_GPU else 40, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=300 if IS_GPU else 40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_kernel_step_equals_the_reference_in_loss_gradients_and_updates(data: st.DataObject) -> None:
     d_in, d_sae, n_tokens = (data.draw(st.integers(1, top), label=name) for name, top in
@@ -146,11 +146,14 @@ def test_bfloat16_encoding_selects_the_same_and_keeps_the_weights_exact(arch: Ar
     kernels = copy.deepcopy(reference)
     x = torch.randn(12, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     expected, found = reference_step(reference, x, config, 1e-3), kernel_step(kernels, x, config, 1e-3)
-    torch.testing.assert_close(found.mse, expected.mse)
-    assert kernels.tokens_since_fired.tolist() == reference.tokens_since_fired.tolist()
-    # The reference's gradient passes through bfloat16, with 8 bits of mantissa; of ours only the inputs do.
-    ours, theirs = (s.optimizer.state[s.weights.enc]["exp_avg"] for s in (kernels, reference))
-    assert float((ours - theirs).norm() / theirs.norm()) < 0.01
+    # Directions, residuals and gradients are bfloat16 too: 8 bits, which the interpreter truncates and a GPU rounds.
+    tolerance = 0.01 if IS_GPU else 0.03
+    torch.testing.assert_close(found.mse, expected.mse, rtol=tolerance, atol=0.0)
+    unlike = int((kernels.tokens_since_fired != reference.tokens_since_fired).sum())
+    assert unlike <= (0 if IS_GPU else 2), "a truncated input may decide a near tie otherwise"
+    for name in reference.trained:
+        ours, theirs = (s.optimizer.state[s.trained[name]]["exp_avg"] for s in (kernels, reference))
+        assert float((ours - theirs).norm() / theirs.norm()) < (tolerance if IS_GPU else 0.1), name
 
 
 @pytest.mark.parametrize("arch", ["topk", "matryoshka_batchtopk"])
@@ -212,7 +215,8 @@ def test_small_tiles_and_few_programs_take_the_same_step(clip: float | None, mon
     states = [make_state(5, 12, config.arch) for _ in range(2)]
     kernel_step(states[0], x, config, 1e-2)
     monkeypatch.setattr(decode, "_TILE", 2)
-    monkeypatch.setattr(backward, "_MAX_TILE", 2)
+    monkeypatch.setattr(backward, "_TILE", 2)
+    monkeypatch.setattr(backward, "_COLUMNS", 16)
     monkeypatch.setattr(backward, "_MAX_PROGRAMS", 3)
     kernel_step(states[1], x, config, 1e-2)
     assert_same(states[1], states[0])
@@ -277,4 +281,4 @@ def test_a_copy_of_a_state_remembers_nothing_of_its_own() -> None:
     with torch.no_grad():
         copied.weights.enc.mul_(2.0)
     expected = reference_step(copy.deepcopy(copied), x, config, 1e-2)
-    torch.testing.assert_close(kernel_step(copied, x, config, 1e-2).mse, expected.mse)
+    torch.testing.assert_close(kernel_step(copied, x, config, 1e-2).mse, expected.mse, rtol=0.03, atol=0.0)
