@@ -56,9 +56,10 @@ def outdated(bounds: dict[str, str]) -> dict[str, tuple[str, str]]:
     old: dict[str, tuple[str, str]] = {}
     for name, bound in bounds.items():
         try:
-            metadata = importlib.metadata.distribution(name).read_text("METADATA") or ""
+            distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        metadata = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         # Its `version` would parse all of it, descriptions of many pages included, at every start.
         found = re.search(r"^Version:\s*(\S+)", metadata, re.MULTILINE)
         installed = found[1] if found else ""

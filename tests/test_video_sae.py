@@ -230,14 +230,14 @@ def test_a_library_that_is_too_old_is_named_before_anything_else(tmp_path: Path)
         [sys.executable, "-m", "video_sae", "train", "--run", "runs/none", "--site", "resid/0"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,  # where Python looks first, also before what an editable installation leaves in this folder
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))},
         check=False,
     )
-    # The bound may be that of the tree's own metadata, where it was installed in place.
-    told = r"error: transformers 5\.17\.0 is older than (5\.23[.0]*), which video-sae needs: pip install -U .*>=\1'\.\n"
-    assert result.returncode == 2
-    assert re.fullmatch(told, result.stderr), result.stderr
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: transformers 5.17.0 is older than 5.23, which video-sae needs: pip install -U 'transformers>=5.23'.\n",
+    )
 
 
 @pytest.mark.usefixtures("fake_command")
