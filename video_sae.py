@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Union, cast
 
-from collect.artefact import installed_versions
+from collect.artefact.folder import installed_versions
 from collect.errors import UserError
-from collect.interruption import Interrupted, interruptible
-from collect.library_versions import require_libraries
 from collect.printable import Lines, printable, printable_lines
+from collect.process.interruption import Interrupted, interruptible
+from collect.process.library_versions import require_libraries
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,18 +39,18 @@ class Command:
 
 COMMANDS = (
     Command(name="demo", config="demo.config:DemoConfig", function="demo.run:demo"),
-    Command(name="download", config="collect.download_config:DownloadConfig", function="collect.download:download"),
-    Command(name="check", config="collect.config:CheckConfig", function="collect.check:check"),
-    Command(name="plan", config="collect.plan_config:PlanConfig", function="collect.plan:plan"),
+    Command(name="download", config="collect.download.config:DownloadConfig", function="collect.download.run:download"),
+    Command(name="check", config="collect.config:CheckConfig", function="collect.data.check:check"),
+    Command(name="plan", config="collect.plan.config:PlanConfig", function="collect.plan.run:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
-    Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store_archive:archive"),
-    Command(name="verify", config="collect.config:VerifyConfig", function="collect.verify:verify"),
+    Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store.archive:archive"),
+    Command(name="verify", config="collect.config:VerifyConfig", function="collect.store.verify:verify"),
     Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
     Command(name="evaluate", config="steer.config:EvaluateConfig", function="steer.splice:evaluate"),
     Command(name="features", config="features.config:FeaturesConfig", function="features.run:features"),
     Command(name="profile", config="steer.config:ProfileConfig", function="steer.profile:run_profile"),
     Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),
-    Command(name="report", config="steer.config:ReportConfig", function="steer.report:report"),
+    Command(name="report", config="steer.config:ReportConfig", function="report.page:report"),
 )
 
 DESCRIPTION = """\

@@ -32,11 +32,11 @@ import torch
 from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, medians, run_benchmark
 from collect import run
 from collect.config import CollectConfig
-from collect.decode import Clip, decode_clip
-from collect.perception_test import load_dataset
-from collect.store import ActivationStore
+from collect.data.perception_test import load_dataset
+from collect.reading import ActivationStore
+from collect.video.decode import Clip, decode_clip
 from collect.vlm import VideoVlm, load_vlm
-from demo.architecture import SIZES, Size, build_model, build_processor
+from demo.vlm.architecture import SIZES, Size, build_model, build_processor
 
 BATCH, WORKERS = 4, 2
 QUESTION = "how many objects did the person put on the table"

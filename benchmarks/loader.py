@@ -27,11 +27,11 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Metrics, Options, alternate, median_ratio, medians, run_benchmark, seconds
-from collect.shards import Shard, open_shard, write_shard
-from train_sae.loader import TokenLoader
-from train_sae.plan import UNIT_ROWS, Plan
-from train_sae.shard_reader import ShardReader
-from train_sae.token_set import RowRange, TokenSet
+from collect.store.shards import Shard, open_shard, write_shard
+from train_sae.batches.loader import TokenLoader
+from train_sae.batches.order import UNIT_ROWS, Plan
+from train_sae.batches.shard_reader import ShardReader
+from train_sae.batches.token_set import RowRange, TokenSet
 
 D_IN, SHARD_ROWS, CHUNK_ROWS, BATCH = 2048, 16384, 256, 8192
 POOL_ROWS = 2**17

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from collect.errors import UserError
 from train_sae.config import Architecture
-from train_sae.settings import StepSettings
+from train_sae.step.settings import StepSettings
 
 if TYPE_CHECKING:
     from benchmarks.train import Size

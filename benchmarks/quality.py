@@ -35,18 +35,18 @@ from tqdm import tqdm
 
 from benchmarks.harness import Options, run_benchmark
 from benchmarks.train import sae_lens_sae
-from collect.split import held_out_ids
-from collect.store import ActivationStore
+from collect.data.split import held_out_ids
+from collect.reading import ActivationStore
+from train_sae.batches.normalisation import measure as measure_normalisation
+from train_sae.batches.token_set import split_by_video
 from train_sae.config import Architecture
-from train_sae.export import save_sae, to_sae
-from train_sae.metrics import evaluate
-from train_sae.normalize import measure as measure_normalisation
+from train_sae.lens.export import save_sae, to_sae
+from train_sae.quality.metrics import evaluate
 from train_sae.sae import load_sae
-from train_sae.schedule import DECAY_SHARE, WARM_UP_SHARE, learning_rate
-from train_sae.settings import StepSettings
-from train_sae.state import initial_state
-from train_sae.step import take_step
-from train_sae.token_set import split_by_video
+from train_sae.step.fastest import take_step
+from train_sae.step.schedule import DECAY_SHARE, WARM_UP_SHARE, learning_rate
+from train_sae.step.settings import StepSettings
+from train_sae.step.state import initial_state
 
 ARCHITECTURES: dict[str, Architecture] = {
     "topk": "topk",
@@ -130,9 +130,9 @@ def collect_residuals(what: Residuals, folder: Path) -> tuple[Task, Data]:
     """Generate videos, run the demo's model on them, and shuffle the residuals of the train videos epoch by epoch."""
     from collect.config import CollectConfig
     from collect.run import collect
-    from demo.generate import WorldConfig, generate
     from demo.run import WEIGHTS
-    from demo.world import SAMPLES
+    from demo.world.generate import WorldConfig, generate
+    from demo.world.simulate import SAMPLES
 
     site = "resid/2"
     generate(folder / "data", WorldConfig(seed=1, n_videos=what.n_videos), workers=2)

@@ -25,10 +25,10 @@ import zarr
 
 from benchmarks.harness import Metrics, Options, alternate, median_ratio, medians, run_benchmark
 from collect.config import CHUNK_ROWS
-from collect.manifest import write_manifest
-from collect.store import ActivationStore, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter
-from collect.token_grid import TokenGrid, frame_spans
+from collect.reading import ActivationStore, VideoRecord
+from collect.store.manifest import write_manifest
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
 
 SITE = "resid/0"
 D_IN = 2048

@@ -41,11 +41,11 @@ from benchmarks.harness import Options, median_ratio, run_benchmark
 from benchmarks.peers import PEERS, available, notes
 from benchmarks.processes import Side
 from train_sae.config import Architecture
-from train_sae.linear import linear
-from train_sae.memory import freed_memory_kept
-from train_sae.settings import StepSettings
-from train_sae.state import initial_state
-from train_sae.step import take_step
+from train_sae.step.fastest import take_step
+from train_sae.step.linear import linear
+from train_sae.step.memory import freed_memory_kept
+from train_sae.step.settings import StepSettings
+from train_sae.step.state import initial_state
 
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

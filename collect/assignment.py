@@ -19,14 +19,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from collect.artefact import write_atomic
-from collect.inside import inside
-from collect.json_fields import Fields
-from collect.json_file import read_json
-from collect.perception_test import Video
+from collect.artefact.folder import write_atomic
+from collect.artefact.inside import inside
+from collect.artefact.json_fields import Fields
+from collect.artefact.json_file import read_json
+from collect.artefact.seal import CHECKSUM, object_condition, seal_object
+from collect.data.perception_test import Video
 from collect.printable import printable
-from collect.seal import CHECKSUM, object_condition, seal_object
-from collect.shards import DAMAGE_REMEDY, damaged
+from collect.store.shards import DAMAGE_REMEDY, damaged
 
 PLAN_NAME = "plan.json"
 Batch = tuple[int, ...]

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from collect.artefact.folder_name import require_path
+from collect.data.selection import Selection
 from collect.errors import UserError
-from collect.folder_name import require_path
-from collect.sampling import FrameSampling
-from collect.selection import Selection
-from collect.token_choice import TokenChoice
+from collect.tokens.choice import TokenChoice
+from collect.video.sampling import FrameSampling
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AttnImplementation = Literal["sdpa", "eager", "flash_attention_2"]

@@ -22,9 +22,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from collect.perception_test import Video
-from collect.store import Failure
-from collect.token_subset import Chosen
+from collect.data.perception_test import Video
+from collect.reading import Failure
+from collect.tokens.subset import Chosen
 from collect.vlm import Prefix, VideoVlm
 
 T = TypeVar("T")

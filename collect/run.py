@@ -1,7 +1,7 @@
 """The stage `collect`: videos through a truncated VLM into an activation store, resumable at any moment.
 
 Who collects what is decided in `collect.assignment`, the way of a video from its file to its activations lies in
-`collect.pipeline`, and how they get to disk in `collect.store_writer`. Batches hold the same videos also after a resume
+`collect.pipeline`, and how they get to disk in `collect.store.writer`. Batches hold the same videos also after a resume
 and whoever makes them, so that every stored bit is that of a run that was never interrupted.
 """
 
@@ -16,29 +16,29 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact import check_resume, remove_orphans, write_config
+from collect.artefact.folder import check_resume, remove_orphans, write_config
+from collect.artefact.lock import writing
+from collect.artefact.run_data import annotations_hash, videos_hash
 from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
-from collect.decode import decode_clip
+from collect.data.perception_test import Video, load_dataset
+from collect.data.selection import Selection
 from collect.errors import UserError
-from collect.file_lock import writing
-from collect.machine import default_workers
-from collect.manifest import read_progress, write_manifest
-from collect.perception_test import Video, load_dataset
 from collect.pipeline import Forward, Ready, prepared_batches
-from collect.rank_log import RankLog, log_path
-from collect.ranks import Process
-from collect.run_data import annotations_hash, videos_hash
-from collect.sampling import FrameSampling
-from collect.selection import Selection
-from collect.store import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter, require_free
-from collect.token_choice import TokenChoice
-from collect.token_subset import choose_tokens
-from collect.verify import check_parts
+from collect.process.machine import default_workers
+from collect.process.ranks import Process
+from collect.reading import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
+from collect.store.manifest import read_progress, write_manifest
+from collect.store.rank_log import RankLog, log_path
+from collect.store.verify import check_parts
+from collect.store.writer import SiteSpec, StoreWriter, require_free
+from collect.store.zarr_arrays import cut_arrays
+from collect.tokens.choice import TokenChoice
+from collect.tokens.subset import choose_tokens
+from collect.video.decode import decode_clip
+from collect.video.sampling import FrameSampling
 from collect.vlm import VideoVlm, load_vlm
-from collect.vlm_files import fingerprint, resolve_model
-from collect.zarr_arrays import cut_arrays
+from collect.vlm.files import fingerprint, resolve_model
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from collect.artefact.folder_name import require_path
 from collect.errors import UserError
-from collect.folder_name import require_path
 
 
 @dataclass(frozen=True, kw_only=True)

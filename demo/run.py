@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from collect.artefact import read_table
+from collect.artefact.folder import read_table
+from collect.artefact.lock import writing
 from collect.config import CollectConfig
 from collect.errors import UserError
-from collect.file_lock import writing
 from collect.printable import Lines
 from demo.config import DemoConfig
-from demo.generate import WorldConfig, generate
-from demo.world import SAMPLES
+from demo.world.generate import WorldConfig, generate
+from demo.world.simulate import SAMPLES
 from features.config import FeaturesConfig
 from steer.config import ProfileConfig, ReportConfig, SteerConfig
 from train_sae.config import TrainConfig
@@ -44,8 +44,8 @@ def demo(config: DemoConfig) -> Path:
 def _demo(config: DemoConfig) -> Path:
     from collect.run import collect
     from features.run import features
+    from report.page import report
     from steer.profile import picked_site, run_profile
-    from steer.report import report
     from steer.run import steer
     from train_sae.run import train
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from collect.store import VideoRecord
-from features.encode import BLOCK_TOKENS, Codes
-from features.statistics import PairSums, pair_sums
+from collect.reading import VideoRecord
+from features.association.statistics import PairSums, pair_sums
+from features.codes import BLOCK_TOKENS, Codes
 
 
 @dataclass(frozen=True, kw_only=True)

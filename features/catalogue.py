@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float64
 
-from collect.table import column
+from collect.artefact.table import column
 from features.activity import Activity
-from features.associate import Associations
-from features.corpus import Corpus
+from features.association.associate import Associations
+from features.labels.corpus import Corpus
 
 KINDS, LEVELS, SPLITS = ("object", "action", "sound"), ("token", "frame"), ("train", "held_out")
 CATALOGUE = pa.schema(

@@ -19,9 +19,9 @@ import zarr
 from jaxtyping import Shaped
 from zarr.codecs import Crc32cCodec
 
+from collect.artefact.json_fields import Fields
+from collect.artefact.json_file import read_json
 from collect.errors import UserError
-from collect.json_fields import Fields
-from collect.json_file import read_json
 from collect.printable import printable
 
 ARRAYS = {"indptr": "int64", "indices": "int32", "values": "float32"}

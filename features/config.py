@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from collect.artefact.folder_name import require_wanted
 from collect.errors import UserError
-from collect.folder_name import require_wanted
 
 
 @dataclass(frozen=True, kw_only=True)

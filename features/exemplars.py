@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from collect.store import VideoRecord
+from collect.reading import VideoRecord
 from features.activity import video_batches
-from features.encode import Codes
+from features.codes import Codes
 
 
 def top_tokens(codes: Codes, videos: Sequence[VideoRecord], *, n: int, per_video: int) -> pd.DataFrame:

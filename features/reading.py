@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from collect.artefact import read_table
+from collect.artefact.folder import read_table
 from collect.errors import UserError
 from collect.printable import printable
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, empty_table

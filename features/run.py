@@ -8,7 +8,7 @@
       media/                 pictures of the exemplars of some latents
       config.json summary.json
 
-`summary.json` is written last, and says what belongs to a finished folder (`collect.stage`).
+`summary.json` is written last, and says what belongs to a finished folder (`collect.artefact.stage`).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 
-from collect.artefact import file_hash, write_table
+from collect.artefact.folder import file_hash, write_table
+from collect.artefact.lock import writing
+from collect.artefact.run_data import data_of_run
+from collect.artefact.stage import begin_or_resume, write_summary
+from collect.data.perception_test import Video
 from collect.errors import UserError
-from collect.file_lock import writing
-from collect.perception_test import Video
-from collect.run_data import data_of_run
-from collect.stage import begin_or_resume, write_summary
-from collect.store import MANIFEST_NAME, ActivationStore
+from collect.reading import MANIFEST_NAME, ActivationStore
 from features.activity import Activity, measure_activity
-from features.associate import Associations, associate
+from features.association.associate import Associations, associate
+from features.association.controls import encode_controls
+from features.association.selection import Selection
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
+from features.codes import encode_store
 from features.config import FeaturesConfig
-from features.controls import encode_controls
-from features.corpus import Corpus, build_corpus
-from features.encode import encode_store
 from features.exemplars import describe_exemplars, top_tokens
-from features.media import choose_latents, draw_exemplars
-from features.selection import Selection
+from features.labels.corpus import Corpus, build_corpus
+from features.pictures.media import choose_latents, draw_exemplars
 from train_sae.opened import open_sae
 from train_sae.sae import WEIGHTS_NAME, Sae
 

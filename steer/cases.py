@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collect.decode import decode_clip
-from collect.perception_test import Video
-from collect.sampling import FrameSampling
+from ask.packing import Sequences, letter_logits, packing_agrees, restrict, run_to, sequences
+from ask.questions import LETTERS, N_OPTIONS, Item
+from collect.data.perception_test import Video
+from collect.video.decode import decode_clip
+from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
-from steer.packing import Sequences, letter_logits, packing_agrees, restrict, run_to, sequences
-from steer.questions import LETTERS, N_OPTIONS, Item
 from train_sae.sae import Sae
 
 

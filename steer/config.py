@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from collect.counting import COUNTING_TAGS
+from collect.artefact.folder_name import require_path, require_wanted
+from collect.data.counting import COUNTING_TAGS
 from collect.errors import UserError
-from collect.folder_name import require_path, require_wanted
-from collect.sampling import FrameSampling
+from collect.video.sampling import FrameSampling
 
 MAX_ADD_STRENGTH = 0.5
 """Largest norm an `add` may have, in multiples of the median residual norm at the site."""

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ask.answers import changes
 from collect.vlm import VideoVlm
-from steer.answers import changes
 from steer.cases import Case, Codes, edited_logits
 from steer.config import Operation
 from steer.controls import (

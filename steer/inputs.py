@@ -11,20 +11,20 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from collect.artefact import file_hash, read_config
+from ask.byte_cache import Shelf
+from ask.questions import LETTERS, Item, items_of, manifest_hash, sample_items
+from collect.artefact.folder import file_hash, read_config
+from collect.artefact.run_data import data_of_run, model_of_run
+from collect.artefact.stage import is_finished
+from collect.data.perception_test import Dataset
+from collect.data.split import held_out_ids
 from collect.errors import UserError
-from collect.perception_test import Dataset
-from collect.run_data import data_of_run, model_of_run
-from collect.sampling import FrameSampling
-from collect.split import held_out_ids
-from collect.stage import is_finished
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
+from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from steer.cases import Case, Codes, build_case, clip_prefix, lay_out, packing_works, residuals_at
 from steer.config import SteerConfig
-from steer.questions import LETTERS, Item, items_of, manifest_hash, sample_items
 from steer.selection import ASSOCIATIONS_NAME
-from steer.shelf import Shelf
 from train_sae.opened import OpenedSae, open_sae
 from train_sae.sae import WEIGHTS_NAME, Sae
 

@@ -19,25 +19,25 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import read_object, write_table
+from ask.answers import answers
+from ask.byte_cache import Shelf
+from ask.inference import FloatArray, bootstrap_interval, video_means
+from ask.packing import Sequences, letter_logits, run_to
+from ask.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
+from collect.artefact.folder import read_object, write_table
+from collect.artefact.json_fields import Fields
+from collect.artefact.lock import writing
+from collect.artefact.run_data import annotations_hash, videos_hash
+from collect.artefact.stage import begin_or_resume, write_summary
+from collect.data.perception_test import Dataset, load_dataset
+from collect.data.split import held_out_ids
 from collect.errors import UserError
-from collect.file_lock import writing
-from collect.json_fields import Fields
-from collect.perception_test import Dataset, load_dataset
 from collect.printable import Lines, printable
-from collect.run_data import annotations_hash, videos_hash
-from collect.sampling import FrameSampling
-from collect.sites import parse_site
-from collect.split import held_out_ids
-from collect.stage import begin_or_resume, write_summary
+from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm, load_vlm
-from steer.answers import answers
+from collect.vlm.sites import parse_site
 from steer.cases import Case, build_case, clip_prefix, lay_out, packing_works
 from steer.config import ProfileConfig
-from steer.inference import FloatArray, bootstrap_interval, video_means
-from steer.packing import Sequences, letter_logits, run_to
-from steer.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
-from steer.shelf import Shelf
 from steer.summary import kinds_of
 from steer.tables import PROFILE
 

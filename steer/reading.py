@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from collect.artefact import read_table
+from collect.artefact.folder import read_table
 from collect.errors import UserError
 from collect.printable import printable
 from features.reading import implausible

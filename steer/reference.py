@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
 from steer.cases import Codes
 from train_sae.sae import Sae
 

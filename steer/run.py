@@ -20,15 +20,15 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from collect.artefact import read_config, read_table, write_table
+from ask.questions import Item
+from collect.artefact.folder import read_config, read_table, write_table
+from collect.artefact.lock import writing
+from collect.artefact.stage import begin_or_resume, write_summary
 from collect.errors import UserError
-from collect.file_lock import writing
 from collect.printable import Lines, printable
-from collect.stage import begin_or_resume, write_summary
 from steer.config import SteerConfig
 from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
 from steer.inputs import Cases, Inputs, load_inputs
-from steer.questions import Item
 from steer.reference import reference
 from steer.selection import by_label, targets
 from steer.summary import summarise

@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ask.answers import margins
+from ask.packing import letter_logits
+from ask.questions import N_OPTIONS
 from collect.vlm import VideoVlm
-from steer.answers import margins
 from steer.cases import Case, Codes
-from steer.packing import letter_logits
-from steer.questions import N_OPTIONS
 
 GATHER_ROWS = 65_536
 """Non-zeros gathered at once; bounds the memory at this many rows of d_in."""

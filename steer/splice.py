@@ -24,19 +24,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import remove_orphans, write_json
-from collect.file_lock import writing
-from collect.store import ActivationStore
+from ask.answers import hits, margins
+from ask.packing import read_letters, run_on
+from ask.questions import N_OPTIONS
+from ask.text_loss import text_loss, text_targets
+from collect.artefact.folder import remove_orphans, write_json
+from collect.artefact.lock import writing
+from collect.reading import ActivationStore
 from collect.vlm import VideoVlm
-from steer.answers import hits, margins
 from steer.cases import Case
 from steer.config import EvaluateConfig, SteerConfig
 from steer.inputs import Cases, load_inputs
-from steer.packing import read_letters, run_on
-from steer.questions import N_OPTIONS
-from steer.text_loss import text_loss, text_targets
-from train_sae.evaluate import held_out_quality
 from train_sae.opened import open_sae
+from train_sae.quality.evaluate import held_out_quality
 from train_sae.run import resolve_device
 from train_sae.sae import Sae
 

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.inference import benjamini_hochberg
-from steer.config import Operation
-from steer.controls import FAMILIES
-from steer.exact import Target
-from steer.inference import (
+from ask.inference import (
     FloatArray,
     bootstrap_interval,
     control_p_value,
@@ -21,8 +17,12 @@ from steer.inference import (
     sign_flip_p,
     video_means,
 )
+from ask.questions import CHANCE, Item, answer_frequency, question_only_answers, question_only_score
+from features.association.inference import benjamini_hochberg
+from steer.config import Operation
+from steer.controls import FAMILIES
+from steer.exact import Target
 from steer.interventions import magnitude
-from steer.questions import CHANCE, Item, answer_frequency, question_only_answers, question_only_score
 from steer.tables import SUMMARY
 
 MEASURES = ("delta_margin", "delta_accuracy", "right_to_wrong", "wrong_to_right", "delta_expected_count", "kl")

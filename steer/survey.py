@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from collect.artefact import read_table, write_table
+from ask.answers import answers
+from ask.questions import question_only_answers, question_only_score
+from collect.artefact.folder import read_table, write_table
 from collect.errors import UserError
-from steer.answers import answers
 from steer.cases import Case
 from steer.exact import Target
 from steer.inputs import Cases, Inputs
-from steer.questions import question_only_answers, question_only_score
 from steer.reference import Reference
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
 from steer.summary import baselines

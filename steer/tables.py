@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from collect.table import column
+from collect.artefact.table import column
 from steer.controls import FAMILIES
 
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()

@@ -6,8 +6,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from demo.architecture import save_untrained
-from demo.generate import WorldConfig, generate
+from demo.vlm.architecture import save_untrained
+from demo.world.generate import WorldConfig, generate
+
+pytest_plugins = ["tests.small_run"]
 
 # Triton reads this when it is first imported, which any test may bring about.
 if not Path("/dev/nvidiactl").exists():

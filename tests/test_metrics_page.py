@@ -12,9 +12,9 @@ import torch
 
 from steer.splice import VERSIONS, Scores, summarise
 from tests.train_sae.stores import SITE, write_run
-from train_sae.comparison import COMPARISON
 from train_sae.config import TrainConfig
-from train_sae.metrics import Coherence, Quality
+from train_sae.quality.comparison import COMPARISON
+from train_sae.quality.metrics import Coherence, Quality
 from train_sae.run import train
 
 ROOT = Path(__file__).resolve().parent.parent

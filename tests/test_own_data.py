@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import video_sae
-from collect.check import check
+from ask.questions import items_of
 from collect.config import CheckConfig
-from collect.perception_test import load_dataset
-from demo.generate import WorldConfig, generate
-from steer.questions import items_of
+from collect.data.check import check
+from collect.data.perception_test import load_dataset
+from demo.world.generate import WorldConfig, generate
 from tests.collect.video_files import noise, write_video
 
 ROOT = Path(__file__).resolve().parent.parent

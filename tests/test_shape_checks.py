@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
-from steer.answers import hits
+from ask.answers import hits
 
 
 def test_a_wrong_shape_is_noticed() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch.distributed.run
 
 import video_sae
-from demo.architecture import SIZES, build_model, build_processor
+from demo.vlm.architecture import SIZES, build_model, build_processor
 from tests.collect.video_files import noise, write_video
 from tests.train_sae.stores import write_run
 

@@ -13,14 +13,14 @@ from typing import get_args
 
 import torch
 
+from collect.artefact.json_fields import Fields
+from collect.artefact.json_file import parse_json
 from collect.errors import UserError
-from collect.json_fields import Fields
-from collect.json_file import parse_json
 from collect.printable import printable
-from train_sae.normalize import Normalisation
+from train_sae.batches.normalisation import Normalisation
+from train_sae.batches.order import Cursor
 from train_sae.options import NormalizeActivations
-from train_sae.plan import Cursor
-from train_sae.state import TrainState
+from train_sae.step.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
 FOLDER_NAME = "checkpoints"

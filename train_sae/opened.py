@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collect.artefact import file_hash
+from collect.artefact.folder import file_hash
 from collect.errors import UserError
 from collect.printable import printable
-from collect.store import ActivationStore
-from train_sae.folding import WEIGHTS_NAME
-from train_sae.hook_names import is_site, same_place, site_of_hook
-from train_sae.metrics import evaluate
+from collect.reading import ActivationStore
+from train_sae.lens.folding import WEIGHTS_NAME
+from train_sae.lens.hook_names import is_site, same_place, site_of_hook
+from train_sae.quality.metrics import evaluate
 from train_sae.sae import Sae, find_sae, load_sae
 
 log = logging.getLogger(__name__)

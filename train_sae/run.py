@@ -5,8 +5,8 @@
     RUN/sae/        comparison.parquet comparison.svg                       all finished SAEs of the run
 
 Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
-train videos only; `collect.split` says which those are. `summary.json` is written last (`collect.stage`). Until then a
-rerun goes on from the newest checkpoint of each SAE.
+train videos only; `collect.data.split` says which those are. `summary.json` is written last (`collect.artefact.stage`).
+Until then a rerun goes on from the newest checkpoint of each SAE.
 
 Under `torchrun` the processes share the work (`parallel`), and the first one writes and, unless the latents are shared
 out, evaluates.
@@ -23,27 +23,27 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact import write_config
+from collect.artefact.folder import write_config
+from collect.artefact.lock import writing
+from collect.artefact.stage import found_state
+from collect.data.split import held_out_ids
 from collect.errors import UserError
-from collect.file_lock import writing
-from collect.ranks import Process
-from collect.split import held_out_ids
-from collect.stage import found_state
-from collect.store import ActivationStore
-from train_sae.comparison import write_comparison
+from collect.process.ranks import Process
+from collect.reading import ActivationStore
+from train_sae.batches.loader import TokenLoader
+from train_sae.batches.normalisation import measure
+from train_sae.batches.shard_reader import ShardReader
+from train_sae.batches.token_set import TokenSet, filtered_rows, split_by_video
 from train_sae.config import LoopOptions, Member, TrainConfig
-from train_sae.determinism import deterministic
-from train_sae.group import Group
-from train_sae.loader import TokenLoader
-from train_sae.memory import freed_memory_kept
-from train_sae.metrics import evaluate
-from train_sae.normalize import measure
-from train_sae.parallel import check_parts, device_of, joined
 from train_sae.phases import Phases
+from train_sae.processes.group import Group
+from train_sae.processes.parallel import check_parts, device_of, joined
+from train_sae.processes.sharded_sae import whole_sae
+from train_sae.quality.comparison import write_comparison
+from train_sae.quality.metrics import evaluate
 from train_sae.sae import Sae
-from train_sae.shard_reader import ShardReader
-from train_sae.sharded_sae import whole_sae
-from train_sae.token_set import TokenSet, filtered_rows, split_by_video
+from train_sae.step.determinism import deterministic
+from train_sae.step.memory import freed_memory_kept
 from train_sae.trainee import STAGE, Trainee, begin_or_resume, finish, newest_step
 
 _MEASURED_TOKENS = 2**20

@@ -1,6 +1,6 @@
 """The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked.
 
-Every line carries its checksum (`collect.seal`), so that a damaged one is told from one that a crash cut short.
+Every line carries its checksum (`collect.artefact.seal`): a damaged one is told from one that a crash cut short.
 """
 
 import json
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from collect.artefact import read_object, write_atomic
+from collect.artefact.folder import read_object, write_atomic
+from collect.artefact.json_fields import Fields
+from collect.artefact.json_file import parse_json, read_bytes
+from collect.artefact.seal import CHECKSUM, object_condition, seal_object
 from collect.errors import UserError
-from collect.json_fields import Fields
-from collect.json_file import parse_json, read_bytes
 from collect.printable import printable
-from collect.seal import CHECKSUM, object_condition, seal_object
 from train_sae.config import Member
 
 log = logging.getLogger(__name__)

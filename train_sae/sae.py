@@ -16,12 +16,12 @@ from torch import Tensor
 
 from collect.errors import UserError
 from collect.printable import printable
-from train_sae.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
-from train_sae.lens_config import CFG_NAME, LensConfig, read_lens_config
-from train_sae.lens_module import LensModule, load_module
-from train_sae.linear import linear
-from train_sae.pursuit import pursue
-from train_sae.token_norm import TokenNorm, normalised, scale_and_shift
+from train_sae.lens.config import CFG_NAME, LensConfig, read_lens_config
+from train_sae.lens.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
+from train_sae.lens.module import LensModule, load_module
+from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
+from train_sae.step.linear import linear
+from train_sae.step.pursuit import pursue
 
 __all__ = ["CFG_NAME", "WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "find_sae", "load_sae"]
 

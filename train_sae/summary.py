@@ -7,9 +7,9 @@ setting is found.
 from pathlib import Path
 from typing import Any
 
-from collect.artefact import file_hash, read_object
+from collect.artefact.folder import file_hash, read_object
+from collect.artefact.json_fields import Fields
 from collect.errors import UserError
-from collect.json_fields import Fields
 from collect.printable import printable
 
 SUMMARY_NAME = "summary.json"

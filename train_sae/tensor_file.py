@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from collect.artefact import give_usual_mode, sync_folder
+from collect.artefact.folder import give_usual_mode, sync_folder
+from collect.artefact.seal import CHECKSUM, object_hash
 from collect.errors import UserError
 from collect.printable import printable
-from collect.seal import CHECKSUM, object_hash
 
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError)
 """What safetensors and torch raise for damaged files, besides their own error: unknown types, sizes, memory."""

@@ -11,24 +11,24 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from collect.artefact.stage import write_summary
 from collect.errors import UserError
-from collect.stage import write_summary
-from collect.store import ActivationStore
-from train_sae.architectures import trained_names
+from collect.reading import ActivationStore
+from train_sae.batches.loader import TokenLoader
+from train_sae.batches.normalisation import Normalisation
 from train_sae.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint, step_of
 from train_sae.config import Member
-from train_sae.export import SPARSITY_NAME, save_sae, to_sae
-from train_sae.group import SOLO, Group
-from train_sae.loader import TokenLoader
-from train_sae.metrics import Quality, decoder_coherence
-from train_sae.normalize import Normalisation
-from train_sae.parallel import shard_of
+from train_sae.lens.export import SPARSITY_NAME, save_sae, to_sae
 from train_sae.phases import Phases
+from train_sae.processes.group import SOLO, Group
+from train_sae.processes.parallel import shard_of
+from train_sae.quality.metrics import Quality, decoder_coherence
 from train_sae.run_log import MetricsLog
 from train_sae.sae import CFG_NAME, WEIGHTS_NAME, Sae
-from train_sae.schedule import learning_rate
-from train_sae.state import TrainState, initial_state
-from train_sae.step import StepSettings, StepStats, take_step
+from train_sae.step.architectures import trained_names
+from train_sae.step.fastest import StepSettings, StepStats, take_step
+from train_sae.step.schedule import learning_rate
+from train_sae.step.state import TrainState, initial_state
 
 STAGE = "train"
 _THRESHOLD_RATE = 0.01

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from collect.sites import Point, Site, read_points, resume, stop_at
-from collect.token_grid import TokenGrid
+from collect.tokens.grid import TokenGrid
 from collect.vlm.prompt import Embedded, Prefix, PrefixCache, Projected, prompt_positions
 from collect.vlm.prompting import PromptingModel
+from collect.vlm.sites import Point, Site, read_points, resume, stop_at
 
 
 class VideoVlm(PromptingModel):

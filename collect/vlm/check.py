@@ -5,11 +5,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collect.decode import Clip
 from collect.errors import UserError
-from collect.sites import Site, read_sites
+from collect.video.decode import Clip
 from collect.vlm.base import VideoVlm
 from collect.vlm.clip_metadata import blank_clip
+from collect.vlm.sites import Site, read_sites
 
 QUESTIONS = ("How many objects are there?", "What happens at the end, and why? A. nothing")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.02}

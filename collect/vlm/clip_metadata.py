@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from collect.decode import Clip
+from collect.video.decode import Clip
 
 
 def video_metadata(clip: Clip) -> dict[str, Any]:

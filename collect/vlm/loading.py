@@ -8,13 +8,13 @@ from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
 from collect.vlm.base import VideoVlm
 from collect.vlm.check import check_prefix
-from collect.vlm.gemma3 import Gemma3
-from collect.vlm.internvl import InternVl
-from collect.vlm.llava import LlavaNextVideo, LlavaOnevision
-from collect.vlm.perception_lm import PerceptionLm
-from collect.vlm.qwen import Qwen3Vl, Qwen25Vl
-from collect.vlm.smolvlm import SmolVlm
-from collect.vlm_files import Quantization, fingerprint, load_weights, resolve_model
+from collect.vlm.families.gemma3 import Gemma3
+from collect.vlm.families.internvl import InternVl
+from collect.vlm.families.llava import LlavaNextVideo, LlavaOnevision
+from collect.vlm.families.perception_lm import PerceptionLm
+from collect.vlm.families.qwen import Qwen3Vl, Qwen25Vl
+from collect.vlm.families.smolvlm import SmolVlm
+from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from collect.chat import Chat
 from collect.errors import UserError
-from collect.sites import Site, model_device, parse_site, site_names
+from collect.vlm.chat import Chat
+from collect.vlm.sites import Site, model_device, parse_site, site_names
 
 TOWERS = ("vision_tower", "visual", "vision_model")
 """Names that families give their vision tower."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from collect.token_grid import TokenGrid
+from collect.tokens.grid import TokenGrid
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from collect.decode import Clip
 from collect.errors import UserError
-from collect.token_grid import TokenGrid
+from collect.tokens.grid import TokenGrid
+from collect.video.decode import Clip
 from collect.vlm.clip_metadata import blank_clip, video_metadata
 from collect.vlm.parts import LoadedModel
 from collect.vlm.prompt import Prefix

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.loader import BATCH, shuffle
-from train_sae.plan import Plan
-from train_sae.token_set import RowRange, TokenSet
+from train_sae.batches.order import Plan
+from train_sae.batches.token_set import RowRange, TokenSet
 
 
 class InOrder(Plan):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks.quality import Data, Residuals, Task, collect_residuals, compare, judge, sample
-from train_sae.architectures import Weights
-from train_sae.export import save_sae, to_sae
-from train_sae.normalize import Normalisation
+from train_sae.batches.normalisation import Normalisation
+from train_sae.lens.export import save_sae, to_sae
+from train_sae.step.architectures import Weights
 
 TINY = Task(d_in=16, n_features=16, batch_size=64, n_steps=6, dead_steps=2, n_held_out=512, seeds=(0, 1))
 

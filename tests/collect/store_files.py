@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collect.commit_log import encoded, read_log
-from collect.manifest import write_manifest
-from collect.seal import seal_object
-from collect.store import Failure, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter
-from collect.token_grid import TokenGrid, frame_spans
+from collect.artefact.seal import seal_object
+from collect.reading import Failure, VideoRecord
+from collect.store.commit_log import encoded, read_log
+from collect.store.manifest import write_manifest
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
 
 SITES = {"projector": SiteSpec(d_in=6, dtype=torch.float32), "resid/2": SiteSpec(d_in=6, dtype=torch.bfloat16)}
 SHARD_ROWS, CHUNK_ROWS = 16, 4

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collect.annotation import Video
+from collect.data.annotation import Video
+from collect.data.perception_test import load_dataset
 from collect.errors import UserError
-from collect.perception_test import load_dataset
 
 Record = dict[str, Any]
 METADATA: Record = {"split": "train", "frame_rate": 30.0, "num_frames": 300, "resolution": [480, 640]}

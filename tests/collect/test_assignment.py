@@ -19,8 +19,8 @@ from collect.assignment import (
     schedule,
     write_plan,
 )
+from collect.data.perception_test import Video
 from collect.errors import UserError
-from collect.perception_test import Video
 
 
 def video(index: int, height: int = 48, width: int = 64, n_frames: int = 30) -> Video:

@@ -37,7 +37,8 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
 
 def test_arguments_are_read_without_torch() -> None:
     code = (
-        "import sys, collect.config, collect.split; print({'torch', 'transformers', 'zarr', 'av'} & set(sys.modules))"
+        "import sys, collect.config, collect.data.split;"
+        "print({'torch', 'transformers', 'zarr', 'av'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

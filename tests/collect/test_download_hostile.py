@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import collect.download
-import collect.download_files
-import collect.download_http
-from collect.download import download
-from collect.download_config import DownloadConfig
-from collect.download_http import Patience, fetch
+import collect.download.http
+import collect.download.published
+import collect.download.run
+from collect.download.config import DownloadConfig
+from collect.download.http import Patience, fetch
+from collect.download.run import download
 from collect.errors import UserError
 from collect.printable import printable
 from tests.collect.file_server import zip_bytes
@@ -104,9 +104,9 @@ def pauses() -> Iterator[list[float]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("no_proxy", "127.0.0.1")
-        patch.setattr(collect.download_http, "time", Clock)
-        patch.setattr(collect.download_files, "MOST_ARCHIVE_BYTES", MOST)
-        patch.setattr(collect.download_files, "MOST_JSON_BYTES", MOST)
+        patch.setattr(collect.download.http, "time", Clock)
+        patch.setattr(collect.download.published, "MOST_ARCHIVE_BYTES", MOST)
+        patch.setattr(collect.download.published, "MOST_JSON_BYTES", MOST)
         yield asked
 
 
@@ -151,7 +151,7 @@ def require_good_end(server: HostileServer, pauses: list[float], folder: Path, r
         assert json.loads((folder / "cut_frame_mapping_train.json").read_bytes()) == json.loads(CUTS)
         assert (folder / "annotations" / "train.json").read_bytes() == ANNOTATIONS
     assert time.monotonic() - begun < 30
-    assert all(pause <= collect.download_http.LONGEST_ASKED_S for pause in pauses)
+    assert all(pause <= collect.download.http.LONGEST_ASKED_S for pause in pauses)
 
 
 @pytest.mark.parametrize("body", ["drip", "silence"])
@@ -262,7 +262,7 @@ def test_a_servers_words_reach_the_terminal_escaped(server: HostileServer, tmp_p
 def test_ever_one_byte_more_is_not_put_up_with_for_ever(
     server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect.download_http, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(collect.download.http, "MOST_CONNECTIONS", 5)
     content = server.files["misc/cut_frame_mapping_train.json"]
     first = Reply(raw=b'HTTP/1.1 200 OK\r\nETag: "v"\r\nContent-Length: %d\r\n\r\n' % len(content) + content[:1])
     drops = [

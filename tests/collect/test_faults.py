@@ -16,7 +16,7 @@ import pytest
 from collect.config import CollectConfig, VerifyConfig
 from collect.errors import UserError
 from collect.run import collect
-from collect.verify import verify
+from collect.store.verify import verify
 from tests.collect.store_files import contents
 
 N_VIDEOS = 40

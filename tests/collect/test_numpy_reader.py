@@ -11,10 +11,10 @@ import torch
 import zarr
 
 from collect.config import CollectConfig
+from collect.reading import ActivationStore
 from collect.run import collect
-from collect.store import ActivationStore
 from tests.collect.numpy_reader import crc32c, read_site, read_tokens
-from tests.collect.test_ranks import Job
+from tests.collect.process.test_ranks import Job
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import torch
 
 from collect import run
 from collect.config import CollectConfig
-from collect.decode import decode_clip
+from collect.data.perception_test import Video
 from collect.errors import UserError
-from collect.perception_test import Video
 from collect.pipeline import Forward, Ready, in_order, prepared_batches
+from collect.reading import ActivationStore, Failure
 from collect.run import collect
-from collect.store import ActivationStore, Failure
-from collect.store_writer import StoreWriter
-from collect.token_choice import TokenChoice
-from collect.token_subset import choose_tokens
+from collect.store.writer import StoreWriter
+from collect.tokens.choice import TokenChoice
+from collect.tokens.subset import choose_tokens
+from collect.video.decode import decode_clip
 from collect.vlm import Prefix, VideoVlm
 from tests.collect.video_files import EXACT, noise, write_video
 

@@ -14,14 +14,14 @@ import torch
 
 from collect import run
 from collect.config import CollectConfig
-from collect.decode import decode_clip
+from collect.data.perception_test import load_dataset
+from collect.data.selection import Selection
 from collect.errors import UserError
-from collect.perception_test import load_dataset
+from collect.reading import ActivationStore
 from collect.run import choose_videos, collect
-from collect.selection import Selection
-from collect.store import ActivationStore
-from collect.store_writer import StoreWriter
-from collect.token_subset import on_tracks
+from collect.store.writer import StoreWriter
+from collect.tokens.subset import on_tracks
+from collect.video.decode import decode_clip
 from collect.vlm import VideoVlm
 from tests.collect.store_files import contents
 from tests.collect.video_files import EXACT, noise, write_video
@@ -157,7 +157,7 @@ def test_killed_between_the_last_commit_and_the_end(config: CollectConfig, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("collect.store_writer.cut_arrays", killed)
+        patched.setattr("collect.store.writer.cut_arrays", killed)
         with pytest.raises(KeyboardInterrupt):
             collect(config)
     folder = collect(config)
@@ -176,7 +176,7 @@ def test_other_arguments_are_refused_with_what_differs(config: CollectConfig, fi
 
 
 def test_a_store_of_another_model_is_refused(config: CollectConfig, finished: Path, tmp_path: Path) -> None:
-    from demo.architecture import save_untrained
+    from demo.vlm.architecture import save_untrained
 
     other = save_untrained(tmp_path / "other", size="tiny", seed=1)
     with pytest.raises(UserError, match="input model = "):
@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_in_one_sentence(config: CollectConfig, monkeypatch:
 
 
 def test_the_cut_frame_is_kept(config: CollectConfig, tmp_path: Path) -> None:
-    from tests.collect.test_perception_test import VIDEO
+    from tests.collect.data.test_perception_test import VIDEO
 
     data = tmp_path / "cut"
     write_video(data / "videos" / "video_7.mp4", [noise(48, 64, seed=i) for i in range(12)], options=EXACT)
@@ -277,7 +277,7 @@ def test_a_file_of_ids(clips: Path, tmp_path: Path) -> None:
 
 
 def test_annotations_without_videos(tmp_path: Path) -> None:
-    from tests.collect.test_perception_test import VIDEO
+    from tests.collect.data.test_perception_test import VIDEO
 
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "all.json").write_text(json.dumps({"video_7": VIDEO}))

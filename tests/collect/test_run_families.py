@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import video_sae
-from collect.decode import decode_clip
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
+from collect.video.decode import decode_clip
 from collect.vlm import VideoVlm
 from tests.collect.video_files import EXACT, noise, write_video
 from tests.collect.vlm_suite import close

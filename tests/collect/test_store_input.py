@@ -13,14 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collect.artefact import write_config
-from collect.commit_log import read_log
+from collect.artefact.folder import write_config
+from collect.artefact.seal import CHECKSUM, seal_object
 from collect.config import VerifyConfig
 from collect.errors import UserError
-from collect.seal import CHECKSUM, seal_object
-from collect.store import ActivationStore
-from collect.verify import find_problems, verify
-from collect.zarr_arrays import cut_arrays
+from collect.reading import ActivationStore
+from collect.store.commit_log import read_log
+from collect.store.verify import find_problems, verify
+from collect.store.zarr_arrays import cut_arrays
 from tests.collect.store_files import (
     contents,
     edit_manifest,
@@ -30,7 +30,7 @@ from tests.collect.store_files import (
     write_log,
     write_store,
 )
-from train_sae.shard_reader import ShardReader
+from train_sae.batches.shard_reader import ShardReader
 
 LENGTHS = (3, 0, 4)  # 21 rows: two shards
 DEEP: Any = [0]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collect.decode import decode_clip
-from collect.sampling import FrameSampling
-from collect.video_file import DecodeError, read_frames
+from collect.video.decode import decode_clip
+from collect.video.file import DecodeError, read_frames
+from collect.video.sampling import FrameSampling
 from tests.collect.untruths import FORMATS, N_FRAMES, Untruth, sequential, untruths, write
 
 Read = TypeVar("Read")

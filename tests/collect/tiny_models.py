@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from demo.architecture import save_untrained
+from demo.vlm.architecture import save_untrained
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 SCALE = 0.3

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from collect.decode import Clip, decode_clip
+from collect.artefact.json_fields import Fields
 from collect.errors import UserError
-from collect.json_fields import Fields
-from collect.sites import DECODER_KINDS
-from collect.token_grid import TokenGrid
+from collect.tokens.grid import TokenGrid
+from collect.video.decode import Clip, decode_clip
 from collect.vlm import Prefix, Projected, VideoVlm
+from collect.vlm.sites import DECODER_KINDS
 from tests.collect.video_files import EXACT, noise, write_video
 
 QUESTIONS = ("How many toys appear in the video?", "Where is the ball hidden at the end of the video?\nA. left")

@@ -9,7 +9,7 @@ import torch
 
 import demo.run
 from collect.errors import UserError
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
 from demo.config import DemoConfig
 from demo.run import closing_table
 from train_sae.sae import find_sae, load_sae

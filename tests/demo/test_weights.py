@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.evaluate_vlm import accuracies, summary
-from demo.generate import WorldConfig
-from demo.questions import KINDS
 from demo.run import WEIGHTS
+from demo.vlm.evaluate import accuracies, summary
+from demo.world.generate import WorldConfig
+from demo.world.questions import KINDS
 
 
 def test_the_weights_are_small_and_safe() -> None:

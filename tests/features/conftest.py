@@ -18,15 +18,15 @@ import torch
 from scipy import sparse
 from scipy.linalg import hadamard
 
-from collect.artefact import write_config
-from collect.manifest import write_manifest
-from collect.perception_test import Segment, Track, Video
-from collect.store import ActivationStore, VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter
-from collect.token_grid import TokenGrid, frame_spans
-from features.encode import Codes
+from collect.artefact.folder import write_config
+from collect.data.perception_test import Segment, Track, Video
+from collect.reading import ActivationStore, VideoRecord
+from collect.store.manifest import write_manifest
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
+from features.codes import Codes
 from tests.collect.video_files import write_video
-from train_sae.export import save_sae
+from train_sae.lens.export import save_sae
 from train_sae.sae import Sae
 
 FPS, N_T, SIDE, D_IN, D_SAE = 10.0, 4, 4, 16, 8

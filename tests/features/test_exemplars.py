@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import features.activity
-from collect.store import ActivationStore
-from features.encode import Codes, encode_store
+from collect.reading import ActivationStore
+from features.codes import Codes, encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from tests.features.conftest import BALL, DEAD, NOISE, SIDE, PlantedVideo, planted_sae
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from collect.artefact import read_table
+from collect.artefact.folder import read_table
 from collect.errors import UserError
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
+from features.codes import Codes
 from features.config import FeaturesConfig
-from features.encode import Codes
 from features.run import features
 from tests.features.conftest import (
     BALL,
@@ -32,7 +32,7 @@ from tests.features.conftest import (
     write_run,
 )
 from tests.train_sae.lens_saes import lens_outputs, save_lens_sae
-from train_sae.export import save_sae
+from train_sae.lens.export import save_sae
 
 TABLES = ("catalogue", "associations", "exemplars")
 WITH_VIDEOS = 30

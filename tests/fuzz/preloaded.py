@@ -21,7 +21,6 @@ import zarr  # noqa: E402, F401
 
 import collect.run  # noqa: E402, F401
 import features.run  # noqa: E402, F401
-import steer.report  # noqa: E402
 import steer.run  # noqa: E402
 import steer.splice  # noqa: E402, F401
 import train_sae.run  # noqa: E402, F401

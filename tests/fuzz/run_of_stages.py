@@ -22,7 +22,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from demo.architecture import save_untrained
+from demo.vlm.architecture import save_untrained
 from tests.collect.file_server import FileServer, serving, zip_bytes
 from tests.features.conftest import annotation_of, plant_videos, write_data
 from tests.fuzz.commands import COMMANDS, MIRROR
@@ -44,7 +44,7 @@ def build(folder: Path) -> None:
     write_inputs(world)
     _run("profile")
     _run("profile hub")
-    _stop("resume collect", folder, "collect.store_writer.StoreWriter.add_video", after=5)
+    _stop("resume collect", folder, "collect.store.writer.StoreWriter.add_video", after=5)
     _run("collect")
     _stop("resume train", folder, "train_sae.trainee.Trainee.take", after=5)
     _run("train")

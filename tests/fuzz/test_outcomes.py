@@ -72,7 +72,7 @@ def test_a_refusal_is_one_sentence_with_the_name(text: str, expected: str) -> No
 @pytest.mark.parametrize(
     ("ending", "expected"),
     [
-        (Ending(status=1, error="KeyError: 'a' at collect/store.py:1"), "traceback"),
+        (Ending(status=1, error="KeyError: 'a' at collect/reading.py:1"), "traceback"),
         (Ending(status=0, text="Traceback (most recent call last):\n"), "traceback"),
         (Ending(status=None, signal=11), "crash"),
         (Ending(status=None, signal=9, timed_out=True), "hang"),

@@ -11,18 +11,18 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from collect.artefact import write_atomic, write_config, write_table
-from collect.seal import seal_object
-from collect.stage import write_summary
-from collect.store import ActivationStore
+from collect.artefact.folder import write_atomic, write_config, write_table
+from collect.artefact.seal import seal_object
+from collect.artefact.stage import write_summary
+from collect.reading import ActivationStore
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
+from features.codes import encode_store
 from features.config import FeaturesConfig
-from features.encode import encode_store
-from features.media import jpeg
+from features.pictures.media import jpeg
 from steer.config import ProfileConfig, SteerConfig
 from steer.controls import FAMILIES
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
-from tests.steer.conftest import D_SAE, SAE_NAME, SITE
+from tests.small_run import D_SAE, SAE_NAME, SITE
 from train_sae.config import TrainConfig
 from train_sae.sae import load_sae
 

@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import video_sae
-from collect.file_lock import LOCK_NAME
+from collect.artefact.lock import LOCK_NAME
 
 # The server of forks loads this module before it forks, and with it the stages.
 for command in video_sae.COMMANDS:

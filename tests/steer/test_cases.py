@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from steer.answers import answers
+from ask.answers import answers
 from steer.cases import Codes, edited_logits
 from tests.steer.toy import GAIN, LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from collect.errors import UserError
-from features.encode import Codes
+from features.codes import Codes
+from report.record import Record, read_record
 from steer.profile import picked_site
-from steer.record import Record, read_record
-from tests.steer.conftest import SAE_NAME
+from tests.small_run import SAE_NAME
 from tests.steer.finished_run import finish_run
-from train_sae.comparison import comparison
+from train_sae.quality.comparison import comparison
 from train_sae.sae import load_sae
 
 FILES = {

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from ask.packing import letter_logits, packing_agrees, restrict, run_to, sequences
 from collect.errors import UserError
 from collect.vlm import VideoVlm
-from steer.packing import letter_logits, packing_agrees, restrict, run_to, sequences
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise

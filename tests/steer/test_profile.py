@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from ask.questions import Item
+from collect.data.perception_test import Dataset
 from collect.errors import UserError
-from collect.perception_test import Dataset
 from steer import profile as module
 from steer.profile import describe, pick_site, picked_site, profile, profiled_sites, replaced
-from steer.questions import Item
 from steer.tables import PROFILE
 from tests.steer.toy import N_VISUAL, ToyVlm, control_item, counting_item, toy_case, visual
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collect.artefact import read_table
+from collect.artefact.folder import read_table
+from collect.artefact.stage import write_summary
 from collect.errors import UserError
-from collect.stage import write_summary
-from collect.store import ActivationStore
-from demo.architecture import save_untrained
+from collect.reading import ActivationStore
+from demo.vlm.architecture import save_untrained
 from steer import inputs as inputs_module
 from steer import run as module
 from steer.config import EvaluateConfig, ProfileConfig, SteerConfig
@@ -21,7 +21,7 @@ from steer.profile import picked_site, run_profile
 from steer.run import steer
 from steer.splice import evaluate
 from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
-from tests.steer.conftest import D_SAE, SAE_NAME, SITE, save_random_sae
+from tests.small_run import D_SAE, SAE_NAME, SITE, save_random_sae
 from tests.steer.test_selection import write_associations
 from tests.train_sae.lens_saes import save_lens_sae
 

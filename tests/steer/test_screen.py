@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from steer.answers import answers
+from ask.answers import answers
 from steer.cases import Codes, edited_logits
 from steer.interventions import residual_change
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise

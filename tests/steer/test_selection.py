@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collect.artefact import write_table
+from collect.artefact.folder import write_table
 from collect.errors import UserError
 from features.catalogue import ASSOCIATIONS
 from steer.selection import LabelLatents, by_label, by_predicted_cost, by_screen, targets

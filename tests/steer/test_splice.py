@@ -10,7 +10,7 @@ import torch
 
 from steer.config import EvaluateConfig
 from steer.splice import Scores, evaluate, score, score_letters, summarise, versions
-from tests.steer.conftest import SAE_NAME
+from tests.small_run import SAE_NAME
 from tests.steer.toy import ToyVlm, counting_item, toy_case, toy_sae, visual
 
 

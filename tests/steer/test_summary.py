@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from collect.artefact import read_table, write_table
+from ask.questions import CHANCE
+from collect.artefact.folder import read_table, write_table
 from steer.config import Operation
 from steer.exact import Target
-from steer.questions import CHANCE
 from steer.summary import baselines, kinds_of, summarise
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from tests.steer.toy import control_item, counting_item

@@ -1,5 +1,5 @@
+from report.wording import target_name
 from steer.target_names import SET, is_set, set_label, set_name
-from steer.wording import target_name
 
 
 def test_a_label_s_set_carries_its_label() -> None:

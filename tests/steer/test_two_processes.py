@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from collect.file_lock import LOCK_NAME
-from tests.steer.conftest import SAE_NAME, SITE
+from collect.artefact.lock import LOCK_NAME
+from tests.small_run import SAE_NAME, SITE
 from tests.steer.stage_process import CONTEXT, finish, start, wait_for_lock
 
 LEARNT = "learnt"

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from collect.token_grid import TokenGrid
+from ask.questions import Item
+from collect.tokens.grid import TokenGrid
 from collect.vlm import Embedded, Prefix, VideoVlm
 from steer.cases import Case, build_case, lay_out, residuals_at
-from steer.questions import Item
 from train_sae.sae import Sae
 
 D, GAIN = 8, 2.0

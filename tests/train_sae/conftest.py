@@ -5,11 +5,11 @@ from typing import get_args
 import pytest
 import torch
 
-from train_sae.architectures import Weights
+from train_sae.batches.normalisation import Normalisation
 from train_sae.config import Architecture
-from train_sae.export import to_sae
-from train_sae.normalize import Normalisation
+from train_sae.lens.export import to_sae
 from train_sae.sae import Sae
+from train_sae.step.architectures import Weights
 
 
 def random_weights(arch: Architecture, d_in: int = 12, d_sae: int = 40) -> Weights:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train_sae.loader import TokenLoader
-from train_sae.shard_reader import ShardReader
+from train_sae.batches.loader import TokenLoader
+from train_sae.batches.shard_reader import ShardReader
 
 
 class RowNumbers:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collect.manifest import write_manifest
-from collect.store import VideoRecord
-from collect.store_writer import SiteSpec, StoreWriter
-from collect.token_grid import TokenGrid, frame_spans
+from collect.reading import VideoRecord
+from collect.store.manifest import write_manifest
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
 
 SITE = "resid/2"
 D_IN = 24

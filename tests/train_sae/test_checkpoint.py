@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 
 from collect.errors import UserError
 from train_sae import tensor_file
-from train_sae.architectures import initial_weights
+from train_sae.batches.normalisation import Normalisation
+from train_sae.batches.order import Cursor
 from train_sae.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from train_sae.normalize import Normalisation
-from train_sae.plan import Cursor
-from train_sae.state import TrainState
-from train_sae.step import StepSettings, sparse_step
+from train_sae.step.architectures import initial_weights
+from train_sae.step.fastest import StepSettings, sparse_step
+from train_sae.step.state import TrainState
 
 NORMALISATION = Normalisation(scale=1 / 3, mean=torch.tensor([0.1, 0.2], dtype=torch.float64))
 CURSOR = Cursor(1, 0, 37)

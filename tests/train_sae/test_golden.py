@@ -8,10 +8,10 @@ import torch
 
 from train_sae.config import Architecture
 from train_sae.options import Options
-from train_sae.schedule import learning_rate
-from train_sae.settings import StepSettings
-from train_sae.state import initial_state
-from train_sae.step import take_step
+from train_sae.step.fastest import take_step
+from train_sae.step.schedule import learning_rate
+from train_sae.step.settings import StepSettings
+from train_sae.step.state import initial_state
 
 N_STEPS = 60
 GOLDEN: dict[Architecture, tuple[float, float]] = {

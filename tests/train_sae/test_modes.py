@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.architecture import save_untrained
+from demo.vlm.architecture import save_untrained
 from tests.train_sae.stores import SITE, write_run
 from train_sae.config import TrainConfig
 from train_sae.run import train

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from collect.errors import UserError
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
 from tests.train_sae.lens_saes import edit_cfg, save_lens_sae
 from tests.train_sae.stores import D_IN, N_PLANTED, SITE, planted_directions, write_run
-from train_sae.export import save_sae
+from train_sae.lens.export import save_sae
 from train_sae.opened import OpenedSae, open_sae, split_site
 from train_sae.sae import Sae
 

@@ -18,14 +18,14 @@ from torch import Tensor
 
 import train_sae.run
 import train_sae.trainee
+from collect.data.split import held_out_ids
 from collect.errors import UserError
-from collect.split import held_out_ids
-from collect.store import ActivationStore
+from collect.reading import ActivationStore
 from tests.train_sae.rows import broken_at
 from tests.train_sae.stores import D_IN, SITE, VIDEO_TOKENS, planted_directions, write_run
+from train_sae.batches.normalisation import Normalisation
 from train_sae.checkpoint import checkpoints
 from train_sae.config import Architecture, TrainConfig
-from train_sae.normalize import Normalisation
 from train_sae.run import train
 from train_sae.run_log import read_metrics
 from train_sae.sae import load_sae

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from collect.artefact.stage import write_summary
 from collect.errors import UserError
-from collect.stage import write_summary
 from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
-from train_sae.export import save_sae
+from train_sae.lens.export import save_sae
 from train_sae.sae import Sae, find_sae, load_sae
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from train_sae.kernels.backward import Batch, Extra
 from train_sae.kernels.select import keep_topk
-from train_sae.update import mean_square
+from train_sae.step.update import mean_square
 
 _CHUNK = 256
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from train_sae.state import TrainState
+from train_sae.step.state import TrainState
 
 _LAG = 4
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from train_sae.settings import StepStats
+from train_sae.step.settings import StepStats
 
 
 class Recordings:

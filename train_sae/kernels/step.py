@@ -24,10 +24,10 @@ from train_sae.kernels.dead import DeadBound
 from train_sae.kernels.decode import decode_residuals, prefix_bounds, prefix_rows
 from train_sae.kernels.recording import Recordings
 from train_sae.kernels.select import Entries, select_batch_topk, select_topk
-from train_sae.selection import tokens_of
-from train_sae.settings import StepSettings, StepStats
-from train_sae.state import TrainState
-from train_sae.update import Outcome, record, smallest_positive
+from train_sae.step.selection import tokens_of
+from train_sae.step.settings import StepSettings, StepStats
+from train_sae.step.state import TrainState
+from train_sae.step.update import Outcome, record, smallest_positive
 
 
 def kernel_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepSettings, lr: float) -> StepStats:

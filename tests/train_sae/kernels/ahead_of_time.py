@@ -30,8 +30,8 @@ from train_sae.config import Architecture
 from train_sae.kernels.dead import DeadBound
 from train_sae.kernels.step import kernel_step
 from train_sae.options import Options
-from train_sae.settings import StepSettings
-from train_sae.state import initial_state
+from train_sae.step.settings import StepSettings
+from train_sae.step.state import initial_state
 
 N_DEAD = 300
 

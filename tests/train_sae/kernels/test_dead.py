@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.train_sae.kernels.conftest import DEVICE
-from train_sae.architectures import initial_weights
 from train_sae.kernels.dead import DeadBound
-from train_sae.state import TrainState
+from train_sae.step.architectures import initial_weights
+from train_sae.step.state import TrainState
 
 N_TOKENS, D_SAE = 10, 30
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.train_sae.kernels.conftest import DEVICE
 from train_sae.config import Architecture
-from train_sae.state import TrainState, initial_state
-from train_sae.step import StepSettings, reference_step, take_step, takes_kernels
+from train_sae.step.fastest import StepSettings, reference_step, take_step, takes_kernels
+from train_sae.step.state import TrainState, initial_state
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")]
 

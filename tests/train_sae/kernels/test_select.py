@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from tests.train_sae.kernels.conftest import DEVICE
-from train_sae.selection import Selection
-from train_sae.selection import select_batch_topk as reference_batch_topk
-from train_sae.selection import select_topk as reference_topk
+from train_sae.step.selection import Selection
+from train_sae.step.selection import select_batch_topk as reference_batch_topk
+from train_sae.step.selection import select_topk as reference_topk
 
 SHAPES = [(5, 40, 3), (3, 16, 16), (1, 100, 1), (9, 33, 4)]
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train_sae.kernels.conftest import DEVICE
-from train_sae.architectures import Weights, trained_names
 from train_sae.config import Architecture
 from train_sae.kernels import auxk, backward, decode
 from train_sae.kernels.dead import DeadBound
 from train_sae.kernels.step import kernel_step
 from train_sae.options import Options
-from train_sae.state import TrainState, initial_state
-from train_sae.step import StepSettings, StepStats, reference_step, sparse_step
+from train_sae.step.architectures import Weights, trained_names
+from train_sae.step.fastest import StepSettings, StepStats, reference_step, sparse_step
+from train_sae.step.state import TrainState, initial_state
 
 IS_GPU = DEVICE == "cuda"
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")

@@ -1,0 +1,228 @@
+"""Many questions behind one visual prefix: the sequences that a forward pass runs, and how to read them.
+
+All questions about a video, in all their option orders, share its prefix. Packed, they stand one after the other behind
+it in a single row, each seeing the prefix and itself but no other question, with the positions it would have alone: the
+visual tokens, which are most of the work, are run once and not once per question. Unpacked, every question is a row of
+its own. The two give the same logits; which one a model supports is checked by `packing_agrees`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from collect.vlm import Embedded, VideoVlm
+from collect.vlm.sites import resume, stop_at
+
+PACKING_TOLERANCE = 1e-3
+"""Largest difference between packed and unpacked logits, relative to their spread, in float32."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sequences:
+    """Rows that a decoder runs; every question is a stretch of one of them."""
+
+    hidden: Float[Tensor, "row token d_model"]
+    """Residuals at the site named when they were made (input embeddings at first)."""
+    packed: bool
+    """Whether all questions share a row; otherwise each row is plainly causal."""
+    position_ids: Int[Tensor, "*axes row token"]
+    question: Int[Tensor, "row token"]
+    """Number of the question that a token belongs to; -1 in the prefix and in padding."""
+    question_row: Int[Tensor, " question"]
+    last: Int[Tensor, " question"]
+    """Index in its row of each question's last token, whose logits answer it."""
+    visual_positions: Int[Tensor, " visual"]
+    blocks: Int[Tensor, " token"] | None = None
+    """Number of the block in which a token sees every other one, -1 outside blocks; None in a causal model."""
+    deep: Float[Tensor, "deep visual d_model"] | None = None
+    """What the model adds to the visual tokens after its first layers, if anything."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held."""
+        return self.hidden.nbytes + self.position_ids.nbytes + self.question.nbytes
+
+    @property
+    def visual(self) -> Float[Tensor, "visual d_model"]:
+        """Residuals of the visual tokens, which are the same in every row."""
+        return self.hidden[0, self.visual_positions]
+
+
+def sequences(emb: Embedded, *, packed: bool) -> Sequences:
+    """Lay out the embedded questions about one video, one batch row of `emb` a question.
+
+    Args:
+        emb: whole prompts with one and the same prefix.
+        packed: all in one row, or each in its own.
+    """
+    n, device = len(emb.last), emb.last.device
+    start = int(emb.visual_positions[-1]) + 1
+    lengths = [int(last) + 1 for last in emb.last]
+    deep = None if emb.deep is None else emb.deep[:, 0]  # of one clip, so the same in every row
+    if not packed:
+        columns = torch.arange(emb.inputs_embeds.shape[1], device=device)
+        in_question = (columns >= start) & (columns <= emb.last[:, None])
+        rows = torch.arange(n, device=device)
+        return Sequences(
+            hidden=emb.inputs_embeds,
+            packed=False,
+            position_ids=emb.position_ids,
+            question=torch.where(in_question, rows[:, None], -1),
+            question_row=rows,
+            last=emb.last,
+            visual_positions=emb.visual_positions,
+            blocks=emb.blocks,
+            deep=deep,
+        )
+    tails = [length - start for length in lengths]
+    source_row = torch.tensor([0] * start + [row for row, tail in enumerate(tails) for _ in range(tail)], device=device)
+    source_column = torch.cat([torch.arange(start), *(torch.arange(start, length) for length in lengths)]).to(device)
+    question = torch.cat([torch.full((start,), -1, device=device), source_row[start:]])
+    return Sequences(
+        hidden=emb.inputs_embeds[source_row, source_column][None],
+        packed=True,
+        position_ids=emb.position_ids[..., source_row, source_column][..., None, :],
+        question=question[None],
+        question_row=torch.zeros(n, dtype=torch.int64, device=device),
+        last=start + torch.tensor(tails, device=device).cumsum(0) - 1,
+        visual_positions=emb.visual_positions,
+        blocks=None if emb.blocks is None else emb.blocks[source_column],
+        deep=deep,
+    )
+
+
+def visible(question: Int[Tensor, " token"]) -> Bool[Tensor, "token token"]:
+    """Which key (column) each query (row) may see: earlier tokens of the prefix and of its own question."""
+    causal = torch.ones(len(question), len(question), dtype=torch.bool, device=question.device).tril()
+    return causal & ((question == -1)[None, :] | (question[:, None] == question[None, :]))
+
+
+def restrict(laid: Sequences, questions: Sequence[int]) -> Sequences:
+    """Keep some of the questions, renumbered in their old order, and drop the tokens of the others."""
+    kept = torch.tensor(sorted(questions), device=laid.last.device)
+    if not laid.packed:
+        return replace(
+            laid,
+            hidden=laid.hidden[kept],
+            position_ids=laid.position_ids[..., kept, :],
+            question=torch.where(laid.question[kept] >= 0, torch.arange(len(kept), device=kept.device)[:, None], -1),
+            question_row=torch.arange(len(kept), device=kept.device),
+            last=laid.last[kept],
+        )
+    number = torch.full((len(laid.last) + 1,), -2, device=kept.device)
+    number[kept] = torch.arange(len(kept), device=kept.device)
+    number[-1] = -1  # the prefix, whose question number -1 indexes this entry
+    question = number[laid.question[0]]
+    tokens = (question > -2).nonzero()[:, 0]
+    new_index = torch.cumsum(question > -2, dim=0) - 1
+    return replace(
+        laid,
+        hidden=laid.hidden[:, tokens],
+        position_ids=laid.position_ids[..., tokens],
+        question=question[tokens][None],
+        question_row=laid.question_row[kept],
+        last=new_index[laid.last[kept]],
+        blocks=None if laid.blocks is None else laid.blocks[tokens],
+    )
+
+
+def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
+    """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there.
+
+    Raises:
+        UserError: the model has no such site, or cannot run on from it.
+    """
+    parsed = {name: vlm.resumable(name) for name in sites}
+    later = [site for site in parsed.values() if site.layers_before > 0]
+    with torch.no_grad():
+        found = stop_at(vlm.decoder, later, laid.hidden, **_kwargs(vlm, laid, 1, 0)) if later else {}
+    return {name: replace(laid, hidden=found.get(name, laid.hidden)) for name in parsed}
+
+
+def run_on(
+    vlm: VideoVlm, site: str, laid: Sequences, hidden: Float[Tensor, "rows token d_model"]
+) -> Float[Tensor, "edit row token d_model"]:
+    """Run on from a site to the decoder's output.
+
+    Differentiable with respect to `hidden` where gradients are enabled.
+
+    Args:
+        vlm: the model.
+        site: where `hidden` was read.
+        laid: the sequences that `hidden` are copies of.
+        hidden: one copy of `laid.hidden` after the other, each with its own edit: rows = edits x rows of `laid`.
+    """
+    n_rows = len(laid.hidden)
+    n_edits = len(hidden) // n_rows
+    parsed = vlm.resumable(site)
+    out = resume(vlm.decoder, parsed, hidden, **_kwargs(vlm, laid, n_edits, parsed.layer))
+    return out.unflatten(0, (n_edits, n_rows))
+
+
+def read_letters(
+    vlm: VideoVlm,
+    laid: Sequences,
+    out: Float[Tensor, "edit row token d_model"],
+    letters: Int[Tensor, " letter"],
+) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
+    """Read every question's answer in the decoder's output.
+
+    Args:
+        vlm: the model.
+        laid: the sequences that were run.
+        out: from `run_on`.
+        letters: token ids of the option letters.
+
+    Returns:
+        The letters' logits, and the probability that the letters have together among the whole vocabulary.
+    """
+    logits = vlm.head(out[:, laid.question_row, laid.last])
+    chosen = logits[..., letters]
+    return chosen, (chosen.logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
+
+
+def letter_logits(
+    vlm: VideoVlm,
+    site: str,
+    laid: Sequences,
+    hidden: Float[Tensor, "rows token d_model"],
+    letters: Int[Tensor, " letter"],
+) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
+    """Run on from a site and read every question: `run_on` and `read_letters`."""
+    return read_letters(vlm, laid, run_on(vlm, site, laid, hidden), letters)
+
+
+def packing_agrees(vlm: VideoVlm, site: str, emb: Embedded, letters: Int[Tensor, " letter"]) -> bool:
+    """Whether the model answers packed questions as it answers them one by one, through `vlm.logits_from`.
+
+    Models that refuse an attention mask of their caller, or overlook it, do not.
+    """
+    with torch.no_grad():
+        expected = vlm.logits_from(site, vlm.residual(emb, site), emb)[:, letters]
+        try:
+            laid = run_to(vlm, sequences(emb, packed=True), [site])[site]
+            got, _ = letter_logits(vlm, site, laid, laid.hidden, letters)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+    tolerance = PACKING_TOLERANCE if vlm.dtype == torch.float32 else 2.0**-5
+    return bool((got[0] - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
+
+
+def _kwargs(vlm: VideoVlm, laid: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
+    repeats = [1] * (laid.position_ids.ndim - 2) + [n_edits, 1]
+    n_rows = n_edits * len(laid.hidden)
+    return vlm.decoder_kwargs(
+        position_ids=laid.position_ids.repeat(repeats),
+        visual_positions=laid.visual_positions,
+        layer=layer,
+        # Made anew for every pass: kept, it would take more memory than the residuals.
+        allowed=visible(laid.question[0]) if laid.packed else None,
+        blocks=laid.blocks,
+        deep=None if laid.deep is None else laid.deep[:, None].expand(-1, n_rows, -1, -1),
+    )

@@ -1,0 +1,1 @@
+"""`video-sae download`: Perception Test's files into one folder, resumable and checked."""

@@ -1,0 +1,65 @@
+"""Arguments of `video-sae plan`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from collect.artefact.folder_name import require_path
+from collect.data.selection import Selection
+from collect.errors import UserError
+from collect.video.sampling import FrameSampling
+
+StoredDtype = Literal["float32", "bfloat16", "float16"]
+Gpu = Literal["h100", "h200", "b200", "a100", "l40s", "a10g", "l4", "rtx4090"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Reckon tokens, bytes and GPU hours of a collection before anything is spent."""
+
+    model: str
+    """Video VLM: a folder with its config.json, or a hub id; weights are not read unless with --probe."""
+    sites: tuple[str, ...] = ("resid/0",)
+    """Hook sites, as for `collect`."""
+    frames: str = "16"
+    """Frames of a clip: a number such as 16, a rate such as 2fps or 2fps:32, or frame ids such as 0,30,60."""
+    data: Path | None = None
+    """Data folder whose videos are counted; without it the published numbers of Perception Test are taken."""
+    select: str | None = None
+    """Videos, as for `collect`, such as `valid` or `valid,100`; without --data a published split, or `valid`."""
+    videos: int | None = None
+    """Number of videos, in place of that of the data."""
+    dtype: StoredDtype = "bfloat16"
+    """Type of the weights and of the stored activations."""
+    gpu: Gpu = "h100"
+    """Whose peak speed and memory are taken."""
+    utilisation: float = 0.4
+    """Share of that peak that the model reaches; --probe measures it where that GPU is here."""
+    gpus: tuple[int, ...] = (1, 8, 64)
+    """Numbers of GPUs to give the time for."""
+    cores_per_gpu: int = 16
+    """Processor cores beside each GPU, which decode and preprocess."""
+    price_per_gpu_hour: float | None = None
+    """Adds what the time on the GPUs costs, in the currency that you think in."""
+    probe: bool = False
+    """Load the model and time it on a few videos (of --data, or blank ones) on this machine."""
+    json: Path | None = None
+    """File for the same numbers as JSON."""
+
+    def __post_init__(self) -> None:
+        if self.json is not None:
+            require_path("--json", self.json)
+        FrameSampling.parse(self.frames)
+        Selection.parse(self.select)
+        if not self.sites or len(set(self.sites)) < len(self.sites):
+            raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
+        if self.videos is not None and self.videos < 1:
+            raise UserError(f"--videos must be at least 1, not {self.videos}.")
+        if not 0 < self.utilisation <= 1:
+            raise UserError(f"--utilisation is a share between 0 and 1, not {self.utilisation:g}.")
+        if not self.gpus or min(self.gpus) < 1:
+            raise UserError("--gpus must name one or several numbers of GPUs of at least 1.")
+        if self.cores_per_gpu < 1:
+            raise UserError(f"--cores-per-gpu must be at least 1, not {self.cores_per_gpu}.")
+        if self.price_per_gpu_hour is not None and self.price_per_gpu_hour < 0:
+            raise UserError(f"--price-per-gpu-hour must not be negative, but is {self.price_per_gpu_hour:g}.")

@@ -1,0 +1,1 @@
+"""The activation store on disk: shards, commit logs, manifest, verification and archives."""

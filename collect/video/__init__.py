@@ -1,0 +1,1 @@
+"""Video files: finding them, decoding frames in the order in which they are shown, sampling a clip."""

@@ -1,0 +1,1 @@
+"""The demo's tiny PerceptionLM: its network, its training, its held-out accuracy."""

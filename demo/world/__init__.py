@@ -1,0 +1,1 @@
+"""The synthetic tabletop world: what happens, how it looks, its annotations and questions."""

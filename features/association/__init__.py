@@ -1,0 +1,1 @@
+"""Latents against labels: scores, permutations, controls, false discovery rate."""

@@ -1,0 +1,105 @@
+"""What a direction that was never trained would score: raw residual dimensions and random projections.
+
+A latent fires rarely and strongly, and a score may come from that alone. So each control direction is read like a
+latent: the projection minus a threshold, cut at zero, with the threshold at the quantile that gives it the firing rate
+of the latents it is compared with. Firing rates are matched in a few bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from scipy import sparse
+from torch import Tensor
+from tqdm import tqdm
+
+from collect.reading import ActivationStore
+
+N_RATES = 4
+QUANTILE_TOKENS = 16384
+"""Tokens, drawn at random, from which thresholds are set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Sparse codes of control directions at several firing rates."""
+
+    codes: sparse.csr_array
+    """[token, control]."""
+    bin: Int64[np.ndarray, " control"]
+    """Firing-rate bin of each control."""
+    rates: Float64[np.ndarray, " bin"]
+    """Firing rate of each bin, ascending."""
+
+    def bin_of(self, firing_rate: Float64[np.ndarray, " latent"]) -> Int64[np.ndarray, " latent"]:
+        """Bin with the nearest rate, in ratio."""
+        distance = np.abs(np.log(np.maximum(firing_rate, 1e-12))[:, None] - np.log(self.rates)[None, :])
+        return distance.argmin(axis=1).astype(np.int64)
+
+
+def matched_rates(firing_rate: Float64[np.ndarray, " latent"]) -> Float64[np.ndarray, " bin"]:
+    """Firing rates in the middle of equally filled bins of the latents that fire at all."""
+    live = firing_rate[(firing_rate > 0) & (firing_rate < 1)]
+    if not len(live):
+        return np.array([0.01])
+    return np.unique(np.quantile(live, (np.arange(N_RATES) + 0.5) / N_RATES))
+
+
+def control_directions(d_in: int, n: int, rng: np.random.Generator) -> Float[Tensor, "d_in direction"]:
+    """Unit directions: half single dimensions of random sign, the rest isotropic random ones."""
+    n_raw = min(n // 2, 2 * d_in)
+    raw = torch.zeros(d_in, n_raw)
+    picks = rng.choice(2 * d_in, size=n_raw, replace=False)  # each dimension once in either sign
+    sign = torch.from_numpy(np.where(picks < d_in, 1.0, -1.0)).float()
+    raw[torch.from_numpy(picks % d_in), torch.arange(n_raw)] = sign
+    random = torch.from_numpy(rng.standard_normal((d_in, n - n_raw))).float()
+    return torch.cat([raw, random / random.norm(dim=0)], dim=1)
+
+
+def encode_controls(
+    store: ActivationStore,
+    site: str,
+    firing_rate: Float64[np.ndarray, " latent"],
+    *,
+    n: int,
+    rng: np.random.Generator,
+    batch_size: int,
+) -> Controls:
+    """Read `n` control directions at each of a few firing rates over all tokens of a site."""
+    rates = matched_rates(firing_rate)
+    directions = control_directions(store.d_in(site), n, rng)
+    sample = np.sort(rng.choice(store.n_tokens, size=min(store.n_tokens, QUANTILE_TOKENS), replace=False))
+    thresholds = _thresholds(store, site, directions, rates, sample, batch_size)
+    parts: list[sparse.csr_array] = []
+    with tqdm(total=store.n_tokens, unit="tokens", unit_scale=True, desc="controls") as bar:
+        for start in range(0, store.n_tokens, batch_size):
+            stop = min(start + batch_size, store.n_tokens)
+            projected = store.read(site, start, stop).float() @ directions
+            above = (projected[:, None, :] - thresholds).clamp(min=0).flatten(1)
+            parts.append(sparse.csr_array(above.numpy()))
+            bar.update(stop - start)
+    return Controls(
+        codes=sparse.csr_array(sparse.vstack(parts, format="csr")),
+        bin=np.repeat(np.arange(len(rates), dtype=np.int64), n),
+        rates=rates,
+    )
+
+
+def _thresholds(
+    store: ActivationStore,
+    site: str,
+    directions: Float[Tensor, "d_in direction"],
+    rates: Float64[np.ndarray, " bin"],
+    sample: Int64[np.ndarray, " token"],
+    batch_size: int,
+) -> Float[Tensor, "bin direction"]:
+    projected: list[Tensor] = []
+    for start in range(0, store.n_tokens, batch_size):
+        stop = min(start + batch_size, store.n_tokens)
+        picks = sample[(sample >= start) & (sample < stop)] - start
+        if len(picks):
+            projected.append(store.read(site, start, stop)[torch.from_numpy(picks)].float() @ directions)
+    return torch.from_numpy(np.quantile(torch.cat(projected).numpy(), 1 - rates, axis=0)).float()

@@ -1,0 +1,194 @@
+"""What may be concluded: intervals over videos, permutation of annotations between videos, false discovery rate.
+
+Tokens of one video depend on each other, and latents and annotations share trends in time and place. The unit of
+resampling is therefore the video, and the null gives whole videos each other's annotations: times stay times and places
+stay places, only the link between this video and its own annotations is broken.
+
+Pure functions; the caller passes the random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy import sparse
+
+MIN_STRATUM = 5
+"""Videos in a stratum below which it is joined with the next: few videos have few permutations."""
+PAIR_BLOCK = 512
+"""(latent, label) pairs whose permutation sums are held at once."""
+
+
+def benjamini_hochberg(p_values: Float64[np.ndarray, " test"]) -> Float64[np.ndarray, " test"]:
+    """Smallest false discovery rate at which each test is a discovery.
+
+    NaN (not tested) stays NaN and does not count.
+
+    Source: Benjamini and Hochberg 1995, step-up procedure in its adjusted form.
+    """
+    q_values = np.full(len(p_values), np.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    scaled = p_values[order] * len(order) / np.arange(1, len(order) + 1)
+    q_values[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return q_values
+
+
+def bootstrap_counts(
+    n_videos: int, n_resamples: int, rng: np.random.Generator
+) -> Float64[np.ndarray, "resample video"]:
+    """How often each video is drawn in each resample of `n_videos` videos with replacement."""
+    return rng.multinomial(n_videos, np.full(n_videos, 1 / n_videos), size=n_resamples).astype(np.float64)
+
+
+def mean_interval(
+    values: Float64[np.ndarray, "pair video"],
+    counts: Float64[np.ndarray, "resample video"],
+    level: float = 0.95,
+) -> tuple[Float64[np.ndarray, " pair"], Float64[np.ndarray, " pair"]]:
+    """Percentile bootstrap interval of the mean over videos; videos with NaN do not take part."""
+    present = ~np.isnan(values)
+    totals = np.where(present, values, 0.0) @ counts.T
+    weights = present.astype(np.float64) @ counts.T
+    means = np.full(totals.shape, np.nan)
+    np.divide(totals, weights, out=means, where=weights > 0)
+    return _percentiles(means, level)
+
+
+def auroc_interval(
+    wins: Float64[np.ndarray, "video video"],
+    n_positive: Float64[np.ndarray, " video"],
+    n_negative: Float64[np.ndarray, " video"],
+    counts: Float64[np.ndarray, "resample video"],
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the pooled AUROC.
+
+    Args:
+        wins: from `features.association.statistics.video_wins`.
+        n_positive: positives per video.
+        n_negative: negatives per video.
+        counts: from `bootstrap_counts`.
+        level: coverage.
+    """
+    n_pairs = (counts @ n_positive) * (counts @ n_negative)
+    n_wins = ((counts @ wins) * counts).sum(axis=1)
+    aurocs = np.full(len(counts), np.nan)
+    np.divide(n_wins, n_pairs, out=aurocs, where=n_pairs > 0)
+    low, high = _percentiles(aurocs[None, :], level)
+    return float(low[0]), float(high[0])
+
+
+def clustered_z(values: Float64[np.ndarray, "pair video"], centre: float = 0.5) -> Float64[np.ndarray, " pair"]:
+    """Standardised mean over videos: (mean − centre) / standard error; NaN with fewer than two videos."""
+    present = ~np.isnan(values)
+    n = present.sum(axis=1)
+    safe_n = np.maximum(n, 1)
+    mean = np.where(present, values, 0.0).sum(axis=1) / safe_n
+    spread = np.where(present, values - mean[:, None], 0.0)
+    error = np.sqrt((spread**2).sum(axis=1) / np.maximum(n - 1, 1) / safe_n)
+    difference = np.where(np.abs(mean - centre) < 1e-12, 0.0, mean - centre)
+    # Without any spread the mean is certain: its sign decides.
+    z = np.where(error > 0, difference / np.where(error > 0, error, 1.0), np.copysign(np.inf, difference))
+    z[difference == 0] = 0.0
+    return np.where(n >= 2, z, np.nan)
+
+
+def merge_strata(keys: Sequence[Hashable], minimum: int = MIN_STRATUM) -> list[Int64[np.ndarray, " _"]]:
+    """Group videos by key, joining a group with the next one in key order until it has `minimum` members.
+
+    Keys are ordered by their text, so that neighbours share their leading parts; a remainder joins the last group.
+    """
+    groups: list[list[int]] = []
+    pending: list[int] = []
+    for key in sorted(set(keys), key=repr):
+        pending += [index for index, other in enumerate(keys) if other == key]
+        if len(pending) >= minimum:
+            groups.append(pending)
+            pending = []
+    if pending and groups:
+        groups[-1] += pending
+    elif pending:
+        groups.append(pending)
+    return [np.array(sorted(group), dtype=np.int64) for group in groups]
+
+
+def permute_within(
+    strata: Sequence[Int64[np.ndarray, " _"]], n_videos: int, n_permutations: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "permutation video"]:
+    """Random permutations of the videos that never leave a stratum.
+
+    Returns:
+        [b, v]: the video whose annotations video v gets in permutation b.
+    """
+    result = np.tile(np.arange(n_videos, dtype=np.int64), (n_permutations, 1))
+    for members in strata:
+        result[:, members] = rng.permuted(np.tile(members, (n_permutations, 1)), axis=1)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSums:
+    """Sums of ranks over the units of video v under the annotations of video w, for the (v, w) of one stratum each.
+
+    `loan[v, w]` is the row of (v, w), or -1 where v never gets w's annotations.
+    """
+
+    loan: Int64[np.ndarray, "video video"]
+    positive_ranks: Float64[np.ndarray, "loan pair"]
+    positives: Float64[np.ndarray, "loan pair"]
+    negative_ranks: Float64[np.ndarray, "loan pair"]
+    negatives: Float64[np.ndarray, "loan pair"]
+
+
+def permutation_p_values(
+    sums: RankSums, permutations: Int64[np.ndarray, "permutation video"]
+) -> Float64[np.ndarray, " pair"]:
+    """One-sided p-values of the difference between the mean rank of positives and that of negatives.
+
+    With the positives and negatives of one label as the reference, that difference is AUROC − ½. It is a ratio of
+    sums over videos, so that any permutation of annotations is a sum of rows of `sums`.
+
+    Returns:
+        (1 + number of permutations that reach the observed difference) / (1 + number of permutations). A permutation
+        that leaves no positive or no negative reaches it.
+    """
+    n_permutations, n_videos = permutations.shape
+    videos = np.arange(n_videos)
+    rows = sums.loan[videos, np.vstack([videos, permutations])]
+    assert (rows >= 0).all(), "a permutation leaves its stratum"
+    pick = sparse.csr_array(
+        (np.ones(rows.size), rows.reshape(-1), np.arange(n_permutations + 2) * n_videos),
+        shape=(n_permutations + 1, len(sums.positives)),
+    )
+    n_pairs = sums.positives.shape[1]
+    p_values = np.empty(n_pairs)
+    for start in range(0, n_pairs, PAIR_BLOCK):
+        block = slice(start, min(start + PAIR_BLOCK, n_pairs))
+        difference = _mean(pick @ sums.positive_ranks[:, block], pick @ sums.positives[:, block])
+        difference -= _mean(pick @ sums.negative_ranks[:, block], pick @ sums.negatives[:, block])
+        reached = ~(difference[1:] < difference[0] - 1e-12)  # the tolerance is for the order of summation
+        p_values[block] = (1 + reached.sum(axis=0)) / (1 + n_permutations)
+    return p_values
+
+
+def _mean(
+    total: Float64[np.ndarray, "draw pair"], count: Float64[np.ndarray, "draw pair"]
+) -> Float64[np.ndarray, "draw pair"]:
+    result = np.full(total.shape, np.nan)
+    np.divide(total, count, out=result, where=count > 0)
+    return result
+
+
+def _percentiles(
+    draws: Float64[np.ndarray, "pair resample"], level: float
+) -> tuple[Float64[np.ndarray, " pair"], Float64[np.ndarray, " pair"]]:
+    low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
+    some = ~np.isnan(draws).all(axis=1)
+    if some.any():
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        low[some], high[some] = np.nanquantile(draws[some], tails, axis=1)
+    return low, high

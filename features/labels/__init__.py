@@ -1,0 +1,1 @@
+"""Annotations as labels of tokens and frames."""

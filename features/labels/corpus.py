@@ -1,0 +1,157 @@
+"""The videos of a store with their split, strata and labels: what latents are compared with."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from tqdm import tqdm
+
+from collect.data.perception_test import Video
+from collect.data.split import held_out_ids
+from collect.reading import VideoRecord
+from features.labels.labelling import SPACES, Space, UnitLabels, VideoLabels, Vocabulary, label_video, names_of, stack
+
+log = logging.getLogger(__name__)
+
+
+class Label(NamedTuple):
+    """One label: its space and its column there."""
+
+    space: Space
+    column: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Videos in the order of the store, with the labels that enough of them show."""
+
+    records: Sequence[VideoRecord]
+    annotations: Sequence[Video | None]
+    """What is known about each video; None where nothing is."""
+    held_out: Bool[np.ndarray, " video"]
+    labels: Mapping[Space, UnitLabels]
+    """Labels of all units of all videos; spaces without a label are left out."""
+
+    def split(self, *, held_out: bool) -> Int64[np.ndarray, " video"]:
+        """Videos of a split."""
+        return np.flatnonzero(self.held_out == held_out)
+
+    def all_labels(self) -> list[Label]:
+        """Every label, space by space."""
+        return [Label(space, column) for space, labels in self.labels.items() for column in range(len(labels.names))]
+
+    def name(self, label: Label) -> str:
+        """Name of a label."""
+        return self.labels[label.space].names[label.column]
+
+    def strata(self, videos: Int64[np.ndarray, " video"]) -> list[tuple[object, ...]]:
+        """What must be equal for two videos to be given each other's annotations."""
+        found = [self.annotations[video] for video in videos]
+        return [(video is not None, *(video.strata if video is not None else ())) for video in found]
+
+    def relabel(self, video: int, other: int) -> dict[Space, VideoLabels]:
+        """Labels that the annotations of `other` give to the units of `video`."""
+        vocabulary = {space: labels.names for space, labels in self.labels.items()}
+        return _label(self.records[video], self.annotations[other], vocabulary)
+
+
+def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video], *, min_videos: int) -> Corpus:
+    """Label all videos with the names that at least `min_videos` videos of each split show.
+
+    Names with exactly the same positive units (every ball is red) are one label, under the longest of them.
+
+    Args:
+        records: videos of the store, in its order.
+        annotations: what is known about each video, by video id.
+        min_videos: see above.
+    """
+    videos = [annotations.get(record.video_id) for record in records]
+    aside = held_out_ids((record.video_id, record.split) for record in records)
+    held_out = np.array([record.video_id in aside for record in records], dtype=bool)
+    vocabulary = _frequent_names(videos, held_out, min_videos)
+    parts: dict[Space, list[VideoLabels]] = {space: [] for space in vocabulary}
+    progress = tqdm(records, unit="videos", desc="labels", disable=not vocabulary)
+    for record, video in zip(progress, videos, strict=True):
+        for space, own in _label(record, video, vocabulary).items():
+            parts[space].append(own)
+    labels: dict[Space, UnitLabels] = {}
+    for space, names in vocabulary.items():
+        stacked = stack(parts[space], names)
+        n_videos = _count_videos(parts[space], len(names), held_out)
+        kept = [label for label in _distinct(stacked) if n_videos[label] >= min_videos]
+        if kept:
+            labels[space] = stacked.select(np.arange(len(stacked.eligible)), kept)
+        else:
+            _report_rarity(space, int(n_videos.max()), min_videos)
+    return Corpus(records=records, annotations=videos, held_out=held_out, labels=labels)
+
+
+def _label(record: VideoRecord, video: Video | None, vocabulary: Vocabulary) -> dict[Space, VideoLabels]:
+    if video is not None:
+        return label_video(video, record.grid, vocabulary)
+    return {space: _unlabelled(record, space) for space in vocabulary}
+
+
+def _unlabelled(record: VideoRecord, space: Space) -> VideoLabels:
+    n_units = record.grid.n_tokens if space.level == "token" else record.grid.n_t
+    nothing, none = np.empty((0, 2), dtype=np.int64), np.zeros(n_units, dtype=bool)
+    return VideoLabels(
+        n_units=n_units, positive=nothing, touched=nothing, hidden=nothing, eligible=none, background=none
+    )
+
+
+def _frequent_names(
+    videos: Sequence[Video | None], held_out: Bool[np.ndarray, " video"], min_videos: int
+) -> dict[Space, tuple[str, ...]]:
+    """Names in the annotations of enough videos; whether they reach any unit there is decided later."""
+    counts: dict[tuple[Space, bool], Counter[str]] = {
+        (space, aside): Counter() for space in SPACES for aside in (False, True)
+    }
+    for video, aside in zip(videos, held_out, strict=True):
+        if video is not None:
+            for space, names in names_of(video).items():
+                counts[space, bool(aside)].update(names)
+    frequent: dict[Space, tuple[str, ...]] = {}
+    for space in SPACES:
+        train, held = counts[space, False], counts[space, True]
+        names = tuple(sorted(name for name in train if min(train[name], held[name]) >= min_videos))
+        if names:
+            frequent[space] = names
+        elif train or held:
+            _report_rarity(space, max(min(train[name], held[name]) for name in {*train, *held}), min_videos)
+    return frequent
+
+
+def _report_rarity(space: Space, most: int, min_videos: int) -> None:
+    log.info(
+        "No %s label is shown by %d videos of both splits (the most frequent by %d); --min-videos sets this.",
+        "/".join(space),
+        min_videos,
+        most,
+    )
+
+
+def _count_videos(
+    parts: Sequence[VideoLabels], n_labels: int, held_out: Bool[np.ndarray, " video"]
+) -> Int64[np.ndarray, " label"]:
+    """Videos with positive units of each label, in the split that has fewer."""
+    n_videos = np.zeros((2, n_labels), dtype=np.int64)
+    for part, aside in zip(parts, held_out, strict=True):
+        n_videos[int(aside), np.unique(part.positive[:, 1])] += 1
+    return n_videos.min(axis=0)
+
+
+def _distinct(labels: UnitLabels) -> list[int]:
+    """One label of each set with the same positive units: the longest, of these the first by alphabet."""
+    positive = labels.positive.tocsc()
+    first_with: dict[bytes, int] = {}
+    for label in sorted(range(len(labels.names)), key=lambda index: (-len(labels.names[index]), labels.names[index])):
+        units = np.sort(positive.indices[positive.indptr[label] : positive.indptr[label + 1]])
+        first_with.setdefault(units.astype(np.int64).tobytes(), label)
+    return sorted(first_with.values())

@@ -1,0 +1,1 @@
+"""From a run to the page that shows what it found."""

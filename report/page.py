@@ -1,0 +1,315 @@
+"""The report: one self-contained page that shows what a run found, and says plainly what it did not find.
+
+    RUN/report/index.html     inline styles, charts as SVG, pictures embedded; no script, no request to anywhere
+
+The page is made again from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
+sentences come from `report.verdicts`, the charts from `report.charts`, the layout from `page.html.j2`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from collect.artefact.folder import remove_orphans, write_atomic
+from collect.artefact.lock import writing
+from collect.artefact.run_data import check_agreement
+from collect.config import CollectConfig
+from collect.printable import printable
+from features.config import FeaturesConfig
+from report import charts, target_rows, wording
+from report import verdicts as conclusions
+from report.pictures import pictures
+from report.record import Features, Record, Stage, read_record
+from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from steer.inputs import stages_of
+from steer.profile import KEPT_SHARE
+from train_sae.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+CONFIGS = {
+    "profile": ProfileConfig,
+    "collect": CollectConfig,
+    "train": TrainConfig,
+    "features": FeaturesConfig,
+    "steer": SteerConfig,
+}
+GALLERY = 8
+"""Labelled latents that are shown with pictures."""
+EFFECT_GALLERY = 5
+"""Further latents that are shown because their edit beats its controls."""
+STRIPS = 2
+"""Pictures per latent."""
+LISTED_PAIRS = 20
+"""Rows of the association table."""
+
+
+def report(config: ReportConfig) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        UserError: the run has no finished stage, it has several SAEs and none is named, an artefact is damaged, two
+            stages took other annotations, or another process is writing the page.
+    """
+    path = config.run / "report" / "index.html"
+    with writing(path.parent):
+        remove_orphans(path.parent)
+        record = read_record(config.run, config.sae)
+        if record.sae_name is not None:
+            check_agreement(config.run, stages_of(config.run, record.sae_name))
+        content = page_content(record)
+        write_atomic(path, fill_in(content))
+    shown = printable(path, 4096)
+    for stage in record.stages:
+        if not stage.finished:
+            log.warning("%s: the stage %s is %s, so the page lacks its part.", shown, stage.name, stage.state)
+    for gap in content["gaps"]:
+        log.warning("%s: %s", shown, gap)
+    return path
+
+
+def render(record: Record) -> str:
+    """The page of a run."""
+    return fill_in(page_content(record))
+
+
+def fill_in(content: Mapping[str, Any]) -> str:
+    """Put what the template shows into it."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
+    cast("dict[str, Any]", environment.filters).update(
+        {name: getattr(wording, name) for name in ("number", "signed", "percent", "probability")}
+    )
+    source = importlib.resources.files("report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        content, interval=wording.interval, is_known=wording.is_known, charts=charts
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Text from outside without control characters; markup is left as it is."""
+    return printable(value, 100_000) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def page_content(record: Record) -> dict[str, Any]:
+    """Everything that the template shows."""
+    features, effects = record.features, record.effects
+    catalogue = None if features is None else features.catalogue
+    summary = None if effects is None else effects.summary
+    answers = [] if effects is None else conclusions.accuracies(effects.items, effects.baselines)
+    verdicts = (
+        conclusions.answer_verdict(answers),
+        conclusions.object_verdict(catalogue, None if features is None else features.associations),
+        conclusions.effect_verdict(summary),
+    )
+    targets = [] if summary is None else target_rows.target_rows(summary, catalogue)
+    entries, notes = gallery(record)
+    return {
+        "run_name": record.run.resolve().name,
+        "verdicts": verdicts,
+        "headline": headline(verdicts),
+        "missing": [stage for stage in record.stages if not stage.finished],
+        "commands": {stage.name: f"video-sae {stage.name} …" for stage in record.stages},
+        "data": data_facts(record),
+        "training": record.training,
+        "training_chart": training_chart(record),
+        "profile": record.profile,
+        "profile_chart": None
+        if record.profile is None
+        else charts.profile_chart(record.profile.table, record.profile.site, KEPT_SHARE),
+        "kept_share": KEPT_SHARE,
+        "answers": answers,
+        "features": features,
+        "gallery": entries,
+        "gaps": [*record.gaps, *notes],
+        "associations": [] if features is None else association_table(features),
+        "n_holding": 0 if features is None else int(features.associations["holds"].astype(bool).sum()),
+        "n_tested": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
+        "effects": effects,
+        "targets": targets,
+        "operations": [] if summary is None else list(dict.fromkeys(summary["operation"])),
+        "controls": None if effects is None else effects.controls,
+        "effect_notes": []
+        if summary is None
+        else [
+            note
+            for note in (
+                target_rows.coincidence(targets),
+                target_rows.opposite_signs(summary),
+                target_rows.screen_agreement(summary),
+            )
+            if note
+        ],
+        "limits": limits(record),
+        "reproduce": [(stage.name, command(stage)) for stage in record.stages if stage.config],
+        "provenance": provenance(record.stages),
+    }
+
+
+def headline(verdicts: Sequence[conclusions.Verdict]) -> str:
+    """One sentence from the verdicts on objects and on counts."""
+    text = "; ".join(verdict.headline for verdict in verdicts[1:])
+    return text[0].upper() + text[1:] + "."
+
+
+def data_facts(record: Record) -> dict[str, Any] | None:
+    """What was collected from which model; None without activations."""
+    store = record.store
+    if store is None:
+        return None
+    grids = sorted({(v.grid.n_t, v.grid.n_rows, v.grid.n_cols) for v in store.videos})
+    return {
+        "model": {name: store.model.get(name, "?") for name in ("name", "family", "n_layers", "d_model")},
+        "n_videos": len(store.videos),
+        "n_held_out": len(record.held_out),
+        "n_tokens": store.n_tokens,
+        "sites": ", ".join(store.sites),
+        "grids": ", ".join(f"{t} frames of {rows} × {cols}" for t, rows, cols in grids[:3])
+        + (" …" if len(grids) > 3 else ""),
+        "duration_s": sum(v.n_frames / v.frame_rate for v in store.videos if v.frame_rate) / max(1, len(store.videos)),
+        "n_failures": len(store.failures),
+    }
+
+
+def training_chart(record: Record) -> Any:
+    """The training curve; None without its lines."""
+    training = record.training
+    if training is None or len(training.curve) == 0:
+        return None
+    held_out = training.summary.get("held_out") or {}
+    return charts.training_chart(training.curve, held_out.get("fvu"))
+
+
+def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
+    """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls.
+
+    Returns:
+        What is shown of each, and what is wrong with pictures, as sentences.
+    """
+    if record.features is None:
+        return [], []
+    rows = {int(row["latent"]): row for row in record.features.catalogue.to_dict("records")}
+    labelled = conclusions.gallery_latents(record.features.catalogue, GALLERY)
+    summary = None if record.effects is None else record.effects.summary
+    effective = [] if summary is None else target_rows.single_latents(summary, target_rows.beating(summary))
+    sure = [] if summary is None else target_rows.single_latents(summary, target_rows.confirmed(summary))
+    chosen = labelled + [latent for latent in effective if latent in rows and latent not in labelled][:EFFECT_GALLERY]
+    drawn, notes = pictures(record, chosen, STRIPS)
+    return [
+        {
+            "latent": latent,
+            "row": rows[latent],
+            "pair": conclusions.top_association(record.features.associations, rows[latent]),
+            "pictures": drawn.get(latent, []),
+            "effect": "moves the counts" if latent in sure else "beats its controls" if latent in effective else "",
+        }
+        for latent in chosen
+    ], notes
+
+
+def association_table(features: Features) -> list[dict[str, Any]]:
+    """Rows of the association table: the pair, and the runner-up where the pair's label is the latent's own."""
+    catalogue = features.catalogue.set_index("latent", drop=False)
+    rows: list[dict[str, Any]] = []
+    for pair in conclusions.association_rows(features.associations, LISTED_PAIRS).to_dict("records"):
+        own = catalogue.loc[pair["latent"]]
+        is_top = (own["top_label"], own["top_label_kind"], own["top_label_level"]) == (
+            pair["label"],
+            pair["kind"],
+            pair["level"],
+        )
+        runner_up = own["runner_up_label"] if is_top else own["top_label"]
+        score = own["runner_up_auroc"] if is_top else own["top_auroc"]
+        rows.append({**pair, "is_top": is_top, "other_label": runner_up, "other_auroc": score})
+    return rows
+
+
+def limits(record: Record) -> list[str]:
+    """What the numbers do not say, in the words and figures of this run."""
+    notes: list[str] = []
+    if record.store is not None:
+        n_held_out = len(record.held_out)
+        notes.append(
+            f"Everything is chosen on {wording.counted(len(record.store.videos) - n_held_out, 'train video')} and "
+            f"reported on {wording.counted(n_held_out, 'held-out video')}, from one seed of every stage; how much "
+            "another SAE of the same size would differ was not measured."
+        )
+        if record.store.failures:
+            notes.append(f"{wording.counted(len(record.store.failures), 'video')} could not be read and are left out.")
+    if record.features is not None:
+        arguments = record.stage("features").config.get("arguments", {})
+        notes.append(
+            f"Only labels shown by at least {arguments.get('min_videos', '?')} videos of each split were tested, "
+            f"{record.features.summary.get('n_labels', '?')} in all. An association says that a latent goes along with "
+            "a label, not that the model uses it. A token also carries what lies outside its patch."
+        )
+    if record.effects is not None and len(record.effects.summary):
+        screen, summary = record.effects.screen, record.effects.summary
+        n_screened = int((screen["status"] == "screened").sum()) if len(screen) else "?"
+        n_exact = summary.loc[target_rows.alone(summary), "target"].nunique()
+        detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
+        notes.append(
+            f"{wording.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "
+            "the others have a first-order estimate only, and one of them may matter more. A change of the margin "
+            f"smaller than about {wording.number(detectable)} nats (median over the edited targets) would have been "
+            "missed."
+        )
+        notes.append(
+            "With many edits, some pass the 95th percentile of one family of controls by chance; an edit counts here "
+            "only if it passes all families, and as reliable only with q < 0.05 over videos."
+        )
+        notes.append(
+            "Whether a latent stands for the count itself was not tested: that would also need a monotone "
+            "dose-response and an exchange of its activations with a video of another count."
+        )
+    if record.profile is not None:
+        notes.append(
+            "The profile replaces all visual tokens at once. It says where the answer still reads the video, not which "
+            "tokens it reads."
+        )
+    return notes
+
+
+def command(stage: Stage) -> str:
+    """The command line that a stage was run with; arguments at their defaults are left out."""
+    defaults = {field.name: field.default for field in dataclasses.fields(CONFIGS[stage.name])}
+    words = ["video-sae", stage.name]
+    for name, value in stage.config["arguments"].items():
+        default = defaults.get(name)
+        if value is None or value == (list(default) if isinstance(default, tuple) else default):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [flag, *(str(single) for single in values)]
+    return shlex.join(words)
+
+
+def provenance(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """Versions, commit and seeds, each with the stages where they differ."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for stage in stages:
+        facts: Mapping[str, Any] = {
+            **stage.config.get("versions", {}),
+            "commit": stage.config.get("commit"),
+            "seed": stage.config.get("arguments", {}).get("seed"),
+        }
+        for name, value in facts.items():
+            if value is not None:
+                found.setdefault(name, {}).setdefault(str(value), []).append(stage.name)
+    return [
+        (name, ", ".join(v if len(by_value) == 1 else f"{v} ({', '.join(names)})" for v, names in by_value.items()))
+        for name, by_value in found.items()
+    ]

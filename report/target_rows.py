@@ -1,0 +1,132 @@
+"""What was edited, beside what it goes along with: association and effect as two axes of one table.
+
+Input association and output effect rarely coincide in one latent, so the report shows both for every target. Pure
+functions of summary.parquet and catalogue.parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report.wording import counted, is_known, number
+from steer.target_names import is_set, set_label
+
+SIGNIFICANT_Q = 0.05
+
+
+def alone(summary: pd.DataFrame) -> pd.Series:
+    """Which rows are about a single latent."""
+    return ~summary["target"].map(is_set).astype(bool)
+
+
+def beating(summary: pd.DataFrame) -> pd.Series:
+    """Which edits move the counting margin more than their controls."""
+    return summary["beats_controls"].map(lambda value: is_known(value) and bool(value)).astype(bool)
+
+
+def confirmed(summary: pd.DataFrame) -> pd.Series:
+    """Which of these are significant over videos too."""
+    return beating(summary) & (summary["q_value"] < SIGNIFICANT_Q)
+
+
+def single_latents(summary: pd.DataFrame, chosen: pd.Series) -> list[int]:
+    """The single latents of some rows, the largest effect first."""
+    rows = summary[chosen & alone(summary)]
+    order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
+    return [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRow:
+    """One edited target with its association and its effects."""
+
+    target: str
+    latents: tuple[int, ...]
+    selected_by: str
+    association: dict[str, Any] | None
+    """Row of catalogue.parquet; None for a set or without the features stage."""
+    effects: tuple[dict[str, Any], ...]
+    """Rows of summary.parquet, one per operation."""
+
+    @property
+    def title(self) -> str:
+        """Name in tables and charts."""
+        if not is_set(self.target):
+            return f"latent {self.target}"
+        return set_label(self.target) or f"set of {len(self.latents)}"
+
+    @property
+    def label(self) -> str:
+        """Its label, or that it has none that holds."""
+        if self.association is None:
+            return f"{len(self.latents)} latents" if set_label(self.target) else ""
+        return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
+
+
+def target_rows(summary: pd.DataFrame, catalogue: pd.DataFrame | None) -> list[TargetRow]:
+    """Targets by the size of their first operation's effect, the sets last."""
+    known = {} if catalogue is None else {int(row["latent"]): row for row in catalogue.to_dict("records")}
+    rows = [
+        TargetRow(
+            target=str(target),
+            latents=tuple(int(latent) for latent in group["latents"].iloc[0]),
+            selected_by=str(group["selected_by"].iloc[0]),
+            association=None if is_set(str(target)) else known.get(int(str(target))),
+            effects=tuple(group.to_dict("records")),
+        )
+        for target, group in summary.groupby("target", sort=False)
+    ]
+    return sorted(rows, key=lambda row: (is_set(row.target), -abs(row.effects[0]["delta_margin"])))
+
+
+def coincidence(rows: Sequence[TargetRow]) -> str:
+    """Do the latents that have a label also have an effect? A sentence over the single latents that were edited."""
+    singles = [row for row in rows if row.association is not None]
+    if not singles:
+        return ""
+    table = {(label, effect): 0 for label in (True, False) for effect in (True, False)}
+    for row in singles:
+        has_label = bool(row.association is not None and row.association["labelled"])
+        table[has_label, any(is_known(e["beats_controls"]) and bool(e["beats_controls"]) for e in row.effects)] += 1
+    labelled, unlabelled = (table[label, True] + table[label, False] for label in (True, False))
+    return (
+        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} beat their controls; of "
+        f"{unlabelled} without one, {table[False, True]} do."
+    )
+
+
+def opposite_signs(summary: pd.DataFrame) -> str:
+    """Whether ablation and amplification of the targets that beat their controls point opposite ways."""
+    by_operation = {name: group.set_index("target") for name, group in summary.groupby("operation", sort=False)}
+    up = next((name for name in by_operation if name.startswith("scale:") and float(name[6:]) > 1), None)
+    if up is None or "ablate" not in by_operation or not beating(summary).any():
+        return ""
+    chosen = summary.loc[beating(summary), "target"].unique()
+    products = [
+        by_operation["ablate"].loc[target, "delta_margin"] * by_operation[up].loc[target, "delta_margin"]
+        for target in chosen
+    ]
+    opposite = sum(product < 0 for product in products)
+    return (
+        f"Of {counted(len(chosen), 'target')} that beat{'s' if len(chosen) == 1 else ''} the controls, {opposite} "
+        f"change the margin in opposite directions under ablation and amplification, as a direction that the answer "
+        f"reads would."
+    )
+
+
+def screen_agreement(summary: pd.DataFrame) -> str:
+    """How well the first-order screen predicts the exact ablations; empty for few or equal latents."""
+    rows = summary[(summary["operation"] == "ablate") & alone(summary)].dropna(subset="screened")
+    if len(rows) < 4 or rows["screened"].nunique() < 2 or rows["delta_margin"].nunique() < 2:
+        return ""
+    rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
+    same = int((np.sign(rows["screened"]) == np.sign(rows["delta_margin"])).sum())
+    return (
+        f"Over these {len(rows)} latents the screen’s estimate of an ablation agrees with the exact effect with a rank "
+        f"correlation of {number(rank, 2)} and has the same sign for {same}."
+    )

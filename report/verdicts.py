@@ -1,0 +1,268 @@
+"""What the tables of a run say, in plain sentences: the verdicts at the top of the report, and its selections of rows.
+
+A verdict is worded from the numbers alone, and a negative one as plainly as a positive one. Pure functions of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ask.inference import bootstrap_interval, video_means
+from report.target_rows import SIGNIFICANT_Q, alone, beating, confirmed
+from report.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
+from steer.target_names import is_set
+
+OBJECT_AUROC = 0.9
+"""Held-out AUROC from which a latent is said to follow an object."""
+ALL_COUNTING = "all counting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer to one question about the run."""
+
+    question: str
+    answer: Literal["yes", "partly", "no", "unknown"]
+    headline: str
+    """Half a sentence, without a capital letter or a full stop."""
+    text: str
+
+
+# --- The model's answers ---------------------------------------------------------------------------------------------
+
+
+def accuracies(items: pd.DataFrame, baselines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of baselines.parquet for the held-out videos, with a 95 % bootstrap interval of the accuracy over videos.
+
+    Without held-out rows, those of the train videos.
+    """
+    split = "held_out" if (baselines["split"] == "held_out").any() else "train"
+    own = items[items["held_out"] == (split == "held_out")]
+    rows: list[dict[str, Any]] = []
+    for row in baselines[baselines["split"] == split].to_dict("records"):
+        of_kind = own[own["counting"] == row["counting"]]
+        if not row["kind"].startswith("all "):
+            of_kind = of_kind[of_kind["kind"] == row["kind"]]
+        means = video_means(of_kind["accuracy"].to_numpy(dtype=np.float64), list(of_kind["video_id"]))
+        low, high = bootstrap_interval(means, np.random.default_rng(0))
+        best = max(float(row[name]) for name in ("chance", "answer_frequency", "question_only"))
+        rows.append({**row, "accuracy_low": low, "accuracy_high": high, "best_baseline": best})
+    return rows
+
+
+def answer_verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
+    """Does the model answer counting questions better than a guess without the video?"""
+    question = "Does the model count?"
+    total = next((row for row in rows if row["kind"] == ALL_COUNTING), None)
+    if total is None:
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="the model's answers were not measured",
+            text="There are no answers of the steer stage.",
+        )
+    better = total["accuracy_low"] > total["best_baseline"]
+    worst = min(
+        (row for row in rows if row["counting"] and row is not total), key=lambda row: row["accuracy"], default=total
+    )
+    text = (
+        f"It answers {percent(total['accuracy'])} of {counted(total['n_items'], 'counting question')} about "
+        f"{counted(total['n_videos'], 'video')} of the {split_name(total['split'])} split (95\u00a0% interval "
+        f"{percent(total['accuracy_low'])} to {percent(total['accuracy_high'])}); the best answer without the video "
+        f"scores {percent(total['best_baseline'])}. Its weakest kind is {worst['kind']}, with "
+        f"{percent(worst['accuracy'])}."
+    )
+    headline = "the model counts better" if better else "the model does not reliably count better"
+    return Verdict(
+        question=question,
+        answer="yes" if better else "no",
+        headline=f"{headline} than a guess without the video",
+        text=text,
+    )
+
+
+def split_name(split: str) -> str:
+    """How a split is written on the page."""
+    return split.replace("_", "-")
+
+
+# --- What latents go along with --------------------------------------------------------------------------------------
+
+
+def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The held-out row of a latent's best label; None where it has none.
+
+    Args:
+        associations: associations.parquet.
+        row: the latent's row of catalogue.parquet.
+    """
+    found = associations[
+        (associations["split"] == "held_out")
+        & (associations["latent"] == row["latent"])
+        & (associations["label"] == row["top_label"])
+        & (associations["kind"] == row["top_label_kind"])
+        & (associations["level"] == row["top_label_level"])
+    ]
+    return found.to_dict("records")[0] if len(found) else None
+
+
+def object_latents(catalogue: pd.DataFrame) -> pd.DataFrame:
+    """Latents whose object label holds, the highest held-out AUROC first."""
+    rows = catalogue[catalogue["labelled"].astype(bool) & (catalogue["top_label_kind"] == "object")]
+    return rows.sort_values(["top_auroc", "latent"], ascending=[False, True], kind="stable")
+
+
+def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | None) -> Verdict:
+    """Does a latent follow one object on held-out videos?"""
+    question = "Does a latent follow one object?"
+    if catalogue is None or associations is None:
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="latents were not compared with annotations",
+            text="The features stage is not finished.",
+        )
+    held = object_latents(catalogue)
+    clear = held[held["top_auroc"] >= OBJECT_AUROC]
+    if len(held) == 0:
+        tested = associations[(associations["split"] == "held_out") & (associations["kind"] == "object")]
+        tested = tested.sort_values(["auroc", "latent"], ascending=[False, True], kind="stable")
+        text = f"None of {counted(len(tested), 'tested pair')} of a latent and an object holds on held-out videos."
+        if len(tested):
+            row = tested.to_dict("records")[0]
+            text += (
+                f" The highest AUROC, {number(row['auroc'])} for latent {row['latent']} and “{row['label']}”, does not "
+                f"count: {why_not(row)}."
+            )
+        return Verdict(question=question, answer="no", headline="no latent follows one object", text=text)
+    row = held.to_dict("records")[0]
+    pair = top_association(associations, row)
+    best = (
+        f"latent {row['latent']}, which fires on “{row['top_label']}”: held-out AUROC {number(row['top_auroc'])} "
+        f"{interval(pair['auroc_low'], pair['auroc_high']) if pair else ''}, "
+        f"{number(row['top_within_video_auroc'])} within a video, where 95\u00a0% of its controls stay below "
+        f"{number(row['top_control_auroc_p95'])}."
+    )
+    if len(clear) == 0:
+        return Verdict(
+            question=question,
+            answer="partly",
+            headline=f"no latent follows one object with a held-out AUROC of {OBJECT_AUROC} or more",
+            text=f"{counted(len(held), 'object label')} hold{'s' if len(held) == 1 else ''}, but none reaches "
+            f"{OBJECT_AUROC}. The best is {best}",
+        )
+    verb = "follows" if len(clear) == 1 else "follow"
+    names = clear["top_label"].nunique()
+    several = f"{counted(len(clear), 'latent')} for {counted(names, 'object name')}. The clearest is {best}"
+    return Verdict(
+        question=question,
+        answer="yes",
+        headline=f"{counted(len(clear), 'latent')} {verb} one object with a held-out AUROC of {OBJECT_AUROC} or more",
+        text=several if len(clear) > 1 else f"It is {best}",
+    )
+
+
+def why_not(row: dict[str, Any]) -> str:
+    """Which of the three conditions of an association fails."""
+    reasons: list[str] = []
+    if not (is_known(row["q_value"]) and row["q_value"] < SIGNIFICANT_Q):
+        reasons.append(f"its q-value is {probability(row['q_value'])}")
+    if not (is_known(row["within_low"]) and row["within_low"] > 0.5):
+        reasons.append(f"within a video its interval reaches down to {number(row['within_low'])}")
+    if not (is_known(row["control_auroc_p95"]) and row["auroc"] > row["control_auroc_p95"]):
+        reasons.append(f"5\u00a0% of its controls reach {number(row['control_auroc_p95'])}")
+    return " and ".join(reasons) or "the false discovery rate of this run was stricter"
+
+
+def gallery_latents(catalogue: pd.DataFrame, n: int) -> list[int]:
+    """The labelled latents to show: the best latent of every label by held-out AUROC, then the second best ones."""
+    rows = catalogue[catalogue["labelled"].astype(bool)]
+    rows = rows.sort_values(["top_auroc", "latent"], ascending=[False, True], kind="stable")
+    turn = rows.groupby(["top_label_kind", "top_label"]).cumcount()
+    rows = rows.assign(turn=turn).sort_values("turn", kind="stable").head(n)
+    return [int(latent) for latent in rows["latent"]]
+
+
+def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Held-out pairs to list: those that hold, by AUROC; if none does, the highest AUROCs that were tested."""
+    held = associations[associations["split"] == "held_out"]
+    holding = held[held["holds"].astype(bool)]
+    rows = holding if len(holding) else held
+    return rows.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable").head(n)
+
+
+# --- What latents do to the answers ----------------------------------------------------------------------------------
+
+
+def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
+    """Does a latent, or a set of them, move the counting margin more than its matched controls?"""
+    question = "Does a latent move the counts?"
+    if summary is None or not (summary["n_controls"] > 0).any():
+        return Verdict(
+            question=question,
+            answer="unknown",
+            headline="effects on the answers were not compared with controls",
+            text="The steer stage is not finished."
+            if summary is None
+            else "It was run without controls."
+            if len(summary)
+            else "There are no effects of the steer stage.",
+        )
+    beats, sure = beating(summary), confirmed(summary)
+    n_edits = counted(len(summary), "edit")
+    n_targets = counted(summary["target"].nunique(), "target")
+    size = summary.assign(size=summary["delta_margin"].abs()).sort_values(
+        ["size", "target"], ascending=[False, True], kind="stable"
+    )
+    if not beats.any():
+        row = size.to_dict("records")[0]
+        return Verdict(
+            question=question,
+            answer="no",
+            headline="no edited latent or set moves the counting answers more than matched controls do",
+            text=f"None of {n_edits} ({n_targets}) moves the counting margin by more than the 95th percentile of all "
+            f"its controls. The largest change: {effect_sentence(row)}",
+        )
+    shown = size[sure.loc[size.index]] if sure.any() else size[beats.loc[size.index]]
+    text = (
+        f"{int(beats.sum())} of {n_edits} ({n_targets}) move the counting margin by more than the 95th percentile of "
+        f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
+        f"largest: {effect_sentence(shown.to_dict('records')[0])}"
+    )
+    is_single = alone(shown)
+    singles = shown[is_single]
+    if len(singles) and not is_single.iloc[0]:
+        text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0])}"
+    single, together = singles["target"].nunique(), shown.loc[~is_single, "target"].nunique()
+    names = summary["target"].drop_duplicates()
+    n_sets = int(names.map(is_set).sum())
+    n_single = len(names) - n_sets
+    who = [f"{single} of {counted(n_single, 'edited latent')}"] if single else []
+    if together:
+        who.append("the edited set" if n_sets == 1 else f"{together} of {counted(n_sets, 'edited set')}")
+    verb = "move" if single + together > 1 else "moves"
+    what = f"{' and '.join(who)} {verb} the counting answers more than matched controls do"
+    return Verdict(
+        question=question,
+        answer="yes" if sure.any() else "partly",
+        headline=what if sure.any() else f"{what}, but not reliably over videos",
+        text=text,
+    )
+
+
+def effect_sentence(row: dict[str, Any]) -> str:
+    """One edit, from its name to its control questions."""
+    text = (
+        f"{action(row['operation']).lower()} {target_name(row['target'], len(row['latents']))}, "
+        f"{signed(row['delta_margin'], 2)} nats "
+        f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} where its controls stay within "
+        f"±{number(row['control_p95'], 2)}"
+    )
+    if is_known(row["delta_margin_control"]):
+        text += f"; control questions {signed(row['delta_margin_control'], 2)}"
+    return text + "."

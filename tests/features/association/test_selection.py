@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import features.association.selection
+from features.association.selection import PER_LABEL, Scores, score, score_all, select_pairs
+from features.labels.corpus import Corpus, build_corpus
+from features.labels.labelling import OBJECTS
+from tests.features.conftest import BALL, MemoryCodes, PlantedVideo, records_of
+
+
+@pytest.fixture(scope="module")
+def corpus(planted: list[PlantedVideo]) -> Corpus:
+    return build_corpus(records_of(planted), {item.video.video_id: item.video for item in planted}, min_videos=5)
+
+
+def test_scores_are_those_of_the_split(planted: list[PlantedVideo], corpus: Corpus) -> None:
+    codes = np.concatenate([item.activations for item in planted]).astype(np.float32)
+    codes[: 64 * 1] = 0  # the first video is held out, so only that split's score falls
+    assert corpus.held_out[0]
+    train = score(sparse.csr_array(codes), corpus, held_out=False, within=True)
+    held = score(sparse.csr_array(codes), corpus, held_out=True, within=False)
+    ball = corpus.labels[OBJECTS].names.index("red ball")
+    assert train.auroc[BALL, ball] == 1.0
+    assert train.within_z[BALL, ball] == np.inf
+    # Four of the positives lost their activation and tie with all negatives.
+    n = 4 * int(corpus.held_out.sum())
+    assert held.auroc[BALL, ball] == pytest.approx(1 - 0.5 * 4 / n)
+    assert np.isnan(held.within_z).all()
+
+
+def test_scores_do_not_depend_on_how_many_latents_are_scored_at_once(
+    planted: list[PlantedVideo], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = sparse.csr_array(np.concatenate([item.activations for item in planted]))
+    firing_rate = np.diff(matrix.tocsc().indptr) / matrix.shape[0]
+    whole = score_all(MemoryCodes(matrix), corpus, firing_rate)
+    monkeypatch.setattr(features.association.selection, "MAX_NONZEROS", 500)
+    for parts, together in zip(score_all(MemoryCodes(matrix), corpus, firing_rate), whole, strict=True):
+        np.testing.assert_array_equal(parts.auroc, together.auroc)
+        np.testing.assert_array_equal(parts.within_z, together.within_z)
+
+
+def test_selection_takes_each_latents_best_and_each_labels_best_candidates() -> None:
+    # Label 0: all latents pass, the last best. Label 1: latent 0 alone, better than its label 0. Label 2: none passes.
+    n = PER_LABEL + 2
+    area = np.stack([np.linspace(0.6, 0.9, n), np.full(n, 0.55), np.full(n, 0.95)], axis=1)
+    area[0, 1] = 0.8
+    z = np.stack([np.full(n, 5.0), np.where(np.arange(n) == 0, 5.0, 0.0), np.full(n, 1.0)], axis=1)
+    selection = select_pairs(Scores(auroc=area, within_z=z))
+    pairs = set(zip(selection.latent.tolist(), selection.label.tolist(), strict=True))
+    assert pairs == {(0, 1), *((latent, 0) for latent in range(1, n))}
+    assert selection.top.tolist() == [1, *([0] * (n - 1))]
+    assert selection.runner_up.tolist() == [2] * n
+
+
+def test_latents_without_scores_are_not_selected() -> None:
+    selection = select_pairs(Scores(auroc=np.array([[np.nan], [0.4]]), within_z=np.array([[np.nan], [9.0]])))
+    assert len(selection.latent) == 0
+    assert selection.top.tolist() == selection.runner_up.tolist() == [-1, -1]

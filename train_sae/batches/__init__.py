@@ -1,0 +1,1 @@
+"""From a store to shuffled, normalised batches of activations."""

@@ -1,0 +1,1 @@
+"""SAELens's folder format, read and written."""

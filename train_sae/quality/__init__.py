@@ -1,0 +1,1 @@
+"""How good an SAE is: metrics on held-out tokens, and SAEs side by side."""

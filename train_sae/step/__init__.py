@@ -1,0 +1,1 @@
+"""One training step: architectures, losses, selection, gradients, Adam."""
