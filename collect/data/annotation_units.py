@@ -238,8 +238,13 @@ def time_units(
 def far_apart(
     times_s: Float64[np.ndarray, " time"], frame_times_s: Float64[np.ndarray, " time"]
 ) -> Bool[np.ndarray, " time"]:
-    """Whether a time and that of its frame id contradict each other."""
-    return np.abs(times_s - frame_times_s) > np.maximum(FAR_S, FAR * np.maximum(times_s, frame_times_s))
+    """Whether a time and that of its frame id contradict each other.
+
+    They do where they are far apart, and where one is a hundredth of the other or less: units differ by a thousand.
+    """
+    larger, smaller = np.maximum(times_s, frame_times_s), np.minimum(times_s, frame_times_s)
+    apart = larger - smaller > np.maximum(FAR_S, FAR * larger)
+    return apart | ((larger >= INSTANT_S) & (smaller > 0) & (smaller <= larger / 100))
 
 
 def latest_s(durations_s: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, " time"]:

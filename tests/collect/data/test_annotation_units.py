@@ -5,7 +5,7 @@ The truth is boxes (x1, y1, x2, y2) in fractions and times in seconds; a file wr
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import collect.data.annotation_units as units_module
@@ -196,6 +196,7 @@ def test_times_without_frame_ids_are_read_rightly_or_there_is_a_doubt(
     units=st.permutations(["us", "ms", "s"]),
     with_frames=st.booleans(),
 )
+@example(ends=(1.0, 1.0), units=["us", "ms", "s"], with_frames=True)
 def test_two_units_in_one_file_are_a_doubt(ends: tuple[float, float], units: list[TimeUnit], with_frames: bool) -> None:
     times = np.array([ends[0] / 2, ends[0], ends[1] / 2, ends[1]])
     videos, scale = np.array([0, 0, 1, 1]), np.repeat([PER_SECOND[units[0]], PER_SECOND[units[1]]], 2)
