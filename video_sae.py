@@ -46,11 +46,13 @@ COMMANDS = (
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store.archive:archive"),
     Command(name="verify", config="collect.config:VerifyConfig", function="collect.store.verify:verify"),
     Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
-    Command(name="evaluate", config="steer.config:EvaluateConfig", function="steer.splice:evaluate"),
+    Command(
+        name="evaluate", config="train_sae.quality.config:EvaluateConfig", function="train_sae.quality.splice:evaluate"
+    ),
     Command(name="features", config="features.config:FeaturesConfig", function="features.run:features"),
-    Command(name="profile", config="steer.config:ProfileConfig", function="steer.profile:run_profile"),
+    Command(name="profile", config="ask.config:ProfileConfig", function="ask.profile:run_profile"),
     Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),
-    Command(name="report", config="steer.config:ReportConfig", function="report.page:report"),
+    Command(name="report", config="report.config:ReportConfig", function="report.page:report"),
 )
 
 DESCRIPTION = """\

@@ -11,7 +11,7 @@ V = TypeVar("V")
 MAX_BYTES = 2 * 1024**3
 
 
-class Shelf(Generic[V]):
+class ByteCache(Generic[V]):
     """Values by name, made when first asked for; the least recently used go when the bound is passed."""
 
     def __init__(self, make: Callable[[str], V], size: Callable[[V], int], max_bytes: int = MAX_BYTES) -> None:

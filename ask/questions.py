@@ -12,7 +12,7 @@ import json
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -176,38 +176,3 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
             if queues[kind] and len(drawn) < n:
                 drawn.add(queues[kind].pop().item_id)
     return tuple(item for item in items if item.item_id in drawn)
-
-
-def answer_text(item: Item) -> str:
-    """Return the text of the correct option."""
-    return item.options[item.answer_id]
-
-
-def question_only_answers(items: Iterable[Item]) -> dict[tuple[str, frozenset[str]], str]:
-    """Learn the most frequent answer of each (question text, set of options) from the train items.
-
-    Ties go to the answer that sorts first, so that the baseline is the same in every run.
-    """
-    counts: dict[tuple[str, frozenset[str]], Counter[str]] = defaultdict(Counter)
-    for item in items:
-        if not item.held_out:
-            counts[item.question, frozenset(item.options)][answer_text(item)] += 1
-    return {key: min(counter, key=lambda text, c=counter: (-c[text], text)) for key, counter in counts.items()}
-
-
-def question_only_score(item: Item, answers: Mapping[tuple[str, frozenset[str]], str]) -> float:
-    """Score an item by the learned answer: 1 or 0, and chance for a question and options never seen in training."""
-    guess = answers.get((item.question, frozenset(item.options)))
-    return CHANCE if guess is None else float(guess == answer_text(item))
-
-
-def answer_frequency(items: Iterable[Item]) -> float:
-    """Share of the items answered by always giving the most frequent answer of their question text.
-
-    Counted on the very items it is scored on, so it is an upper bound for what a prior over answers can reach.
-    """
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        counts[item.question][answer_text(item)] += 1
-    total = sum(counter.total() for counter in counts.values())
-    return sum(max(counter.values()) for counter in counts.values()) / total if total else float("nan")

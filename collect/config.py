@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from collect.artefact.folder_name import require_path
+from collect.arguments import require_path
 from collect.data.selection import Selection
 from collect.errors import UserError
 from collect.tokens.choice import TokenChoice

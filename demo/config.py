@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from collect.artefact.folder_name import require_path
+from collect.arguments import require_path
 from collect.errors import UserError
 
 

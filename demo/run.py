@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ask.config import ProfileConfig
 from collect.artefact.folder import read_table
 from collect.artefact.lock import writing
 from collect.config import CollectConfig
@@ -19,7 +20,8 @@ from demo.config import DemoConfig
 from demo.world.generate import WorldConfig, generate
 from demo.world.simulate import SAMPLES
 from features.config import FeaturesConfig
-from steer.config import ProfileConfig, ReportConfig, SteerConfig
+from report.config import ReportConfig
+from steer.config import SteerConfig
 from train_sae.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -42,10 +44,10 @@ def demo(config: DemoConfig) -> Path:
 
 
 def _demo(config: DemoConfig) -> Path:
+    from ask.profile import picked_site, run_profile
     from collect.run import collect
     from features.run import features
     from report.page import report
-    from steer.profile import picked_site, run_profile
     from steer.run import steer
     from train_sae.run import train
 

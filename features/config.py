@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from collect.artefact.folder_name import require_wanted
+from collect.arguments import require_wanted
 from collect.errors import UserError
 
 

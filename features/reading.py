@@ -19,6 +19,8 @@ from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, empty_table
 
 SCHEMAS: dict[str, pa.Schema] = {"catalogue": CATALOGUE, "associations": ASSOCIATIONS, "exemplars": EXEMPLARS}
 
+ASSOCIATIONS_NAME = "associations.parquet"
+
 LARGEST = 1e30
 """No activation, score or margin comes near it, and charts and pictures cannot be drawn beyond it."""
 

@@ -19,6 +19,9 @@ from typing import Any, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ask.config import ProfileConfig
+from ask.opened import stages_of
+from ask.profile import KEPT_SHARE
 from collect.artefact.folder import remove_orphans, write_atomic
 from collect.artefact.lock import writing
 from collect.artefact.run_data import check_agreement
@@ -27,11 +30,10 @@ from collect.printable import printable
 from features.config import FeaturesConfig
 from report import charts, target_rows, wording
 from report import verdicts as conclusions
+from report.config import ReportConfig
 from report.pictures import pictures
 from report.record import Features, Record, Stage, read_record
-from steer.config import ProfileConfig, ReportConfig, SteerConfig
-from steer.inputs import stages_of
-from steer.profile import KEPT_SHARE
+from steer.config import SteerConfig
 from train_sae.config import TrainConfig
 
 log = logging.getLogger(__name__)

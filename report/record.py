@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ask.profile import picked_site
 from collect.artefact.folder import CONFIG_NAME, read_config, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
@@ -21,7 +22,6 @@ from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.reading import read_features_tables
-from steer.profile import picked_site
 from steer.reading import read_effects_tables, read_profile_table
 from train_sae.opened import name_of_wanted
 from train_sae.run_log import METRICS_NAME, read_metrics

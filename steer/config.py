@@ -1,4 +1,4 @@
-"""Arguments of the steer stage: the site profile, the effects of latents, and the report made from them.
+"""Arguments of the steer stage.
 
 Only arguments and what can be checked about them alone; nothing here reads a file or imports torch.
 """
@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from collect.artefact.folder_name import require_path, require_wanted
+from collect.arguments import require_at_least, require_wanted
 from collect.data.counting import COUNTING_TAGS
 from collect.errors import UserError
-from collect.video.sampling import FrameSampling
 
 MAX_ADD_STRENGTH = 0.5
 """Largest norm an `add` may have, in multiples of the median residual norm at the site."""
@@ -61,47 +59,6 @@ class Operation:
         if self.kind == "ablate":
             return self.kind
         return f"clamp:p{100 * self.strength:g}" if self.kind == "clamp" else f"{self.kind}:{self.strength:g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProfileConfig:
-    """Where does the answer read the video? The fall of the answer margin per site."""
-
-    data: Path
-    """Folder of the videos and annotations, in Perception Test's layout."""
-    model: str
-    """Folder or hub name of the video VLM."""
-    out: Path
-    """Run folder; the profile goes to its `profile/`."""
-    frames: str | None = None
-    """Frames of a clip, as `collect` takes them: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids as
-    `0,30,60`; the model family's default if not given."""
-    sites: tuple[str, ...] = ()
-    """Sites to compare; the projector and every resid/i if not given."""
-    items: int = 60
-    """Most questions to ask, drawn evenly from the kinds of question."""
-    tasks: tuple[str, ...] = COUNTING_TAGS
-    """Tags of the counting questions."""
-    batch_size: int = 8
-    """Sequences per forward."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the model; auto takes the checkpoint's own."""
-    device: str = "auto"
-    """Device of the model: auto, cpu, cuda, cuda:1 …."""
-    seed: int = 0
-    """Seed of the draw of questions and of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            UserError: a number is out of its range.
-        """
-        require_path("--out", self.out)
-        _at_least("--items", self.items, 1)
-        _at_least("--batch-size", self.batch_size, 1)
-        if self.frames is not None:
-            FrameSampling.parse(self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +115,7 @@ class SteerConfig:
             ("--control-items", self.control_items, 0),
             ("--batch-size", self.batch_size, 1),
         ):
-            _at_least(flag, value, least)
+            require_at_least(flag, value, least)
         if not self.operations:
             raise UserError("--operations is empty: name at least one, such as ablate.")
         parsed = [Operation.parse(text) for text in self.operations]
@@ -171,59 +128,3 @@ class SteerConfig:
     def parsed_operations(self) -> tuple[Operation, ...]:
         """The operations, parsed."""
         return tuple(Operation.parse(text) for text in self.operations)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """How good is an SAE on held-out videos, by itself and spliced into its model?"""
-
-    run: Path
-    """Run folder with activations and an SAE."""
-    sae: str | None = None
-    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
-    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
-    data: Path | None = None
-    """Folder of the videos and annotations; where the activations came from if not given."""
-    questions: int = 100
-    """Most counting questions, and most others, about held-out videos to ask with the reconstruction spliced in; 0 to
-    look at the activations alone."""
-    tokens: int = 2**20
-    """Most tokens of held-out videos to reconstruct."""
-    device: str = "auto"
-    """Device of the model and the SAE: auto, cpu, cuda, cuda:1 …."""
-    seed: int = 0
-    """Seed of the draws: tokens, questions, bootstrap."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            UserError: a number is out of its range.
-        """
-        require_wanted("--sae", self.sae)
-        _at_least("--questions", self.questions, 0)
-        _at_least("--tokens", self.tokens, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """A page that shows what the run found."""
-
-    run: Path
-    """Run folder with the finished stages."""
-    sae: str | None = None
-    """Name of the SAE under `sae/`, or the folder that the other stages were given; may be left out when the run has
-    only one."""
-
-    def __post_init__(self) -> None:
-        """Check the name.
-
-        Raises:
-            UserError: it leads out of `sae/`.
-        """
-        require_wanted("--sae", self.sae)
-
-
-def _at_least(flag: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{flag} {value} is too small: give at least {least}.")

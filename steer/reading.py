@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from ask.tables import BASELINES, ITEMS, PROFILE
 from collect.artefact.folder import read_table
 from collect.errors import UserError
 from collect.printable import printable
 from features.reading import implausible
 from steer.config import Operation
-from steer.tables import BASELINES, CONTROLS, ITEMS, PROFILE, SCREEN, SUMMARY
+from steer.tables import CONTROLS, SCREEN, SUMMARY
 from steer.target_names import is_set
 
 SCHEMAS: dict[str, pa.Schema] = {

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.reading import ActivationStore
-from steer.cases import Codes
+from steer.codes import Codes
 from train_sae.sae import Sae
 
 MAX_TOKENS = 32_768

@@ -20,21 +20,23 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from ask.cases import Cases
 from ask.questions import Item
 from collect.artefact.folder import read_config, read_table, write_table
 from collect.artefact.lock import writing
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.errors import UserError
 from collect.printable import Lines, printable
+from steer.codes import CodedCases
 from steer.config import SteerConfig
-from steer.exact import Bench, ControlSums, Target, draw_controls, effects, touches
-from steer.inputs import Cases, Inputs, load_inputs
+from steer.effects import Bench, ControlSums, draw_controls, effects, touches
+from steer.opened import Inputs, load_inputs
 from steer.reference import reference
-from steer.selection import by_label, targets
+from steer.screening import answer_and_screen
 from steer.summary import summarise
-from steer.survey import survey
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.target_names import is_set
+from steer.targets import Target, by_label, targets
 from train_sae.opened import name_of_wanted
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ def steer(config: SteerConfig) -> Path:
     with writing(folder):
         inputs = load_inputs(config)
         config = dataclasses.replace(config, sae=inputs.opened.argument)
-        paths = {"run": config.run, "data": inputs.dataset.folder}
+        paths = {"run": config.run, "data": inputs.asked.dataset.folder}
         # The items are compared; what is annotated beside them does not matter here.
         if not begin_or_resume(
             folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
@@ -77,8 +79,9 @@ def steer(config: SteerConfig) -> Path:
 
 
 def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
-    cases = Cases(inputs)
-    usual = reference(inputs.store, inputs.sae.site, inputs.sae, inputs.train_videos)
+    asked = inputs.asked
+    cases = CodedCases(Cases(asked, inputs.sae.site), inputs.sae)
+    usual = reference(asked.store, inputs.sae.site, inputs.sae, asked.train_videos)
 
     def choose(screen: pd.DataFrame) -> list[Target]:
         return targets(
@@ -90,28 +93,28 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
             set_size=config.set_size,
         )
 
-    screen = survey(folder, inputs, cases, usual, choose)
+    screen = answer_and_screen(folder, inputs, cases, usual, choose)
     bench = Bench(
-        vlm=inputs.vlm,
+        vlm=asked.vlm,
         site=inputs.sae.site,
-        letters=cases.letters,
+        letters=cases.cases.letters,
         sae=inputs.sae,
         reference=usual,
         batch_size=config.batch_size,
     )
     chosen = choose(screen)
-    run_targets(folder, bench, cases, inputs.items, chosen, config)
-    finish(folder, inputs.items, screen, chosen, config)
+    run_targets(folder, bench, cases, asked.items, chosen, config)
+    finish(folder, asked.items, screen, chosen, config)
 
 
 def run_targets(
-    folder: Path, bench: Bench, cases: Cases, items: Sequence[Item], chosen: Sequence[Target], config: SteerConfig
+    folder: Path, bench: Bench, cases: CodedCases, items: Sequence[Item], chosen: Sequence[Target], config: SteerConfig
 ) -> None:
     """Run the targets that have no part yet on the held-out videos, and leave a part for each."""
     parts = folder / "parts"
     counting = [item for item in items if item.held_out and item.counting]
     n_videos = len({item.video_id for item in counting})
-    videos = [video_id for video_id in cases.videos if cases.items(video_id)[0].held_out]
+    videos = [video_id for video_id in cases.cases.videos if cases.cases.items(video_id)[0].held_out]
     operations = config.parsed_operations
     left = [target for target in chosen if not _is_run(parts, target)]
     if len(left) < len(chosen):

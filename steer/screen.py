@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ask.answers import margins
+from ask.cases import Case
 from ask.packing import letter_logits
 from ask.questions import N_OPTIONS
 from collect.vlm import VideoVlm
-from steer.cases import Case, Codes
+from steer.codes import Codes
 
 GATHER_ROWS = 65_536
 """Non-zeros gathered at once; bounds the memory at this many rows of d_in."""

@@ -17,13 +17,13 @@ from ask.inference import (
     sign_flip_p,
     video_means,
 )
-from ask.questions import CHANCE, Item, answer_frequency, question_only_answers, question_only_score
+from ask.questions import Item
 from features.association.inference import benjamini_hochberg
 from steer.config import Operation
 from steer.controls import FAMILIES
-from steer.exact import Target
 from steer.interventions import magnitude
 from steer.tables import SUMMARY
+from steer.targets import Target
 
 MEASURES = ("delta_margin", "delta_accuracy", "right_to_wrong", "wrong_to_right", "delta_expected_count", "kl")
 
@@ -143,47 +143,3 @@ def _against_controls(effect: float, controls: pd.DataFrame | None) -> dict[str,
         "control_p_value": control_p_value(effect, values),
         "beats_controls": bool(abs(effect) > largest) if known else None,
     }
-
-
-def kinds_of(items: Sequence[Item]) -> list[tuple[str, bool, list[Item]]]:
-    """List (kind, whether it is a counting kind, its items), the two totals first and the counting kinds before others.
-
-    Kinds without items are left out.
-    """
-    counting = [item for item in items if item.counting]
-    other = [item for item in items if not item.counting]
-    groups = [("all counting", True, counting), ("all control", False, other)]
-    for flag, group in ((True, counting), (False, other)):
-        kinds = sorted({item.kind for item in group})
-        groups += [(kind, flag, [item for item in group if item.kind == kind]) for kind in kinds]
-    return [group for group in groups if group[2]]
-
-
-def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
-    """Return baselines.parquet: scores without the video beside the model's, per kind and split.
-
-    Args:
-        items: all evaluated items.
-        answered: rows of items.parquet, with the unedited model's answers.
-    """
-    learned = question_only_answers(items)
-    by_item = answered.set_index("item")
-    rows: list[dict[str, Any]] = []
-    for split, held_out in (("train", False), ("held_out", True)):
-        for kind, is_counting, group in kinds_of([item for item in items if item.held_out == held_out]):
-            own = by_item.loc[[item.item_id for item in group]]
-            rows.append(
-                {
-                    "kind": kind,
-                    "counting": is_counting,
-                    "split": split,
-                    "n_items": len(group),
-                    "n_videos": len({item.video_id for item in group}),
-                    "chance": CHANCE,
-                    "answer_frequency": answer_frequency(group),
-                    "question_only": float(np.mean([question_only_score(item, learned) for item in group])),
-                    "accuracy": float(own["accuracy"].mean()),
-                    "margin": float(own["margin"].mean()),
-                }
-            )
-    return pd.DataFrame(rows)

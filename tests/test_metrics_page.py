@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from steer.splice import VERSIONS, Scores, summarise
 from tests.train_sae.stores import SITE, write_run
 from train_sae.config import TrainConfig
 from train_sae.quality.comparison import COMPARISON
 from train_sae.quality.metrics import Coherence, Quality
+from train_sae.quality.splice import VERSIONS, Scores, summarise
 from train_sae.run import train
 
 ROOT = Path(__file__).resolve().parent.parent

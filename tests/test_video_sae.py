@@ -75,7 +75,7 @@ def fake(config: FakeConfig) -> Path | str | None:
 @pytest.fixture
 def fake_command(monkeypatch: pytest.MonkeyPatch) -> None:
     command = video_sae.Command(name="fake", config=f"{__name__}:FakeConfig", function=f"{__name__}:fake")
-    other = video_sae.Command(name="report", config="steer.config:ReportConfig", function="report.page:report")
+    other = video_sae.Command(name="report", config="report.config:ReportConfig", function="report.page:report")
     monkeypatch.setattr(video_sae, "COMMANDS", (command, other))
     monkeypatch.setattr(video_sae, "_set_up_logging", lambda: None)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from collect.artefact.folder_name import require_name
+from collect.arguments import require_name
 from collect.errors import UserError
 from train_sae.options import Options, parse_options
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from collect.artefact.folder_name import require_path
+from collect.arguments import require_path
 from collect.errors import UserError
 from collect.printable import printable
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from collect.artefact.folder_name import MOST_BYTES
+from collect.arguments import MOST_BYTES
 from collect.errors import UserError
 from collect.printable import printable
 

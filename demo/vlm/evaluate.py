@@ -16,16 +16,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ask.baselines import answer_frequency, question_only_answers, question_only_score
+from ask.cases import clip_prefix, lay_out
 from ask.packing import letter_logits, run_to
-from ask.questions import (
-    LETTERS,
-    N_OPTIONS,
-    Item,
-    answer_frequency,
-    items_of,
-    question_only_answers,
-    question_only_score,
-)
+from ask.questions import LETTERS, N_OPTIONS, Item, items_of
 from collect.artefact.folder import write_atomic
 from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Video, load_dataset
@@ -34,7 +28,6 @@ from demo.world.generate import WorldConfig, generate
 from demo.world.questions import CONTROL_KINDS, KINDS
 from demo.world.questions import items as scene_items
 from demo.world.simulate import SAMPLES, draw_scene
-from steer.cases import clip_prefix, lay_out
 
 log = logging.getLogger("demo.vlm.evaluate")
 FIRST_SITE = "projector"

@@ -4,20 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from ask.baselines import answer_frequency, question_only_answers, question_only_score
 from ask.questions import (
     CHANCE,
     Item,
-    answer_frequency,
     items_of,
     manifest_hash,
     prompt,
-    question_only_answers,
-    question_only_score,
     sample_items,
 )
+from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Dataset, Question, Video
 from collect.errors import UserError
-from steer.config import COUNTING_TAGS
 from tests.steer.toy import control_item, counting_item
 
 

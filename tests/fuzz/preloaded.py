@@ -21,8 +21,7 @@ import zarr  # noqa: E402, F401
 
 import collect.run  # noqa: E402, F401
 import features.run  # noqa: E402, F401
-import steer.run  # noqa: E402
-import steer.splice  # noqa: E402, F401
+import train_sae.quality.splice  # noqa: E402
 import train_sae.run  # noqa: E402, F401
 import video_sae  # noqa: E402, F401
 from tests.fuzz import run_of_stages  # noqa: E402, F401

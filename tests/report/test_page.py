@@ -11,9 +11,9 @@ import pytest
 
 from collect.artefact.folder import write_atomic
 from collect.errors import UserError
+from report.config import ReportConfig
 from report.page import command, render, report
 from report.record import Stage, read_record
-from steer.config import ReportConfig
 from tests.small_run import SAE_NAME
 from tests.steer.finished_run import BALL, CUP, effect_row, finish_run, tables, write_tables
 

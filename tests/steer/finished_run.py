@@ -11,6 +11,8 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from ask.config import ProfileConfig
+from ask.tables import BASELINES, ITEMS, PROFILE
 from collect.artefact.folder import write_atomic, write_config, write_table
 from collect.artefact.seal import seal_object
 from collect.artefact.stage import write_summary
@@ -19,9 +21,9 @@ from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
 from features.codes import encode_store
 from features.config import FeaturesConfig
 from features.pictures.media import jpeg
-from steer.config import ProfileConfig, SteerConfig
+from steer.config import SteerConfig
 from steer.controls import FAMILIES
-from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
+from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY
 from tests.small_run import D_SAE, SAE_NAME, SITE
 from train_sae.config import TrainConfig
 from train_sae.sae import load_sae

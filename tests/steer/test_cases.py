@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ask.answers import answers
-from steer.cases import Codes, edited_logits
+from ask.cases import edited_logits
+from steer.codes import Codes
 from tests.steer.toy import GAIN, LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])

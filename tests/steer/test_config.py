@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ask.config import ProfileConfig
 from collect.errors import UserError
-from steer.config import Operation, ProfileConfig, SteerConfig
+from steer.config import Operation, SteerConfig
 
 
 @pytest.mark.parametrize("text", ["ablate", "scale:2", "scale:0.5", "clamp:p95", "add:0.25", "add:-0.25"])

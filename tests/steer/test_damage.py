@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ask.profile import picked_site
 from collect.errors import UserError
 from features.codes import Codes
 from report.record import Record, read_record
-from steer.profile import picked_site
 from tests.small_run import SAE_NAME
 from tests.steer.finished_run import finish_run
 from train_sae.quality.comparison import comparison

@@ -9,21 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ask import opened as opened_module
+from ask.config import ProfileConfig
+from ask.profile import picked_site, run_profile
+from ask.tables import BASELINES, ITEMS, PROFILE
 from collect.artefact.folder import read_table
 from collect.artefact.stage import write_summary
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from demo.vlm.architecture import save_untrained
-from steer import inputs as inputs_module
 from steer import run as module
-from steer.config import EvaluateConfig, ProfileConfig, SteerConfig
-from steer.profile import picked_site, run_profile
+from steer.config import SteerConfig
 from steer.run import steer
-from steer.splice import evaluate
-from steer.tables import BASELINES, CONTROLS, EFFECTS, ITEMS, PROFILE, SCREEN, SUMMARY
+from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY
 from tests.small_run import D_SAE, SAE_NAME, SITE, save_random_sae
 from tests.steer.test_selection import write_associations
 from tests.train_sae.lens_saes import save_lens_sae
+from train_sae.quality.config import EvaluateConfig
+from train_sae.quality.splice import evaluate
 
 TABLES = {
     "items": ITEMS,
@@ -95,7 +98,7 @@ def test_a_finished_stage_does_nothing(finished: Path, monkeypatch: pytest.Monke
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a finished stage worked again")
 
-    monkeypatch.setattr(module, "survey", fail)
+    monkeypatch.setattr(module, "answer_and_screen", fail)
     monkeypatch.setattr(module, "run_targets", fail)
     assert steer(config(finished.parents[1])) == finished
 
@@ -211,8 +214,8 @@ def test_a_store_of_another_model_is_refused(
     run_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = save_untrained(tmp_path / "other", seed=1)
-    load = inputs_module.load_vlm
-    monkeypatch.setattr(inputs_module, "load_vlm", lambda _name, **kwargs: load(str(other), **kwargs))
+    load = opened_module.load_vlm
+    monkeypatch.setattr(opened_module, "load_vlm", lambda _name, **kwargs: load(str(other), **kwargs))
     with pytest.raises(UserError, match=f"holds activations of another model than the one in {model_folder}"):
         steer(config(run_folder))
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ask.answers import answers
-from steer.cases import Codes, edited_logits
+from ask.cases import edited_logits
+from steer.codes import Codes
 from steer.interventions import residual_change
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ask.baselines import baselines, kinds_of
 from ask.questions import CHANCE
 from collect.artefact.folder import read_table, write_table
 from steer.config import Operation
-from steer.exact import Target
-from steer.summary import baselines, kinds_of, summarise
+from steer.summary import summarise
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
+from steer.targets import Target
 from tests.steer.toy import control_item, counting_item
 
 ITEMS = (

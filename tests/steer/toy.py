@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ask.cases import Case, build_case, lay_out, residuals_at
 from ask.questions import Item
 from collect.tokens.grid import TokenGrid
 from collect.vlm import Embedded, Prefix, VideoVlm
-from steer.cases import Case, build_case, lay_out, residuals_at
 from train_sae.sae import Sae
 
 D, GAIN = 8, 2.0

@@ -14,14 +14,23 @@ import pandas as pd
 
 from collect.errors import UserError
 from features.reading import read_features_table
-from steer.exact import Target
 from steer.target_names import SET, set_name
 
 logger = logging.getLogger(__name__)
 
-ASSOCIATIONS_NAME = "associations.parquet"
 FOLLOWS_AUROC = 0.75
 """AUROC on train videos from which a latent counts among those of a label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Latents that are edited together."""
+
+    name: str
+    """As in `steer.target_names`."""
+    latents: tuple[int, ...]
+    selected_by: str
+    """`given`, `screen`, `associated` or `set`."""
 
 
 def by_screen(screen: pd.DataFrame, n: int) -> list[int]:

@@ -13,25 +13,25 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from ask.answers import answers
-from ask.questions import question_only_answers, question_only_score
+from ask.answering import item_rows
+from ask.baselines import baselines, question_only_answers
+from ask.tables import BASELINES, ITEMS
 from collect.artefact.folder import read_table, write_table
 from collect.errors import UserError
-from steer.cases import Case
-from steer.exact import Target
-from steer.inputs import Cases, Inputs
+from steer.codes import CodedCases
+from steer.opened import Inputs
 from steer.reference import Reference
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
-from steer.summary import baselines
-from steer.tables import BASELINES, ITEMS, SCREEN
+from steer.tables import SCREEN
+from steer.targets import Target
 
 logger = logging.getLogger(__name__)
 
 
-def survey(
+def answer_and_screen(
     folder: Path,
     inputs: Inputs,
-    cases: Cases,
+    cases: CodedCases,
     usual: Reference,
     choose: Callable[[pd.DataFrame], Sequence[Target]],
 ) -> pd.DataFrame:
@@ -55,14 +55,16 @@ def survey(
     d_sae = inputs.sae.d_sae
     moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
     n_active = np.zeros(d_sae, dtype=np.int64)
-    learned = question_only_answers(inputs.items)
+    learned = question_only_answers(inputs.asked.items)
     rows: list[dict[str, Any]] = []
-    for video_id in tqdm(cases.videos, desc="screen", unit="video"):
+    for video_id in tqdm(cases.cases.videos, desc="screen", unit="video"):
         case, codes = cases[video_id]
-        rows += _item_rows(case, learned)
+        rows += item_rows(case, learned)
         split = "held_out" if case.items[0].held_out else "train"
         other = [place for place, item in enumerate(case.items) if not item.counting]
-        gradients = margin_gradients(inputs.vlm, inputs.sae.site, case, cases.letters, [case.counting, other])
+        gradients = margin_gradients(
+            inputs.asked.vlm, inputs.sae.site, case, cases.cases.letters, [case.counting, other]
+        )
         for name, gradient in zip((split, "control"), gradients, strict=True):
             if gradient is not None:
                 moments[name].add(attribution(codes, inputs.sae.W_dec, gradient))
@@ -72,7 +74,7 @@ def survey(
     reasons = {target.latents[0]: target.selected_by for target in choose(screen) if len(target.latents) == 1}
     screen["selected_by"] = screen["latent"].map(reasons)
     write_table(done[0], answered, ITEMS)
-    write_table(done[1], baselines(inputs.items, answered), BASELINES)
+    write_table(done[1], baselines(inputs.asked.items, answered), BASELINES)
     write_table(done[2], screen, SCREEN)
     return screen
 
@@ -86,31 +88,6 @@ def _read_all(schemas: Mapping[Path, pa.Schema]) -> list[pd.DataFrame] | None:
     except UserError as error:
         logger.warning("%s: the screen is made again", error)
         return None
-
-
-def _item_rows(case: Case, learned: dict[tuple[str, frozenset[str]], str]) -> list[dict[str, Any]]:
-    found = answers(case.logits, case.mass, case.correct, case.values)
-    return [
-        {
-            "item": item.item_id,
-            "video_id": item.video_id,
-            "question_id": item.question_id,
-            "kind": item.kind,
-            "counting": item.counting,
-            "held_out": item.held_out,
-            "question": item.question,
-            "options": list(item.options),
-            "values": None if item.values is None else list(item.values),
-            "answer_id": item.answer_id,
-            "hash": item.hash,
-            "question_only": question_only_score(item, learned),
-            "margin": float(found.margin[place]),
-            "accuracy": float(found.accuracy[place]),
-            "expected_count": float(found.expected_count[place]),
-            "option_mass": float(found.option_mass[place]),
-        }
-        for place, item in enumerate(case.items)
-    ]
 
 
 def _screen_table(moments: dict[str, RunningMoments], n_active: np.ndarray, usual: Reference) -> pd.DataFrame:

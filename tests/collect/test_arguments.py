@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from collect.artefact.folder_name import MOST_BYTES, require_name, require_path, require_wanted
+from ask.config import ProfileConfig
+from collect.arguments import MOST_BYTES, require_name, require_path, require_wanted
 from collect.config import CollectConfig
 from collect.download.config import DownloadConfig
 from collect.errors import UserError
@@ -15,8 +16,10 @@ from collect.plan.config import PlanConfig
 from collect.printable import printable
 from demo.config import DemoConfig
 from features.config import FeaturesConfig
-from steer.config import EvaluateConfig, ProfileConfig, ReportConfig, SteerConfig
+from report.config import ReportConfig
+from steer.config import SteerConfig
 from train_sae.config import TrainConfig
+from train_sae.quality.config import EvaluateConfig
 
 BAD_NAMES = [
     "",

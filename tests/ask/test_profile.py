@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
+from ask.profile import describe, pick_site, picked_site, profile, profiled_sites, replaced
 from ask.questions import Item
+from ask.tables import PROFILE
 from collect.data.perception_test import Dataset
 from collect.errors import UserError
 from steer import profile as module
-from steer.profile import describe, pick_site, picked_site, profile, profiled_sites, replaced
-from steer.tables import PROFILE
 from tests.steer.toy import N_VISUAL, ToyVlm, control_item, counting_item, toy_case, visual
 
 EVIDENCE = {"dim": 0.5, "bright": 2.5}

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ask.answers import changes
+from ask.cases import Case, edited_logits
 from collect.vlm import VideoVlm
-from steer.cases import Case, Codes, edited_logits
+from steer.codes import Codes
 from steer.config import Operation
 from steer.controls import (
     FAMILIES,
@@ -30,6 +31,7 @@ from steer.controls import (
 )
 from steer.interventions import edited, magnitude, residual_change
 from steer.reference import Reference
+from steer.targets import Target
 from train_sae.sae import Sae
 
 CHANGE_COLUMNS = (
@@ -42,17 +44,6 @@ CHANGE_COLUMNS = (
     "kl",
 )
 CONTROL_COLUMNS = ("delta_margin", "delta_accuracy", "delta_expected_count")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Latents that are edited together."""
-
-    name: str
-    """As in `steer.target_names`."""
-    latents: tuple[int, ...]
-    selected_by: str
-    """`given`, `screen`, `associated` or `set`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,9 +1,7 @@
 """Which items are evaluated; that the inputs belong together is tested with the whole stage in test_run."""
 
-from pathlib import Path
-
-from steer.config import SteerConfig
-from steer.inputs import evaluated
+from ask.opened import Wanted, drawn
+from collect.data.counting import COUNTING_TAGS
 from tests.steer.toy import control_item, counting_item
 
 ITEMS = [
@@ -13,23 +11,27 @@ ITEMS = [
 ]
 
 
+def wanted(items: int, control_items: int) -> Wanted:
+    return Wanted(tasks=COUNTING_TAGS, items=items, control_items=control_items, seed=0, device="cpu", data=None)
+
+
 def test_train_and_held_out_videos_are_bounded_apart() -> None:
-    kept = evaluated(ITEMS, SteerConfig(run=Path("run"), items=3, control_items=2))
+    kept = drawn(ITEMS, wanted(items=3, control_items=2))
     assert [sum(item.held_out == split and item.counting for item in kept) for split in (False, True)] == [3, 3]
     assert [sum(item.held_out == split and not item.counting for item in kept) for split in (False, True)] == [2, 2]
 
 
 def test_control_questions_are_asked_about_videos_that_are_run_anyway() -> None:
-    kept = evaluated(ITEMS, SteerConfig(run=Path("run"), items=3, control_items=3))
+    kept = drawn(ITEMS, wanted(items=3, control_items=3))
     counted = {item.video_id for item in kept if item.counting}
     assert {item.video_id for item in kept if not item.counting} == counted
 
 
 def test_other_videos_fill_up_what_these_cannot_give() -> None:
-    kept = evaluated(ITEMS, SteerConfig(run=Path("run"), items=4, control_items=5))
+    kept = drawn(ITEMS, wanted(items=4, control_items=5))
     held_out = {item.video_id for item in kept if item.held_out and not item.counting}
     assert held_out == {"v4", "v5", "v6", "v7", "without"}
 
 
 def test_everything_is_evaluated_in_its_order_when_there_is_room() -> None:
-    assert evaluated(ITEMS, SteerConfig(run=Path("run"))) == tuple(ITEMS)
+    assert drawn(ITEMS, wanted(items=300, control_items=300)) == tuple(ITEMS)

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+from ask.cases import Case
 from collect.vlm import VideoVlm
-from steer.cases import Case, Codes
+from steer.codes import Codes
 from steer.config import Operation
 from steer.controls import FAMILIES
-from steer.exact import Bench, ControlSums, Target, draw_controls, edit, effects, touches
+from steer.effects import Bench, ControlSums, draw_controls, edit, effects, touches
 from steer.reference import summarise
+from steer.targets import Target
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 
 ABLATE, DOUBLE, ADD = (Operation.parse(text) for text in ("ablate", "scale:2", "add:0.5"))

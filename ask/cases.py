@@ -1,83 +1,34 @@
-"""A case: one video with its questions, run up to the site, with the sparse codes of its visual tokens.
+"""A case: one video with its questions, run up to the site.
 
-Everything that an intervention does not change is computed once here; screening and exact runs go on from it.
+Everything that an edit of the residuals does not change is computed once here; whatever edits them goes on from it.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ask.opened import AskedRun
 from ask.packing import Sequences, letter_logits, packing_agrees, restrict, run_to, sequences
 from ask.questions import LETTERS, N_OPTIONS, Item
 from collect.data.perception_test import Video
+from collect.errors import UserError
 from collect.video.decode import decode_clip
 from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
-from train_sae.sae import Sae
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Codes:
-    """Latent activations of a video's visual tokens: the non-zeros, by token and latent."""
-
-    token: Int[Tensor, " nonzero"]
-    latent: Int[Tensor, " nonzero"]
-    value: Float[Tensor, " nonzero"]
-    n_tokens: int
-
-    @classmethod
-    def of(cls, sae: Sae, residuals: Float[Tensor, "token d_in"]) -> Codes:
-        """Encode residuals, of which those of a sequential SAE are one video's in order.
-
-        Activations are in units of `sae.W_dec` in the residual: where an SAE normalises each token, its own activations
-        are multiplied by what it divides the token by.
-        """
-        latent, value, pointers = sae.encode_sparse(residuals.float())
-        counts = (pointers[1:] - pointers[:-1]).to(torch.int64)
-        token = torch.repeat_interleave(torch.arange(len(residuals), device=counts.device), counts)
-        if sae.token_norm != "none":
-            value = value * sae.written_per_unit(residuals)[token]
-        return cls(token=token, latent=latent.to(torch.int64), value=value, n_tokens=len(residuals))
-
-    def every(self, stride: int) -> Codes:
-        """Those of every `stride`-th token."""
-        kept = self.token % stride == 0
-        return Codes(
-            token=self.token[kept] // stride,
-            latent=self.latent[kept],
-            value=self.value[kept],
-            n_tokens=-(-self.n_tokens // stride),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[Codes]) -> Codes:
-        """Those of several lots of tokens, one lot behind the other."""
-        starts = itertools.accumulate((part.n_tokens for part in parts), initial=0)
-        return cls(
-            token=torch.cat([part.token + start for part, start in zip(parts, starts, strict=False)]),
-            latent=torch.cat([part.latent for part in parts]),
-            value=torch.cat([part.value for part in parts]),
-            n_tokens=sum(part.n_tokens for part in parts),
-        )
-
-    def columns(self, latents: Sequence[int]) -> Float[Tensor, "token latent"]:
-        """Activations of some latents on every visual token."""
-        dense = torch.zeros(self.n_tokens, len(latents), device=self.value.device)
-        for place, latent in enumerate(latents):
-            found = self.latent == latent
-            dense[self.token[found], place] = self.value[found]
-        return dense
-
-    def fires(self, latents: Sequence[int]) -> bool:
-        """Whether any of some latents fires on any visual token."""
-        return bool(torch.isin(self.latent, torch.tensor(list(latents), device=self.latent.device)).any())
+MAX_RESIDUAL_DIFFERENCE = 0.05
+"""Relative difference between a stored and a recomputed residual beyond which the video is not the stored one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,6 +155,64 @@ def edited_logits(
 def residuals_at(vlm: VideoVlm, laid: Sequences, site: str) -> Sequences:
     """Run embedded questions up to one site."""
     return run_to(vlm, laid, [site])[site]
+
+
+class Cases:
+    """The cases of a run at one site."""
+
+    def __init__(self, asked: AskedRun, site: str) -> None:
+        """Group the items by video."""
+        self._asked = asked
+        self._site = site
+        self._by_video: dict[str, list[Item]] = {}
+        for item in asked.items:
+            self._by_video.setdefault(item.video_id, []).append(item)
+        self._records = {record.video_id: record for record in asked.store.videos}
+        self._packed: bool | None = None
+        self.letters: Int[Tensor, " letter"] = asked.vlm.answer_ids(LETTERS)
+
+    @property
+    def videos(self) -> list[str]:
+        """Ids of all videos with items, in order."""
+        return list(self._by_video)
+
+    def items(self, video_id: str) -> list[Item]:
+        """Items about one video."""
+        return self._by_video[video_id]
+
+    def build(self, video_id: str) -> Case:
+        """Make a video's case.
+
+        Raises:
+            UserError: the video cannot be decoded, or is not what the activations were collected from.
+        """
+        vlm, site, items = self._asked.vlm, self._site, self._by_video[video_id]
+        prefix = clip_prefix(vlm, self._asked.dataset.video(video_id), self._asked.frames)
+        self._check_frames(video_id, prefix)
+        if self._packed is None:
+            self._packed = packing_works(vlm, prefix, items, site)
+            logger.info("questions of one video are run %s", "packed behind one prefix" if self._packed else "singly")
+        laid = residuals_at(vlm, lay_out(vlm, prefix, items, packed=self._packed), site)
+        self._check_residuals(video_id, laid.visual)
+        return build_case(vlm, site, laid, items, self.letters)
+
+    def _check_frames(self, video_id: str, prefix: Prefix) -> None:
+        if not np.array_equal(prefix.grid.frame_ids, self._records[video_id].grid.frame_ids):
+            raise UserError(
+                f"{self._asked.dataset.video(video_id).path} no longer gives the frames that its activations were "
+                "collected from: put the old video and cut-frame mapping back, or collect again."
+            )
+
+    def _check_residuals(self, video_id: str, residuals: Tensor) -> None:
+        """Compare the first row with the store's, which also finds a changed preprocessing or precision."""
+        record = self._records[video_id]
+        stored = self._asked.store.read(self._site, record.row_start, record.row_start + 1)[0].float()
+        difference = (stored - residuals[0].float().cpu()).norm() / stored.norm()
+        if difference > MAX_RESIDUAL_DIFFERENCE:
+            raise UserError(
+                f"{self._asked.dataset.video(video_id).path} gives other residuals than those stored for it "
+                f"({difference:.0%} off): collect again into another run folder."
+            )
 
 
 def _file(video: Video) -> Path:

@@ -20,10 +20,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ask.answers import answers
-from ask.byte_cache import Shelf
+from ask.baselines import kinds_of
+from ask.byte_cache import ByteCache
+from ask.cases import Case, build_case, clip_prefix, lay_out, packing_works
+from ask.config import ProfileConfig
 from ask.inference import FloatArray, bootstrap_interval, video_means
 from ask.packing import Sequences, letter_logits, run_to
 from ask.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
+from ask.tables import PROFILE
 from collect.artefact.folder import read_object, write_table
 from collect.artefact.json_fields import Fields
 from collect.artefact.lock import writing
@@ -36,10 +40,6 @@ from collect.printable import Lines, printable
 from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from collect.vlm.sites import parse_site
-from steer.cases import Case, build_case, clip_prefix, lay_out, packing_works
-from steer.config import ProfileConfig
-from steer.summary import kinds_of
-from steer.tables import PROFILE
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def profile(
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
     # Both passes want every clip; as many stay in memory as fit.
-    prefixes = Shelf(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
+    prefixes = ByteCache(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
     packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
     letters = vlm.answer_ids(LETTERS)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0

@@ -25,17 +25,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ask.answers import hits, margins
+from ask.cases import Case, Cases
+from ask.opened import Wanted, open_asked, open_whole_store, stages_of
 from ask.packing import read_letters, run_on
 from ask.questions import N_OPTIONS
 from ask.text_loss import text_loss, text_targets
 from collect.artefact.folder import remove_orphans, write_json
 from collect.artefact.lock import writing
+from collect.data.counting import COUNTING_TAGS
 from collect.reading import ActivationStore
 from collect.vlm import VideoVlm
-from steer.cases import Case
-from steer.config import EvaluateConfig, SteerConfig
-from steer.inputs import Cases, load_inputs
 from train_sae.opened import open_sae
+from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.evaluate import held_out_quality
 from train_sae.run import resolve_device
 from train_sae.sae import Sae
@@ -90,29 +91,29 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
     """Answer the questions about held-out videos with every version of the visual residuals.
 
     Raises:
-        UserError: see `load_inputs`.
+        UserError: the parts of the run do not belong together, or one of them is missing.
     """
-    inputs = load_inputs(
-        SteerConfig(
-            run=config.run,
-            sae=config.sae,
-            data=config.data,
-            items=config.questions,
-            control_items=config.questions,
-            device=config.device,
-            seed=config.seed,
-        ),
-        stage=None,
+    store = open_whole_store(config.run)
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    wanted = Wanted(
+        tasks=COUNTING_TAGS,
+        items=config.questions,
+        control_items=config.questions,
+        seed=config.seed,
+        device=config.device,
+        data=config.data,
     )
-    inputs = dataclasses.replace(inputs, items=tuple(item for item in inputs.items if item.held_out))
-    cases = Cases(inputs)
-    mean = torch.from_numpy(inputs.store.moments(inputs.sae.site).mean).float().to(inputs.vlm.device)
+    asked = open_asked(config.run, store, wanted, stages_of(config.run, opened.name), own=None)
+    asked = dataclasses.replace(asked, items=tuple(item for item in asked.items if item.held_out))
+    vlm, sae = asked.vlm, opened.sae.to(asked.vlm.device)
+    cases = Cases(asked, sae.site)
+    mean = torch.from_numpy(store.moments(sae.site).mean).float().to(vlm.device)
     found: dict[str, Scores] = {}
     with tqdm(cases.videos, desc="splice", unit="video") as progress:
         for video_id in progress:
-            case, _ = cases[video_id]
-            replaced = versions(inputs.sae, case.laid.visual, mean)
-            found[video_id] = score(inputs.vlm, inputs.sae.site, case, replaced, cases.letters)
+            case = cases.build(video_id)
+            replaced = versions(sae, case.laid.visual, mean)
+            found[video_id] = score(vlm, sae.site, case, replaced, cases.letters)
     return summarise(found, config.seed)
 
 

@@ -1,4 +1,4 @@
-"""Names that people give to the folders of a run: such as every file system can have and every terminal can show."""
+"""What arguments must be: numbers in range, and names that every file system can have and every terminal can show."""
 
 from pathlib import Path
 
@@ -53,6 +53,16 @@ def require_path(option: str, path: Path) -> None:
             "another folder."
         )
     _require_short(option, path.name)
+
+
+def require_at_least(option: str, value: int, least: int) -> None:
+    """Check the lower end of a number.
+
+    Raises:
+        UserError: it is below it.
+    """
+    if value < least:
+        raise UserError(f"{option} {value} is too small: give at least {least}.")
 
 
 def _is_seen(name: str) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from steer.config import EvaluateConfig
-from steer.splice import Scores, evaluate, score, score_letters, summarise, versions
 from tests.small_run import SAE_NAME
 from tests.steer.toy import ToyVlm, counting_item, toy_case, toy_sae, visual
+from train_sae.quality.config import EvaluateConfig
+from train_sae.quality.splice import Scores, evaluate, score, score_letters, summarise, versions
 
 
 def scored(scale: float) -> Scores:
@@ -101,7 +101,7 @@ def test_the_command_writes_both_halves(run_folder: Path) -> None:
 
 
 def test_without_questions_the_model_is_not_needed(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("steer.splice.load_inputs")
+    monkeypatch.delattr("train_sae.quality.splice.open_asked")
     result = read(evaluate(EvaluateConfig(run=run_folder, questions=0, tokens=30, device="cpu")))
     assert result["spliced"] is None
     assert result["held_out"]["n_tokens"] == 30

@@ -9,8 +9,8 @@ import pytest
 from collect.artefact.folder import write_table
 from collect.errors import UserError
 from features.catalogue import ASSOCIATIONS
-from steer.selection import LabelLatents, by_label, by_predicted_cost, by_screen, targets
 from steer.target_names import is_set, set_label
+from steer.targets import LabelLatents, by_label, by_predicted_cost, by_screen, targets
 from tests.steer.finished_run import association_row
 
 SCREEN = pd.DataFrame(

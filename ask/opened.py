@@ -1,0 +1,143 @@
+"""What questions are put to: a run's videos, the model that its activations are from, and the questions themselves.
+
+All of it is checked to belong together before anything is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ask.questions import Item, items_of, sample_items
+from collect.artefact.folder import read_config
+from collect.artefact.run_data import data_of_run, model_of_run
+from collect.data.perception_test import Dataset
+from collect.data.split import held_out_ids
+from collect.errors import UserError
+from collect.reading import ActivationStore
+from collect.video.sampling import FrameSampling
+from collect.vlm import VideoVlm, load_vlm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which questions a stage asks, and where the model runs."""
+
+    tasks: Sequence[str]
+    """Tags of the counting questions."""
+    items: int
+    """Most counting questions in each of the train and held-out videos."""
+    control_items: int
+    """The same of control questions."""
+    seed: int
+    """Of the draw."""
+    device: str
+    data: Path | None
+    """Folder of the data; where the activations came from if None."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AskedRun:
+    """A run's videos with their questions, and the model that answers them."""
+
+    store: ActivationStore
+    vlm: VideoVlm
+    dataset: Dataset
+    items: tuple[Item, ...]
+    frames: FrameSampling
+    train_videos: frozenset[str]
+    annotations: str
+    """Hash of what is annotated about the collected videos."""
+
+
+def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
+    """The folders of the stages that must have taken the same annotations, in the order in which data is looked for."""
+    return {stage: run / stage / sae_name for stage in ("steer", "features")}
+
+
+def open_whole_store(run: Path) -> ActivationStore:
+    """Open activations of which every visual token was collected.
+
+    Raises:
+        UserError: there are none, or only some tokens were.
+    """
+    folder = run / "activations"
+    collected = read_config(folder, "collect")["arguments"]
+    store = ActivationStore.open(folder)
+    if collected.get("tokens", "all") != "all":
+        raise UserError(
+            f"{folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
+            "collect with --tokens all."
+        )
+    return store
+
+
+def open_asked(
+    run: Path, store: ActivationStore, wanted: Wanted, stages: Mapping[str, Path], own: str | None
+) -> AskedRun:
+    """Open data and model of a run, draw the questions, and check that they belong to its activations.
+
+    Args:
+        run: the run folder.
+        store: its activations.
+        wanted: which questions, and where the model runs.
+        stages: folders of the stages that must have taken the same annotations.
+        own: the stage that asks; None if it is none that records its annotations.
+
+    Raises:
+        UserError: they do not, or one of them is missing.
+    """
+    collected: Mapping[str, Any] = read_config(store.folder, "collect")["arguments"]
+    data = data_of_run(run, store, wanted.data, stages, own=own)
+    model = model_of_run(run)
+    vlm = load_vlm(
+        model,
+        dtype=collected.get("dtype", "auto"),
+        device=wanted.device,
+        attn_implementation=collected.get("attn_implementation", "sdpa"),
+    )
+    if vlm.fingerprint != store.model["fingerprint"]:
+        raise UserError(
+            f"{store.folder} holds activations of another model than the one in {model} now: "
+            "put the old model back, or collect again into another run folder."
+        )
+    dataset = data.dataset
+    held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
+    stored = {video.video_id for video in store.videos}
+    known = {video.video_id for video in dataset.videos_with_files}
+    items = drawn(items_of(dataset, wanted.tasks, held_out, stored & known), wanted)
+    if not any(item.held_out and item.counting for item in items):
+        raise UserError(
+            f"{dataset.folder} has no counting question about a held-out video of {store.folder}, so that no effect "
+            "could be confirmed: collect more videos."
+        )
+    return AskedRun(
+        store=store,
+        vlm=vlm,
+        dataset=dataset,
+        items=items,
+        frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
+        train_videos=frozenset(stored - held_out),
+        annotations=data.annotations,
+    )
+
+
+def drawn(items: Sequence[Item], wanted: Wanted) -> tuple[Item, ...]:
+    """Draw the items to evaluate, in each of the train and held-out videos.
+
+    Control questions are drawn about the videos that have a counting question first: these are run anyway.
+    """
+    kept: set[str] = set()
+    for held_out in (False, True):
+        own = [item for item in items if item.held_out == held_out]
+        counting = sample_items([item for item in own if item.counting], wanted.items, wanted.seed)
+        videos = {item.video_id for item in counting}
+        other = [item for item in own if not item.counting]
+        near = [item for item in other if item.video_id in videos]
+        control = sample_items(near, wanted.control_items, wanted.seed)
+        far = [item for item in other if item.video_id not in videos]
+        control += sample_items(far, wanted.control_items - len(control), wanted.seed)
+        kept |= {item.item_id for item in (*counting, *control)}
+    return tuple(item for item in items if item.item_id in kept)

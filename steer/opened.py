@@ -1,0 +1,65 @@
+"""What the steer stage reads: activations, SAE, model and questions, checked to belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ask.opened import AskedRun, Wanted, open_asked, open_whole_store, stages_of
+from ask.questions import manifest_hash
+from collect.artefact.folder import file_hash
+from collect.artefact.stage import is_finished
+from features.reading import ASSOCIATIONS_NAME
+from steer.config import SteerConfig
+from train_sae.opened import OpenedSae, open_sae
+from train_sae.sae import WEIGHTS_NAME, Sae
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """Everything that the stage reads."""
+
+    asked: AskedRun
+    sae: Sae
+    opened: OpenedSae
+    """Where the SAE was found."""
+    features_folder: Path | None
+    """Of the features stage for this SAE; None where that is not finished."""
+
+    def hashes(self) -> dict[str, str]:
+        """What a resumed run must find unchanged; without associations none can select a latent."""
+        folder = self.features_folder
+        return {
+            "associations": "none" if folder is None else file_hash(folder / ASSOCIATIONS_NAME),
+            "activations": self.asked.store.fingerprint,
+            "model": self.asked.vlm.fingerprint,
+            "sae": file_hash(self.opened.folder / WEIGHTS_NAME),
+            "items": manifest_hash(self.asked.items),
+            "annotations": self.asked.annotations,
+        }
+
+
+def load_inputs(config: SteerConfig) -> Inputs:
+    """Open the run's activations and SAE, the model and the questions, and check that they belong together.
+
+    Raises:
+        UserError: they do not, or one of them is missing.
+    """
+    store = open_whole_store(config.run)
+    opened = open_sae(config.run, store, config.sae, decoded=True)
+    wanted = Wanted(
+        tasks=config.tasks,
+        items=config.items,
+        control_items=config.control_items,
+        seed=config.seed,
+        device=config.device,
+        data=config.data,
+    )
+    asked = open_asked(config.run, store, wanted, stages_of(config.run, opened.name), own="steer")
+    folder = config.run / "features" / opened.name
+    return Inputs(
+        asked=asked,
+        sae=opened.sae.to(asked.vlm.device),
+        opened=opened,
+        features_folder=folder if is_finished(folder) else None,
+    )
