@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
+from scipy import sparse
+from tqdm import tqdm
 
 from collect.reading import VideoRecord
-from features.association.statistics import PairSums, pair_sums
-from features.codes import BLOCK_TOKENS, Codes
+from features.association.runs import Runs
+from features.association.statistics import PairSums
+from features.codes import Codes
+from features.division import ALONE, Division, blocks_of
+
+MAX_NONZEROS = 8_000_000
+"""Activations that are looked at at once, which takes about 100 bytes each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,66 +43,143 @@ class Activity:
         return self.n_tokens_active / max(self.n_tokens, 1)
 
 
-def measure_activity(codes: Codes, videos: Sequence[VideoRecord]) -> Activity:
-    """Measure all latents in one pass over the codes."""
-    d_sae = codes.d_sae
-    n_active, n_videos = np.zeros(d_sae, dtype=np.int64), np.zeros(d_sae, dtype=np.int64)
-    total, most = np.zeros(d_sae), np.zeros(d_sae)
-    in_time, in_space = _no_pairs(d_sae), _no_pairs(d_sae)
-    for batch in video_batches(videos):
-        block = codes.rows(batch[0].row_start, batch[-1].row_stop)
-        n_active += np.bincount(block.indices, minlength=d_sae)
-        total += np.bincount(block.indices, weights=block.data, minlength=d_sae)
-        np.maximum.at(most, block.indices, block.data)
-        for video in batch:
-            first = video.row_start - batch[0].row_start
-            own = block.indices[block.indptr[first] : block.indptr[first + video.grid.n_tokens]]
-            n_videos[np.unique(own)] += 1
-        in_time += pair_sums(block, *_neighbours(batch, time=True))
-        in_space += pair_sums(block, *_neighbours(batch, time=False))
-    mean = np.divide(total, n_active, out=np.full(d_sae, np.nan), where=n_active > 0)
+def measure_activity(codes: Codes, videos: Sequence[VideoRecord], division: Division = ALONE) -> Activity:
+    """Measure all latents, each by the process whose share it is in; every process gets the result."""
+    places = TokenPlaces.of(videos)
+    own = division.share_by_cost(codes.n_active())
+    parts = [_measure(codes.by_latent(latents), places) for latents in latent_blocks(codes, own, "activity")]
+    names = [field.name for field in fields(Activity) if field.name != "n_tokens"]
+    measured = {name: division.join(np.concatenate([getattr(part, name) for part in parts])) for name in names}
+    return Activity(n_tokens=codes.n_tokens, **measured)
+
+
+def latent_blocks(codes: Codes, own: range, what: str) -> Iterator[Int64[np.ndarray, " latent"]]:
+    """Consecutive latents of a share, as many at a time as memory allows; one empty block where there are none."""
+    n_active = codes.n_active()[own.start : own.stop]
+    with tqdm(total=int(n_active.sum()), unit="activations", unit_scale=True, desc=what) as bar:
+        for block in [*blocks_of(n_active, MAX_NONZEROS)] or [range(0)]:
+            yield np.arange(own.start + block.start, own.start + block.stop)
+            bar.update(int(n_active[block.start : block.stop].sum()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPlaces:
+    """Where each token of the store stands in its video."""
+
+    video: Int32[np.ndarray, " token"]
+    next_step: Int32[np.ndarray, " token"]
+    """How many tokens further the same patch is one time step later; 0 in the last step."""
+    next_row: Int32[np.ndarray, " token"]
+    """The same for the patch below."""
+    is_first_step: Bool[np.ndarray, " token"]
+    is_first_row: Bool[np.ndarray, " token"]
+    is_first_column: Bool[np.ndarray, " token"]
+    is_last_column: Bool[np.ndarray, " token"]
+
+    @classmethod
+    def of(cls, videos: Sequence[VideoRecord]) -> TokenPlaces:
+        """The places in some videos, in their order."""
+        n_tokens = videos[-1].row_stop if videos else 0
+        video, next_step, next_row = (np.zeros(n_tokens, dtype=np.int32) for _ in range(3))
+        edges = [np.zeros(n_tokens, dtype=bool) for _ in range(4)]
+        for index, record in enumerate(videos):
+            own = slice(record.row_start, record.row_stop)
+            grid = record.grid
+            shape = (grid.n_t, grid.n_rows, grid.n_cols)
+            video[own] = index
+            next_step[own].reshape(shape)[:-1] = grid.n_rows * grid.n_cols
+            next_row[own].reshape(shape)[:, :-1] = grid.n_cols
+            edges[0][own].reshape(shape)[0] = True
+            edges[1][own].reshape(shape)[:, 0] = True
+            edges[2][own].reshape(shape)[:, :, 0] = True
+            edges[3][own].reshape(shape)[:, :, -1] = True
+        return cls(
+            video=video,
+            next_step=next_step,
+            next_row=next_row,
+            is_first_step=edges[0],
+            is_first_row=edges[1],
+            is_first_column=edges[2],
+            is_last_column=edges[3],
+        )
+
+
+def _measure(codes: sparse.csc_array, places: TokenPlaces) -> Activity:
+    """Measure some latents from their activations on all tokens."""
+    n_latents = codes.shape[1]
+    n_active = np.diff(codes.indptr).astype(np.int64)
+    latent = np.repeat(np.arange(n_latents, dtype=np.int64), n_active)
+    token, value = codes.indices, codes.data.astype(np.float64)
+    runs = Runs.between((latent << 32) | places.video[token])
+    most = np.zeros(n_latents)
+    np.maximum.at(most, latent[runs.start], _largest(value, runs))
+    step, row = places.next_step[token], places.next_row[token]
+    pairs = _Pairs(latent=latent, token=token, value=value, n_latents=n_latents)
+    in_time = pairs.sums(step, ~places.is_first_step[token], int((places.next_step > 0).sum()))
+    column = (~places.is_last_column[token]).astype(np.int32)
+    in_space = pairs.sums(column, ~places.is_first_column[token], int((~places.is_last_column).sum()))
+    in_space += pairs.sums(row, ~places.is_first_row[token], int((places.next_row > 0).sum()))
     # Every run of active steps has one step more than it has steps that are followed by an active one.
-    runs = n_active - in_time.both_active
+    n_runs = n_active - in_time.both_active
     return Activity(
-        n_tokens=codes.n_tokens,
+        n_tokens=codes.shape[0],
         n_tokens_active=n_active,
-        n_videos_active=n_videos,
+        n_videos_active=np.bincount(latent[runs.start], minlength=n_latents).astype(np.int64),
         max_activation=most,
-        mean_active=mean,
+        mean_active=_ratio(pairs.total(value), n_active),
         temporal_autocorrelation=in_time.correlation(),
         spatial_autocorrelation=in_space.correlation(),
-        mean_run_length=np.divide(n_active, runs, out=np.full(d_sae, np.nan), where=runs > 0),
+        mean_run_length=_ratio(n_active.astype(np.float64), n_runs),
     )
 
 
-def video_batches(videos: Sequence[VideoRecord], n_tokens: int = BLOCK_TOKENS) -> Iterator[list[VideoRecord]]:
-    """Consecutive videos with about `n_tokens` tokens in all, and at least one video."""
-    batch: list[VideoRecord] = []
-    for video in videos:
-        if batch and video.row_stop - batch[0].row_start > n_tokens:
-            yield batch
-            batch = []
-        batch.append(video)
-    if batch:
-        yield batch
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Activations in the order of (latent, token), of which some are paired with those some tokens further."""
+
+    latent: Int64[np.ndarray, " active"]
+    token: Int32[np.ndarray, " active"]
+    value: Float64[np.ndarray, " active"]
+    n_latents: int
+
+    def total(self, values: Float64[np.ndarray, " active"]) -> Float64[np.ndarray, " latent"]:
+        """Sum per latent."""
+        return np.bincount(self.latent, weights=values, minlength=self.n_latents).astype(np.float64)
+
+    def sums(
+        self, further: Int32[np.ndarray, " active"], has_before: Bool[np.ndarray, " active"], n_pairs: int
+    ) -> PairSums:
+        """Sums over all pairs of tokens, active or not.
+
+        Args:
+            further: how far the second token of the pair is in which each is the first; 0 where it is in none.
+            has_before: whether each is the second token of a pair.
+            n_pairs: pairs of tokens.
+        """
+        key = (self.latent << 32) | self.token
+        firsts = np.flatnonzero(further)
+        wanted = key[firsts] + further[firsts]
+        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+        found = key[at] == wanted
+        firsts, seconds = firsts[found], at[found]
+        product = self.value[firsts] * self.value[seconds]
+        leading, trailing = np.where(further > 0, self.value, 0.0), np.where(has_before, self.value, 0.0)
+        return PairSums(
+            n_pairs=n_pairs,
+            a=self.total(leading),
+            b=self.total(trailing),
+            aa=self.total(leading**2),
+            bb=self.total(trailing**2),
+            ab=np.bincount(self.latent[firsts], weights=product, minlength=self.n_latents).astype(np.float64),
+            both_active=np.bincount(self.latent[firsts], minlength=self.n_latents).astype(np.int64),
+        )
 
 
-def _neighbours(
-    batch: Sequence[VideoRecord], *, time: bool
-) -> tuple[Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"]]:
-    """Rows of the batch, as pairs: one step apart in time, or one patch apart to the right or down."""
-    firsts: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
-    seconds: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
-    for video in batch:
-        grid = video.grid
-        rows = np.arange(grid.n_tokens).reshape(grid.n_t, grid.n_rows, grid.n_cols)
-        rows += video.row_start - batch[0].row_start
-        steps = [(rows[:-1], rows[1:])] if time else [(rows[:, :, :-1], rows[:, :, 1:]), (rows[:, :-1], rows[:, 1:])]
-        firsts += [first.reshape(-1) for first, _ in steps]
-        seconds += [second.reshape(-1) for _, second in steps]
-    return np.concatenate(firsts), np.concatenate(seconds)
+def _largest(value: Float64[np.ndarray, " active"], runs: Runs) -> Float64[np.ndarray, " run"]:
+    return np.maximum.reduceat(value, runs.start) if len(runs.start) else value
 
 
-def _no_pairs(n_latents: int) -> PairSums:
-    zero = np.zeros(n_latents)
-    return PairSums(n_pairs=0, a=zero, b=zero, aa=zero, bb=zero, ab=zero, both_active=zero.astype(np.int64))
+def _ratio(
+    total: Float64[np.ndarray, " latent"], count: Int64[np.ndarray, " latent"]
+) -> Float64[np.ndarray, " latent"]:
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

@@ -1,120 +1,113 @@
-"""Sparse codes of every stored token: writing them from a store and an SAE, and reading them back.
+"""Sparse codes of every stored token, in both orders, and reading them.
 
 `codes.zarr` is a compressed sparse row matrix [token, latent] in the order of the store: `indptr` int64 [n_tokens + 1],
-`indices` int32 [nonzero] and `values` float32 [nonzero], ascending by latent within a token.
-
-It is written beside its final name, sealed (`features.codes_files`) and renamed when complete. After every block the
-number of finished tokens goes to a progress file, and a rerun goes on from there; what lies beyond it is written again.
+`indices` int32 [nonzero] and `values` float32 [nonzero], ascending by latent within a token. `codes_by_latent.zarr`
+beside it is its transpose, with `indptr` [d_sae + 1] and tokens as `indices`. So the codes of some tokens and those of
+some latents both lie in one piece. `features.encoding` makes the first, `features.codes_by_latent` the second.
 """
 
 from __future__ import annotations
 
-import bisect
-import logging
-import shutil
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 from jaxtyping import Float32, Int32, Int64
 from scipy import sparse
-from tqdm import tqdm
 
-from collect.artefact.folder import read_object, write_json
-from collect.artefact.json_fields import Fields
-from collect.errors import UserError
-from collect.printable import printable
-from collect.reading import ActivationStore
-from features.codes_files import SEAL, check_seal, create_group, damaged, open_group, read_array, seal
-from train_sae.sae import Sae
+from features.codes_files import SEAL, check_seal, damaged, open_group, read_array
 
-log = logging.getLogger(__name__)
-
-PROGRESS_NAME = "progress.json"
 BLOCK_TOKENS = 1 << 16
 """Tokens that a pass over the codes holds at once."""
+BY_LATENT_NAME = "codes_by_latent.zarr"
 
 
-def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: int, device: torch.device) -> Codes:
-    """Encode all tokens of the SAE's site and write the codes.
+class SealedRows:
+    """Reader of one compressed matrix.
 
-    Args:
-        store: activations, read in order.
-        sae: encodes raw residuals.
-        folder: `codes.zarr`; left alone if it is there and holds codes of this store and SAE for every token.
-        batch_size: tokens encoded at once; a sequential SAE encodes one whole video at once.
-        device: where to encode.
+    Whatever it gives was checked: offsets that rise, columns below `n_columns` that rise within a row, activations that
+    are finite and above zero.
     """
-    if folder.exists():
-        whole = _whole_codes(folder, store, sae)
-        if whole is not None:
-            log.info("%s is complete.", folder)
-            return whole
-        shutil.rmtree(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    start = _read_progress(partial / PROGRESS_NAME)
-    if start:
-        log.info("%s: going on at token %d of %d.", folder, start, store.n_tokens)
-        group, arrays, n_nonzeros = _resume(partial, store, sae, start)
-    else:
-        create_group(partial, store.n_tokens, {"d_sae": sae.d_sae, "site": sae.site})
-        group, arrays = open_group(partial, "r+")
-        n_nonzeros = 0
-    sae = sae.to(device)
-    ends = [video.row_stop for video in store.videos] if sae.is_sequential else []
-    with tqdm(total=store.n_tokens, initial=start, unit="tokens", unit_scale=True, desc="encode") as bar:
-        while start < store.n_tokens:
-            stop = ends[bisect.bisect(ends, start)] if ends else min(start + batch_size, store.n_tokens)
-            codes = encode_tokens(sae, store.read(sae.site, start, stop).to(device))
-            end = n_nonzeros + codes.nnz
-            for name, data in (("indices", codes.indices), ("values", codes.data)):
-                arrays[name].resize((end,))
-                arrays[name][n_nonzeros:end] = data
-            arrays["indptr"][start + 1 : stop + 1] = n_nonzeros + codes.indptr[1:].astype(np.int64)
-            bar.update(stop - start)
-            start, n_nonzeros = stop, end
-            write_json(partial / PROGRESS_NAME, {"n_tokens": start})
-    seal(partial, group)
-    (partial / PROGRESS_NAME).unlink()
-    partial.rename(folder)
-    return Codes.open(folder, n_tokens=store.n_tokens, d_sae=sae.d_sae)
 
+    def __init__(self, folder: Path, arrays: Mapping[str, zarr.Array[Any]], n_columns: int) -> None:
+        self._folder = folder
+        self._arrays = arrays
+        self.n_rows = int(arrays["indptr"].shape[0]) - 1
+        self.n_columns = n_columns
+        sizes = {array.shape for name, array in arrays.items() if name != "indptr"}
+        if self.n_rows < 0 or len(sizes) != 1:
+            raise damaged(folder, "its arrays do not fit each other")
+        ends = self.read("indptr", 0, 1), self.read("indptr", self.n_rows, self.n_rows + 1)
+        if [int(end[0]) for end in ends] != [0, self.n_nonzeros]:
+            raise damaged(folder, "its offsets do not span its entries")
 
-def encode_tokens(sae: Sae, x: torch.Tensor) -> sparse.csr_array:
-    """Latent activations of raw residuals x [token, d_in] as a matrix [token, latent] with sorted indices."""
-    indices, values, pointers = sae.encode_sparse(x.float())
-    codes = sparse.csr_array(
-        (
-            values.detach().float().cpu().numpy(),
-            indices.cpu().numpy().astype(np.int32),
-            pointers.cpu().numpy().astype(np.int64),
-        ),
-        shape=(len(x), sae.d_sae),
-    )
-    codes.eliminate_zeros()
-    codes.sort_indices()
-    return codes
+    @property
+    def n_nonzeros(self) -> int:
+        """Number of stored activations."""
+        return int(self._arrays["values"].shape[0])
+
+    def rows(self, start: int, stop: int) -> sparse.csr_array:
+        """The rows [start, stop), float32.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        assert 0 <= start <= stop <= self.n_rows, f"rows {start} to {stop} of {self.n_rows}"
+        pointers = self.pointers(start, stop)
+        indices, values = self.entries(start, pointers)
+        return sparse.csr_array((values, indices, pointers - pointers[0]), shape=(stop - start, self.n_columns))
+
+    def pointers(self, start: int, stop: int) -> Int64[np.ndarray, " row_and_one"]:
+        """Where the rows [start, stop) begin and end among all entries.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        pointers = self.read("indptr", start, stop + 1)
+        if not 0 <= pointers[0] <= pointers[-1] <= self.n_nonzeros or (np.diff(pointers) < 0).any():
+            raise damaged(self._folder, f"its offsets do not rise from row {start} on")
+        return pointers
+
+    def entries(
+        self, start: int, pointers: Int64[np.ndarray, " row_and_one"]
+    ) -> tuple[Int32[np.ndarray, " nonzero"], Float32[np.ndarray, " nonzero"]]:
+        """Columns and activations of the rows from `start` on, whose entries lie at `pointers`.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        first, last = int(pointers[0]), int(pointers[-1])
+        indices, values = self.read("indices", first, last), self.read("values", first, last)
+        # NaN is not above zero either.
+        if len(indices) and not (indices.min() >= 0 and indices.max() < self.n_columns and values.min() > 0):
+            raise damaged(self._folder, f"it holds indices or activations that cannot be, from row {start} on")
+        if not np.isfinite(values).all() or not _ascends(indices, pointers - first):
+            raise damaged(self._folder, f"it holds entries that cannot be, from row {start} on")
+        return indices, values
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """A part of one array."""
+        return read_array(self._folder, self._arrays, name, start, stop)
 
 
 class Codes:
-    """Reader of `codes.zarr`.
+    """Reader of the codes in both orders."""
 
-    Whatever it gives was checked: offsets that rise, latents below `d_sae`, activations that are finite and above zero.
-    """
-
-    def __init__(self, folder: Path, arrays: Mapping[str, zarr.Array[Any]], attributes: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._arrays = arrays
+    def __init__(self, folder: Path, attributes: Mapping[str, Any], by_token: SealedRows) -> None:
+        self.folder = folder
         self.attributes: dict[str, Any] = dict(attributes)
-        self.n_tokens = int(arrays["indptr"].shape[0]) - 1
-        self.d_sae = int(attributes["d_sae"])
+        self.d_sae = by_token.n_columns
+        self.n_tokens = by_token.n_rows
+        self._by_token = by_token
 
     @classmethod
     def open(cls, folder: Path, *, n_tokens: int | None = None, d_sae: int | None = None) -> Codes:
         """Open finished codes, whose seal is checked; activations are checked as they are read.
+
+        The copy by latent is opened when it is first needed.
 
         Args:
             folder: `codes.zarr`.
@@ -126,22 +119,47 @@ class Codes:
         """
         attributes = check_seal(folder)
         _, arrays = open_group(folder, "r")
-        codes = cls(folder, arrays, attributes)
-        sizes = {array.shape for name, array in arrays.items() if name != "indptr"}
-        if codes.n_tokens < 0 or len(sizes) != 1:
-            raise damaged(folder, "its arrays do not fit each other")
+        codes = cls(folder, attributes, SealedRows(folder, arrays, int(attributes["d_sae"])))
         for what, found, wanted in (("tokens", codes.n_tokens, n_tokens), ("latents", codes.d_sae, d_sae)):
             if wanted is not None and found != wanted:
                 raise damaged(folder, f"it is of {found} {what} where {wanted} are needed")
-        ends = codes._read("indptr", 0, 1), codes._read("indptr", codes.n_tokens, codes.n_tokens + 1)
-        if [int(end[0]) for end in ends] != [0, codes.n_nonzeros]:
-            raise damaged(folder, "its offsets do not span its entries")
         return codes
+
+    @property
+    def by_latent_folder(self) -> Path:
+        """Where the copy by latent lies."""
+        return self.folder.with_name(BY_LATENT_NAME)
+
+    @property
+    def by_latent_attributes(self) -> dict[str, Any]:
+        """What the copy by latent says about itself, its seal aside: it names the codes that it is a copy of."""
+        return {"d_sae": self.d_sae, "site": self.attributes["site"], "of": self.attributes[SEAL]}
+
+    @cached_property
+    def _by_latent(self) -> SealedRows:
+        """The copy by latent.
+
+        Raises:
+            UserError: there is none, it is damaged, or it is not of these codes.
+        """
+        folder = self.by_latent_folder
+        attributes = check_seal(folder)
+        if {name: value for name, value in attributes.items() if name != SEAL} != self.by_latent_attributes:
+            raise damaged(folder, f"it is not a copy of {self.folder.name}")
+        _, arrays = open_group(folder, "r")
+        copy = SealedRows(folder, arrays, self.n_tokens)
+        if (copy.n_rows, copy.n_nonzeros) != (self.d_sae, self.n_nonzeros):
+            raise damaged(folder, f"its sizes are not those of {self.folder.name}")
+        return copy
+
+    @cached_property
+    def _latent_pointers(self) -> Int64[np.ndarray, " latent_and_one"]:
+        return self._by_latent.pointers(0, self.d_sae)
 
     @property
     def n_nonzeros(self) -> int:
         """Number of stored activations."""
-        return int(self._arrays["values"].shape[0])
+        return self._by_token.n_nonzeros
 
     def rows(self, start: int, stop: int) -> sparse.csr_array:
         """Codes [token, latent] of the tokens [start, stop) of the store, float32.
@@ -149,84 +167,47 @@ class Codes:
         Raises:
             UserError: they are damaged.
         """
-        assert 0 <= start <= stop <= self.n_tokens, f"tokens {start} to {stop} of {self.n_tokens}"
-        pointers = self._read("indptr", start, stop + 1)
-        first, last = int(pointers[0]), int(pointers[-1])
-        if not 0 <= first <= last <= self.n_nonzeros or (np.diff(pointers) < 0).any():
-            raise damaged(self._folder, f"its offsets do not rise from token {start} on")
-        indices, values = self._read("indices", first, last), self._read("values", first, last)
-        # NaN is not above zero either.
-        if len(indices) and not (indices.min() >= 0 and indices.max() < self.d_sae and values.min() > 0):
-            raise damaged(self._folder, f"it holds latents or activations that cannot be, from token {start} on")
-        if not np.isfinite(values).all() or not _ascends(indices, pointers - first):
-            raise damaged(self._folder, f"it holds entries that cannot be, from token {start} on")
-        return sparse.csr_array((values, indices, pointers - first), shape=(stop - start, self.d_sae))
-
-    def _read(self, name: str, start: int, stop: int) -> np.ndarray:
-        return read_array(self._folder, self._arrays, name, start, stop)
+        return self._by_token.rows(start, stop)
 
     def blocks(self, n_tokens: int = BLOCK_TOKENS) -> Iterator[tuple[int, sparse.csr_array]]:
         """All codes in order, as (first token, codes of up to `n_tokens` tokens)."""
         for start in range(0, self.n_tokens, n_tokens):
             yield start, self.rows(start, min(start + n_tokens, self.n_tokens))
 
+    def n_active(self) -> Int64[np.ndarray, " latent"]:
+        """Tokens at which each latent is active."""
+        return np.diff(self._latent_pointers)
+
+    def by_latent(self, latents: Int64[np.ndarray, " latent"]) -> sparse.csc_array:
+        """Codes [token, len(latents)] of some latents over all tokens, with ascending tokens; reads no others'.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        assert ((latents >= 0) & (latents < self.d_sae)).all(), f"latents of {self.d_sae}"
+        pointers = self._latent_pointers
+        # Latents that follow each other lie in one piece.
+        runs = [run for run in np.split(latents, np.flatnonzero(np.diff(latents) != 1) + 1) if len(run)]
+        parts = [self._by_latent.entries(int(run[0]), pointers[run[0] : run[-1] + 2]) for run in runs]
+        tokens = np.concatenate([np.empty(0, dtype=np.int32), *(part[0] for part in parts)])
+        values = np.concatenate([np.empty(0, dtype=np.float32), *(part[1] for part in parts)])
+        ends = np.cumsum([0, *(pointers[latents + 1] - pointers[latents])])
+        narrow = ends.astype(np.int32) if ends[-1] < 2**31 else ends  # scipy widens all indices where one is wide
+        return sparse.csc_array((values, tokens, narrow), shape=(self.n_tokens, len(latents)))
+
     def columns(self, latents: Int64[np.ndarray, " latent"]) -> sparse.csr_array:
-        """Codes [token, len(latents)] of some latents over all tokens; reads everything once."""
-        if len(latents) == self.d_sae and (latents == np.arange(self.d_sae)).all():
-            return self.rows(0, self.n_tokens)
-        parts = [block[:, latents] for _, block in self.blocks()]
-        return sparse.csr_array(sparse.vstack(parts, format="csr"))
+        """Codes [token, len(latents)] of some latents over all tokens, by token."""
+        return sparse.csr_array(self.by_latent(latents))
 
     def column(self, latent: int) -> tuple[Int64[np.ndarray, " nonzero"], Float32[np.ndarray, " nonzero"]]:
         """Tokens at which one latent is active, ascending, and its activations there."""
-        column = self.columns(np.array([latent])).tocoo()
-        return column.row.astype(np.int64), column.data
+        column = self.by_latent(np.array([latent]))
+        return column.indices.astype(np.int64), column.data
 
 
-def _whole_codes(folder: Path, store: ActivationStore, sae: Sae) -> Codes | None:
-    """Codes that were made before; None, which is said, if they are damaged or those of another store or SAE."""
-    try:
-        codes = Codes.open(folder, n_tokens=store.n_tokens, d_sae=sae.d_sae)
-    except UserError as error:
-        log.warning("%s They are made again.", printable(error, 1000))
-        return None
-    if codes.attributes.get("site") != sae.site:
-        log.warning("%s holds the codes of another site: they are made again.", folder)
-        return None
-    return codes
-
-
-def _resume(
-    partial: Path, store: ActivationStore, sae: Sae, start: int
-) -> tuple[zarr.Group, Mapping[str, zarr.Array[Any]], int]:
-    """Open codes that were begun, and say how many entries the finished tokens have.
-
-    Raises:
-        UserError: what was begun is damaged or of another SAE.
-    """
-    group, arrays = open_group(partial, "r+")
-    attributes = {name: value for name, value in dict(group.attrs).items() if name != SEAL}
-    if attributes != {"d_sae": sae.d_sae, "site": sae.site} or arrays["indptr"].shape != (store.n_tokens + 1,):
-        raise damaged(partial, "it was begun for another SAE or store")
-    pointers = read_array(partial, arrays, "indptr", 0, start + 1)
-    n_stored = min(arrays[name].shape[0] for name in ("indices", "values"))
-    # Entries of tokens beyond the finished ones may be there or not; those of finished ones must be.
-    if len(pointers) != start + 1 or pointers[0] or (np.diff(pointers) < 0).any() or pointers[-1] > n_stored:
-        raise damaged(partial, f"{PROGRESS_NAME} speaks of {start} tokens, which are not there")
-    return group, arrays, int(pointers[-1])
-
-
-def _ascends(indices: Int32[np.ndarray, " nonzero"], pointers: Int64[np.ndarray, " token_and_one"]) -> bool:
-    """Whether the latents of every token rise."""
-    falls = np.diff(indices) <= 0
-    between = pointers[1:-1] - 1  # a step from one token to the next may fall
+def _ascends(indices: Int32[np.ndarray, " nonzero"], pointers: Int64[np.ndarray, " row_and_one"]) -> bool:
+    """Whether the columns of every row rise."""
+    falls = indices[1:] <= indices[:-1]
+    between = pointers[1:-1] - 1  # a step from one row to the next may fall
     falls[between[(between >= 0) & (between < len(falls))]] = False
     return not falls.any()
-
-
-def _read_progress(path: Path) -> int:
-    """How many tokens are finished; 0 where nothing was begun."""
-    if not path.exists():
-        return 0
-    remedy = f"delete {printable(path.parent, 4096)} to begin again"
-    return Fields(read_object(path, remedy), printable(path, 4096), remedy).integer("n_tokens")

@@ -1,4 +1,6 @@
-"""The files of `codes.zarr` and the seal over them: what makes the codes believable before a number of them is used.
+"""The files of both orders of the codes and the seal over them: what makes them believable before a number is used.
+
+Either order is a compressed matrix: `codes.zarr` has a row per token, `codes_by_latent.zarr` a row per latent.
 
 Every chunk file ends with the crc32c of its content, which zarr verifies when it reads the chunk. The seal covers the
 rest: it is a hash over the metadata of the arrays and over name, length and crc32c of every chunk. So opening the codes
@@ -41,12 +43,12 @@ def damaged(folder: Path, reason: str) -> UserError:
     return UserError(f"{printable(folder, 4096)} is damaged ({reason}): {remedy(folder)}.")
 
 
-def create_group(folder: Path, n_tokens: int, attributes: dict[str, Any]) -> zarr.Group:
+def create_group(folder: Path, n_rows: int, attributes: Mapping[str, Any]) -> zarr.Group:
     """Make the group and its arrays, empty but for the length of `indptr`; what is there is removed."""
     group = zarr.open_group(folder, mode="w")
-    group.attrs.update(attributes)
+    group.attrs.update(dict(attributes))
     for name, dtype in ARRAYS.items():
-        length = n_tokens + 1 if name == "indptr" else 0
+        length = n_rows + 1 if name == "indptr" else 0
         group.create_array(name, shape=(length,), dtype=dtype, chunks=(CHUNK,), compressors=[Crc32cCodec()])
     return group
 

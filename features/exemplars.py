@@ -10,41 +10,67 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
+from scipy import sparse
 
 from collect.reading import VideoRecord
-from features.activity import video_batches
+from features.activity import TokenPlaces, latent_blocks
+from features.association.runs import Runs, SortedItems, sortable
 from features.codes import Codes
+from features.division import ALONE, Division
 
 
-def top_tokens(codes: Codes, videos: Sequence[VideoRecord], *, n: int, per_video: int) -> pd.DataFrame:
+def top_tokens(
+    codes: Codes, videos: Sequence[VideoRecord], *, n: int, per_video: int, division: Division = ALONE
+) -> pd.DataFrame:
     """Find the `n` tokens with the highest activation of each latent, at most `per_video` of one video.
+
+    Each latent is looked at by the process whose share it is in; every process gets the result.
 
     Returns:
         One row per exemplar with `latent`, `rank` (0 = highest), `token` (row of the store), `video` (index into
         `videos`) and `activation`, ordered by latent and rank. Latents that are active in few videos have fewer rows.
     """
-    best = pd.DataFrame({"latent": [], "token": [], "video": [], "activation": []})
-    best = best.astype({"latent": "int64", "token": "int64", "video": "int64", "activation": "float32"})
-    first = 0
-    for batch in video_batches(videos):
-        start = batch[0].row_start
-        entries = codes.rows(start, batch[-1].row_stop).tocoo()
-        sizes = [video.grid.n_tokens for video in batch]
-        video_of_row = np.repeat(np.arange(first, first + len(batch)), sizes)
-        found = pd.DataFrame(
-            {
-                "latent": entries.col.astype(np.int64),
-                "token": entries.row.astype(np.int64) + start,
-                "video": video_of_row[entries.row],
-                "activation": entries.data,
-            }
-        )
-        found = _head(found, ["latent", "video"], per_video)
-        best = _head(pd.concat([best, found], ignore_index=True), ["latent"], n)
-        first += len(batch)
+    video_of_token = TokenPlaces.of(videos).video
+    own = division.share_by_cost(codes.n_active())
+    parts = [
+        _tops(codes.by_latent(latents), latents, video_of_token, n, per_video)
+        for latents in latent_blocks(codes, own, "exemplars")
+    ]
+    found = pd.concat(parts, ignore_index=True)
+    best = pd.DataFrame({name: division.join(found[name].to_numpy()) for name in found})
     best["rank"] = best.groupby("latent").cumcount().astype(np.int64)
     return best[["latent", "rank", "token", "video", "activation"]]
+
+
+def _tops(
+    codes: sparse.csc_array,
+    latents: Int64[np.ndarray, " latent"],
+    video_of_token: Int32[np.ndarray, " token"],
+    n: int,
+    per_video: int,
+) -> pd.DataFrame:
+    """The exemplars of some latents, from their activations on all tokens."""
+    place = np.repeat(np.arange(len(latents), dtype=np.int64), np.diff(codes.indptr))
+    video = video_of_token[codes.indices].astype(np.int64)
+    # The n highest are among the tokens that reach the n-th highest of the videos' maxima, and few others are.
+    runs = Runs.between((place << 32) | video)
+    most = np.maximum.reduceat(codes.data, runs.start) if len(runs.start) else codes.data
+    falling = SortedItems.by(place[runs.start], (1 << 32) - 1 - sortable(most))
+    ranked = Runs.between(falling.key)
+    last = ranked.start[ranked.stop - ranked.start >= n] + n - 1
+    least = np.zeros(len(latents), dtype=np.float32)
+    least[falling.key[last]] = most[falling.order[last]]
+    kept = codes.data >= least[place]
+    found = pd.DataFrame(
+        {
+            "latent": latents[place[kept]],
+            "token": codes.indices[kept].astype(np.int64),
+            "video": video[kept],
+            "activation": codes.data[kept],
+        }
+    )
+    return _head(_head(found, ["latent", "video"], per_video), ["latent"], n)
 
 
 def describe_exemplars(tops: pd.DataFrame, videos: Sequence[VideoRecord], held_out: Collection[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
     RUN/features/SAE/
       codes.zarr             sparse latent activations of every stored token
+      codes_by_latent.zarr   the same, latent by latent
       catalogue.parquet      one row per latent
       associations.parquet   one row per tested (latent, label) and split
       exemplars.parquet      top activating tokens of each latent
@@ -16,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,21 @@ from jaxtyping import Float64
 
 from collect.artefact.folder import file_hash, write_table
 from collect.artefact.lock import writing
-from collect.artefact.run_data import data_of_run
+from collect.artefact.run_data import RunData, data_of_run
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.data.perception_test import Video
 from collect.errors import UserError
+from collect.process.ranks import Process
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
 from features.association.controls import encode_controls
 from features.association.selection import Selection
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
-from features.codes import encode_store
+from features.codes import BY_LATENT_NAME
 from features.config import FeaturesConfig
+from features.division import Division, joined_processes
+from features.encoding import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.labels.corpus import Corpus, build_corpus
 from features.pictures.media import choose_latents, draw_exemplars
@@ -63,27 +68,45 @@ def features(config: FeaturesConfig) -> Path:
     opened = open_sae(config.run, store, config.sae, decoded=False)
     config = dataclasses.replace(config, sae=opened.argument)
     folder = config.run / "features" / opened.name
-    with writing(folder):
-        others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
-        data = data_of_run(config.run, store, config.data, others, own=STAGE)
-        inputs = {
-            "store": file_hash(store.folder / MANIFEST_NAME),
-            "sae": file_hash(opened.folder / WEIGHTS_NAME),
-            "annotations": data.annotations,
-        }
-        paths = {"run": config.run, "data": data.dataset.folder}
-        if not begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths):
-            _run(config, store, opened.sae, {video.video_id: video for video in data.dataset.videos}, folder)
+    process = Process.of_environment()
+    others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
+    with joined_processes(process) as division, ExitStack() as held:
+        read: list[RunData] = []
+
+        def is_finished() -> bool:
+            held.enter_context(writing(folder))
+            data = data_of_run(config.run, store, config.data, others, own=STAGE)
+            read.append(data)
+            inputs = {
+                "store": file_hash(store.folder / MANIFEST_NAME),
+                "sae": file_hash(opened.folder / WEIGHTS_NAME),
+                "annotations": data.annotations,
+            }
+            paths = {"run": config.run, "data": data.dataset.folder}
+            return begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths)
+
+        if not division.agree(is_finished):
+            data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)
+            annotations = {video.video_id: video for video in data.dataset.videos}
+            _run(config, store, opened.sae, annotations, folder, _device(process.device(config.device)), division)
+        division.agree(lambda: None)  # nobody leaves before the first process has written the tables
     return folder
 
 
 def _run(
-    config: FeaturesConfig, store: ActivationStore, sae: Sae, annotations: Mapping[str, Video], folder: Path
+    config: FeaturesConfig,
+    store: ActivationStore,
+    sae: Sae,
+    annotations: Mapping[str, Video],
+    folder: Path,
+    device: torch.device,
+    division: Division,
 ) -> None:
-    device = _device(config.device)
-    codes = encode_store(store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device)
+    codes = encode_store(
+        store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device, division=division
+    )
     corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
-    activity = measure_activity(codes, store.videos)
+    activity = measure_activity(codes, store.videos, division)
     if corpus.labels:
         controls = encode_controls(
             store,
@@ -93,14 +116,16 @@ def _run(
             rng=np.random.default_rng([config.seed, 0]),
             batch_size=config.batch_size,
         )
-        found = associate(codes, controls, corpus, activity.firing_rate, config)
+        found = associate(codes, controls, corpus, activity.firing_rate, config, division)
     else:
         log.warning("No label is shown by enough videos, so latents are not associated with anything.")
         found = _nothing_found(codes.d_sae)
     decoder_norm = sae.decoder_norm.double().cpu().numpy()
     catalogue = build_catalogue(activity, decoder_norm, found, corpus)
     held_out = {corpus.records[index].video_id for index in corpus.split(held_out=True)}
-    tops = top_tokens(codes, store.videos, n=config.exemplars, per_video=config.exemplars_per_video)
+    tops = top_tokens(codes, store.videos, n=config.exemplars, per_video=config.exemplars_per_video, division=division)
+    if not division.is_first:
+        return
     exemplars = describe_exemplars(tops, store.videos, held_out)
     exemplars = draw_exemplars(exemplars, catalogue, choose_latents(catalogue, config.media), codes, corpus, folder)
     associations = found.table if len(found.table) else empty_table(ASSOCIATIONS)
@@ -109,7 +134,7 @@ def _run(
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
     summary = summarise(config, activity, corpus, catalogue, associations)
     pictures = [name for column in ("media", "media_frame") for name in exemplars[column].dropna() if name]
-    write_summary(folder, summary, [*TABLES, CODES_NAME, *pictures])
+    write_summary(folder, summary, [*TABLES, CODES_NAME, BY_LATENT_NAME, *pictures])
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",
         folder,

@@ -23,6 +23,7 @@ from features.association.judgement import judge
 from features.association.selection import Selection, score, score_all, select_pairs
 from features.codes import Codes
 from features.config import FeaturesConfig
+from features.division import ALONE, Division
 from features.labels.corpus import Corpus
 
 CONTROL_PERCENTILE = 95
@@ -44,15 +45,16 @@ def associate(
     corpus: Corpus,
     firing_rate: Float64[np.ndarray, " latent"],
     config: FeaturesConfig,
+    division: Division = ALONE,
 ) -> Associations:
-    """Select pairs on train and judge them on held-out videos."""
-    train, held = score_all(codes, corpus, firing_rate)
+    """Select pairs on train and judge them on held-out videos; every process of the division gets the result."""
+    train, held = score_all(codes, corpus, division)
     selection = select_pairs(train)
     rows: list[dict[str, Any]] = []
     if len(selection.latent):
         control_train = score(controls.codes, corpus, held_out=False, within=False).auroc
         control_held = score(controls.codes, corpus, held_out=True, within=False).auroc
-        rows = judge(codes, selection, corpus, config)
+        rows = judge(codes, selection, corpus, config, division)
         bins = controls.bin_of(firing_rate[selection.latent])
         for index, row in enumerate(rows):
             pair = index // 2

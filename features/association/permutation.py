@@ -1,132 +1,212 @@
-"""Rank sums of every held-out video under every annotation that it may be lent in a permutation.
+"""The permutation test: whole videos are given each other's annotations, within strata.
 
-Laying w's annotations over v's token grid, at the same seconds and the same fractions of the frame, is what keeps the
-shared trends in time and place in the null. There are only as many (v, w) as the strata allow, so every permutation is
-a sum of parts that are computed once, as products of sparse matrices.
+The statistic of a (latent, label) is the mean rank of the label's positive units less that of its negative ones, which
+is AUROC − ½ with these as the reference. It is a ratio of sums over videos, and is summed video by video: for the loans
+that the permutations of one stage give a video, the ranks of what is positive and negative under each.
+
+Time and memory are linear in videos, in activations and in pairs: a video is under one other video's annotations per
+permutation, and sums are kept for the permutations of one stage only. Most pairs are hopeless and stop early.
+
+Source: Besag and Clifford 1991, "Sequential Monte Carlo p-values", Biometrika 78. Permutations are drawn until `h` of
+them reach the observed statistic, or until there are B. Where the h-th is the n-th permutation, p = h / n; where only
+g < h of B reach it, p = (g + 1) / (B + 1). Either way P(p ≤ a) ≤ a under the null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy import sparse
 from tqdm import tqdm
 
-from features.association.inference import RankSums
-from features.association.statistics import mid_rank_excess, rank_codes
-from features.labels.labelling import Space, VideoLabels
+from features.association.loans import Loan
+from features.association.runs import SortedItems, sortable
 
-Relabel = Callable[[int, int], dict[Space, VideoLabels]]
-"""(v, w) -> labels that video w's annotations give to the units of video v."""
+Lend = Callable[[int, Int64[np.ndarray, " lender"]], Loan]
+"""(borrower, lenders) -> the labels of the borrower's units under each lender's annotations."""
+FIRST_STAGE = 128
+"""Permutations after which hopeless pairs are dropped for the first time."""
+MAX_CELLS = 4_000_000
+"""Sums [permutation, pair] that are held at once, of a few numbers each."""
+RANKED_NONZEROS = 8_000_000
+"""Activations that are ranked at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedPairs:
-    """The (latent, label) pairs of one space that are tested, with the held-out codes that they need."""
+    """The (latent, label) pairs of one space that are tested, with the ranks that they need."""
 
-    space: Space
-    codes: sparse.csr_array
-    """[unit, latent] of all units of the videos that are permuted, one video after another."""
+    ranks: sparse.csr_array
+    """Int32 [unit, latent] from `rank_twice`, of all units of the videos that are permuted, one video after another."""
     start: Int64[np.ndarray, " video_and_end"]
     """First unit of each video."""
     column: Int64[np.ndarray, " pair"]
-    """Column of `codes` of each pair."""
+    """Column of `ranks` of each pair."""
     label: Int64[np.ndarray, " pair"]
     """Label of each pair, as an index into the space's names."""
     n_labels: int
 
+    def some(self, kept: Bool[np.ndarray, " pair"]) -> RankedPairs:
+        """Some of the pairs, with the latents that they need."""
+        columns, column = np.unique(self.column[kept], return_inverse=True)
+        ranks = self.ranks if len(columns) == self.ranks.shape[1] else self.ranks[:, columns]
+        return replace(self, ranks=ranks, column=column.astype(np.int64), label=self.label[kept])
 
-def sum_ranks(
-    pairs: Sequence[RankedPairs], relabel: Relabel, strata: Sequence[Int64[np.ndarray, " _"]]
-) -> dict[Space, RankSums]:
-    """Compute the sums for all spaces, laying each video's annotations over each other video of its stratum once."""
-    n_videos = sum(len(members) for members in strata)
-    loan = np.full((n_videos, n_videos), -1, dtype=np.int64)
-    n_loans = 0
-    for members in strata:
-        size = len(members)
-        loan[np.ix_(members, members)] = n_loans + np.arange(size * size).reshape(size, size)
-        n_loans += size * size
-    excess, zero_rank = {}, {}
-    for item in pairs:
-        excess[item.space], zero_rank[item.space] = _rank_excess(item.codes)
-    sums = {
-        item.space: RankSums(
-            loan=loan,
-            positive_ranks=np.zeros((n_loans, len(item.label))),
-            positives=np.zeros((n_loans, len(item.label))),
-            negative_ranks=np.zeros((n_loans, len(item.label))),
-            negatives=np.zeros((n_loans, len(item.label))),
+
+def enough_exceedances(n_permutations: int, fdr: float) -> int:
+    """How many permutations must reach the observed statistic before a pair is given up.
+
+    With that many, p is above `fdr` however the pair goes on, and so it is where the pair stops. Benjamini-Hochberg
+    rejects no p-value above its rate, and asks of others only how many there are: no decision depends on stopping.
+    """
+    return math.floor(fdr * (n_permutations + 1)) + 1
+
+
+def permutation_p_values(
+    pairs: RankedPairs,
+    lend: Lend,
+    permutations: Int64[np.ndarray, "permutation video"],
+    *,
+    exceedances: int | None = None,
+) -> Float64[np.ndarray, " pair"]:
+    """One-sided p-values of the difference between the mean rank of positives and that of negatives.
+
+    Args:
+        pairs: what is tested.
+        lend: gives the labels of a video under others' annotations.
+        permutations: [b, v] is the video whose annotations video v gets in permutation b.
+        exceedances: h, after which a pair stops; none stops where it is not given.
+
+    Returns:
+        See the module. A permutation that leaves no positive or no negative reaches the observed statistic. The result
+        is exact, so that it depends neither on the stages nor on which pairs are tested together.
+    """
+    n_permutations, n_videos = permutations.shape
+    h = n_permutations + 1 if exceedances is None else exceedances
+    observed = _statistics(pairs, lend, np.arange(n_videos, dtype=np.int64)[None, :])[0]
+    n_reached = np.zeros(len(pairs.label), dtype=np.int64)
+    p_values = np.full(len(pairs.label), np.nan)
+    alive = np.arange(len(pairs.label))
+    left, done = pairs, 0
+    while done < n_permutations and len(alive):
+        size = FIRST_STAGE if done == 0 else max(FIRST_STAGE, MAX_CELLS // len(alive))
+        drawn = permutations[done : done + size]
+        difference = _statistics(left, lend, drawn)
+        reached = ~(difference < observed[alive] - 1e-12)  # the tolerance is for the division
+        counts = n_reached[alive] + np.cumsum(reached, axis=0)
+        stopped = counts[-1] >= h
+        p_values[alive[stopped]] = h / (done + 1 + (counts[:, stopped] >= h).argmax(axis=0))
+        n_reached[alive] = counts[-1]
+        done += len(drawn)
+        alive = alive[~stopped]
+        left = left.some(~stopped) if stopped.any() else left
+    p_values[alive] = (1 + n_reached[alive]) / (1 + n_permutations)
+    return p_values
+
+
+def rank_twice(codes: sparse.csc_array) -> sparse.csc_array:
+    """Twice the mid-rank of each activation among all units of its latent, less that of a zero: a whole number.
+
+    Args:
+        codes: [unit, latent], above 0.
+    """
+    n_units, n_latents = codes.shape
+    ranks = np.empty(codes.nnz, dtype=np.int32)
+    cuts = np.unique(np.searchsorted(codes.indptr, np.arange(0, codes.nnz, RANKED_NONZEROS)))
+    for first, stop in itertools.pairwise([*cuts.tolist(), n_latents]):
+        start, end = int(codes.indptr[first]), int(codes.indptr[stop])
+        sizes = np.diff(codes.indptr[first : stop + 1])
+        column = np.repeat(np.arange(stop - first, dtype=np.int64), sizes)
+        items = SortedItems.by(column, sortable(codes.data[start:end]))
+        before = (codes.indptr[first:stop].astype(np.int64) - start)[column]
+        ranks[start + items.order] = (n_units - sizes)[column] + items.tie_start + items.tie_stop - 2 * before
+    return sparse.csc_array((ranks, codes.indices, codes.indptr), shape=codes.shape)
+
+
+def _statistics(
+    pairs: RankedPairs, lend: Lend, permutations: Int64[np.ndarray, "permutation video"]
+) -> Float64[np.ndarray, "permutation pair"]:
+    """Mean rank of positives less that of negatives, as a share of all units; NaN where there are none of either."""
+    n_drawn, n_videos = permutations.shape
+    positive, negative = np.zeros((n_drawn, len(pairs.label))), np.zeros((n_drawn, len(pairs.label)))
+    n_positive, n_negative = np.zeros((n_drawn, pairs.n_labels)), np.zeros((n_drawn, pairs.n_labels))
+    by_column = np.argsort(pairs.column, kind="stable")
+    first_of_column = np.searchsorted(pairs.column[by_column], np.arange(pairs.ranks.shape[1] + 1))
+    for video in tqdm(range(n_videos), unit="videos", desc="permutation", leave=False):
+        lenders, place = np.unique(permutations[:, video], return_inverse=True)
+        loan = lend(video, lenders)
+        own = pairs.ranks[int(pairs.start[video]) : int(pairs.start[video + 1])]
+        listed = _PairEntries.of(own, pairs, by_column, first_of_column)
+        eligible = own.T.astype(np.float64) @ loan.eligible.T.astype(np.float64)
+        positive += listed.sums(loan.positive, len(lenders))[place]
+        negative += (eligible[pairs.column].T - listed.sums(loan.spoiled, len(lenders)))[place]
+        n_positive += _counts(loan.positive, len(lenders), pairs.n_labels)[place]
+        n_spoiled = _counts(loan.spoiled, len(lenders), pairs.n_labels)
+        n_negative += (loan.eligible.sum(axis=1)[:, None] - n_spoiled)[place]
+    difference = _ratio(positive, n_positive[:, pairs.label]) - _ratio(negative, n_negative[:, pairs.label])
+    return difference / (2 * pairs.ranks.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PairEntries:
+    """The ranks of one video once for each pair of their latent, by (unit, label)."""
+
+    n_labels: int
+    n_pairs: int
+    indptr: Int64[np.ndarray, " cell_and_end"]
+    """First entry of each (unit, label)."""
+    pair: Int64[np.ndarray, " entry"]
+    rank: Float64[np.ndarray, " entry"]
+
+    @classmethod
+    def of(
+        cls,
+        ranks: sparse.csr_array,
+        pairs: RankedPairs,
+        by_column: Int64[np.ndarray, " pair"],
+        first_of_column: Int64[np.ndarray, " column_and_end"],
+    ) -> _PairEntries:
+        first, count = first_of_column[ranks.indices], np.diff(first_of_column)[ranks.indices]
+        entry = np.repeat(np.arange(ranks.nnz), count)
+        pair = by_column[np.arange(len(entry)) - (np.cumsum(count) - count - first)[entry]]
+        unit = np.repeat(np.arange(ranks.shape[0]), np.diff(ranks.indptr))[entry]
+        cell = unit * pairs.n_labels + pairs.label[pair]
+        order = np.argsort(cell, kind="stable")
+        size = np.bincount(cell, minlength=ranks.shape[0] * pairs.n_labels)
+        return cls(
+            n_labels=pairs.n_labels,
+            n_pairs=len(pairs.label),
+            indptr=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(size)]),
+            pair=pair[order],
+            rank=ranks.data[entry[order]].astype(np.float64),
         )
-        for item in pairs
-    }
-    with tqdm(total=n_videos, unit="videos", desc="permutation") as bar:
-        for members in strata:
-            for video in members:
-                lent = [relabel(int(video), int(other)) for other in members]
-                rows = loan[video, members]
-                for item in pairs:
-                    own = slice(int(item.start[video]), int(item.start[video + 1]))
-                    _add_video(
-                        sums[item.space],
-                        rows,
-                        [labels[item.space] for labels in lent],
-                        excess[item.space][own],
-                        zero_rank[item.space],
-                        item,
-                    )
-                bar.update()
-    return sums
+
+    def sums(self, lent: Int64[np.ndarray, "lent 3"], n_lenders: int) -> Float64[np.ndarray, "lender pair"]:
+        """Sum of the ranks of each pair over what it is lent, as (lender, unit, label)."""
+        cell = lent[:, 1] * self.n_labels + lent[:, 2]
+        start = self.indptr[cell]
+        count = self.indptr[cell + 1] - start
+        of = np.repeat(np.arange(len(cell)), count)
+        at = np.arange(len(of)) - (np.cumsum(count) - count - start)[of]
+        total = np.bincount(
+            lent[of, 0] * self.n_pairs + self.pair[at], weights=self.rank[at], minlength=n_lenders * self.n_pairs
+        )
+        return total.astype(np.float64).reshape(n_lenders, self.n_pairs)
 
 
-def _rank_excess(codes: sparse.csr_array) -> tuple[sparse.csr_array, Float64[np.ndarray, " latent"]]:
-    ranked = rank_codes(codes)
-    excess, zero_rank = mid_rank_excess(ranked)
-    return sparse.csr_array((excess, (ranked.unit, ranked.column)), shape=codes.shape), zero_rank
+def _counts(lent: Int64[np.ndarray, "lent 3"], n_lenders: int, n_labels: int) -> Int64[np.ndarray, "lender label"]:
+    counts = np.bincount(lent[:, 0] * n_labels + lent[:, 2], minlength=n_lenders * n_labels)
+    return counts.astype(np.int64).reshape(n_lenders, n_labels)
 
 
-def _add_video(
-    sums: RankSums,
-    rows: Int64[np.ndarray, " loan"],
-    lent: Sequence[VideoLabels],
-    excess: sparse.csr_array,
-    zero_rank: Float64[np.ndarray, " latent"],
-    item: RankedPairs,
-) -> None:
-    """Fill the rows of one video: ranks and counts of its positives and negatives under each lent annotation."""
-    n_units, n_loans, n_labels = excess.shape[0], len(lent), item.n_labels
-    positive = _join([labels.positive for labels in lent], n_units, n_labels)
-    eligible = sparse.csr_array(np.stack([labels.eligible for labels in lent], axis=1).astype(np.float64))
-    # negative = eligible and not touched, so its sums are those of the eligible less those of the eligible and touched.
-    spoiled = _join(
-        [_where(labels.touched, labels.eligible) for labels in lent],
-        n_units,
-        n_labels,
-    )
-
-    def ranks(units: sparse.csr_array) -> tuple[Float64[np.ndarray, "latent group"], Float64[np.ndarray, " group"]]:
-        count = np.asarray(units.sum(axis=0), dtype=np.float64).reshape(-1)
-        return (excess.T @ units).toarray() + zero_rank[:, None] * count, count
-
-    positive_ranks, positives = ranks(positive)
-    spoiled_ranks, spoiled_count = ranks(spoiled)
-    eligible_ranks, eligible_count = ranks(eligible)
-    group = np.arange(n_loans)[:, None] * n_labels + item.label[None, :]
-    sums.positive_ranks[rows] = positive_ranks[item.column[None, :], group]
-    sums.positives[rows] = positives[group]
-    sums.negative_ranks[rows] = eligible_ranks[item.column].T - spoiled_ranks[item.column[None, :], group]
-    sums.negatives[rows] = eligible_count[:, None] - spoiled_count[group]
-
-
-def _where(entries: Int64[np.ndarray, "entry 2"], mask: Bool[np.ndarray, " unit"]) -> Int64[np.ndarray, "kept 2"]:
-    return entries[mask[entries[:, 0]]]
-
-
-def _join(parts: Sequence[Int64[np.ndarray, "_ 2"]], n_units: int, n_labels: int) -> sparse.csr_array:
-    """Indicators [unit, loan * label] of the (unit, label) entries of each loan."""
-    index = np.concatenate([part + np.array([0, i * n_labels]) for i, part in enumerate(parts)])
-    shape = (n_units, len(parts) * n_labels)
-    return sparse.csr_array((np.ones(len(index)), (index[:, 0], index[:, 1])), shape=shape)
+def _ratio(
+    total: Float64[np.ndarray, "permutation pair"], count: Float64[np.ndarray, "permutation pair"]
+) -> Float64[np.ndarray, "permutation pair"]:
+    result = np.full(total.shape, np.nan)
+    np.divide(total, count, out=result, where=count > 0)
+    return result

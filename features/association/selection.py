@@ -9,18 +9,18 @@ from jaxtyping import Float64, Int64
 from scipy import sparse
 from tqdm import tqdm
 
-from features.association.inference import clustered_z
-from features.association.statistics import auroc, rank_codes
+from features.association.label_scores import pooled_auroc, within_video_z
+from features.association.split_units import SplitUnits
 from features.codes import Codes
+from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
-from features.labels.views import views
 
 SCREEN_Z = 2.0
 """Standard errors over videos that the within-video AUROC must lie above ½ on train for a pair to be a candidate."""
 PER_LABEL = 5
 """Latents with which each label enters the tests, whatever their own best labels are."""
 MAX_NONZEROS = 8_000_000
-"""Activations of the latents that are scored at once; sorting them takes about 100 bytes each."""
+"""Activations of the latents that are scored at once; sorting them takes about 200 bytes each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,27 +44,32 @@ class Selection:
     """Label with the next highest AUROC; -1 where `top` is or there is no other label."""
 
 
-def score_all(codes: Codes, corpus: Corpus, firing_rate: Float64[np.ndarray, " latent"]) -> tuple[Scores, Scores]:
-    """Score all latents on both splits, as many latents at a time as memory allows."""
-    n_nonzeros = np.cumsum(firing_rate * codes.n_tokens)
-    block_of_latent = (n_nonzeros // MAX_NONZEROS).astype(np.int64)
-    train: list[Scores] = []
-    held: list[Scores] = []
-    for block in tqdm(np.unique(block_of_latent), unit="blocks", desc="score latents"):
-        some = codes.columns(np.flatnonzero(block_of_latent == block).astype(np.int64))
-        train.append(score(some, corpus, held_out=False, within=True))
-        held.append(score(some, corpus, held_out=True, within=False))
+def score_all(codes: Codes, corpus: Corpus, division: Division = ALONE) -> tuple[Scores, Scores]:
+    """Score all latents on both splits: train, with the z of the within-video AUROC, and held-out.
+
+    Every latent is read once, by the process whose share it is in, and as many at a time as memory allows.
+    """
+    n_active = codes.n_active()
+    own = division.share_by_cost(n_active)
+    splits = [ScoredSplit(corpus, held_out=held_out) for held_out in (False, True)]
+    parts: list[list[Scores]] = [[], []]
+    blocks = list(blocks_of(n_active[own.start : own.stop], MAX_NONZEROS))
+    for block in tqdm(blocks, unit="blocks", desc="score latents"):
+        some = codes.by_latent(np.arange(own.start + block.start, own.start + block.stop))
+        for place, split in enumerate(splits):
+            parts[place].append(split.score(some, within=place == 0))
+    empty = np.empty((0, len(corpus.all_labels())))
 
     def join(parts: list[Scores]) -> Scores:
         return Scores(
-            auroc=np.concatenate([part.auroc for part in parts]),
-            within_z=np.concatenate([part.within_z for part in parts]),
+            auroc=division.join(np.concatenate([empty, *(part.auroc for part in parts)])),
+            within_z=division.join(np.concatenate([empty, *(part.within_z for part in parts)])),
         )
 
-    return join(train), join(held)
+    return join(parts[0]), join(parts[1])
 
 
-def score(codes: sparse.csr_array, corpus: Corpus, *, held_out: bool, within: bool) -> Scores:
+def score(codes: sparse.sparray, corpus: Corpus, *, held_out: bool, within: bool) -> Scores:
     """Score latents against all labels on one split.
 
     Args:
@@ -73,20 +78,24 @@ def score(codes: sparse.csr_array, corpus: Corpus, *, held_out: bool, within: bo
         held_out: which split.
         within: whether to give the z of the within-video AUROC too; NaN otherwise.
     """
-    n_latents = codes.shape[1]
-    pooled: list[Float64[np.ndarray, " latent"]] = []
-    z_scores: list[Float64[np.ndarray, " latent"]] = []
-    for view in views(codes, corpus, held_out=held_out):
-        ranked = rank_codes(view.codes)
-        by_video = rank_codes(view.codes, view.video) if within else None
-        for label in range(len(view.names)):
-            positive, negative = view.masks(label)
-            pooled.append(auroc(ranked, positive, negative)[:, 0])
-            if by_video is not None:
-                z_scores.append(clustered_z(auroc(by_video, positive, negative)))
-    empty = np.empty((n_latents, 0))
-    joined = np.stack(pooled, axis=1) if pooled else empty
-    return Scores(auroc=joined, within_z=np.stack(z_scores, axis=1) if z_scores else np.full_like(joined, np.nan))
+    return ScoredSplit(corpus, held_out=held_out).score(sparse.csc_array(codes), within=within)
+
+
+class ScoredSplit:
+    """The units of one split in all spaces, for scoring latents on them."""
+
+    def __init__(self, corpus: Corpus, *, held_out: bool) -> None:
+        self._spaces = [SplitUnits(corpus, space, held_out=held_out) for space in corpus.labels]
+
+    def score(self, codes: sparse.csc_array, *, within: bool) -> Scores:
+        """Score latents, of which `codes` are those on all tokens of the store; see `score`."""
+        empty = np.empty((codes.shape[1], 0))
+        pooled, z_scores = [empty], [empty]
+        for units in self._spaces:
+            entries = units.entries(codes)
+            pooled.append(pooled_auroc(units, entries))
+            z_scores.append(within_video_z(units, entries) if within else np.full_like(pooled[-1], np.nan))
+        return Scores(auroc=np.concatenate(pooled, axis=1), within_z=np.concatenate(z_scores, axis=1))
 
 
 def select_pairs(train: Scores) -> Selection:

@@ -153,6 +153,12 @@ class MemoryCodes(Codes):
     def rows(self, start: int, stop: int) -> sparse.csr_array:
         return self._matrix[start:stop]
 
+    def by_latent(self, latents: np.ndarray) -> sparse.csc_array:
+        return self._matrix.tocsc()[:, latents]
+
+    def n_active(self) -> np.ndarray:
+        return np.diff(self._matrix.tocsc().indptr).astype(np.int64)
+
 
 def write_store(
     folder: Path, planted: Sequence[PlantedVideo], *, seed: int = 0, rotated: bool = False, data: Path | None = None

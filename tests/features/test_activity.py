@@ -9,7 +9,8 @@ import torch
 import features.activity
 from collect.reading import ActivationStore
 from features.activity import measure_activity, video_batches
-from features.codes import Codes, encode_store
+from features.codes import Codes
+from features.encoding import encode_store
 from tests.features.conftest import BALL, CLAP, DEAD, N_T, SIDE, PlantedVideo, plant_videos, planted_sae, write_store
 
 

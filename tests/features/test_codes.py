@@ -9,8 +9,9 @@ import torch
 
 from collect.errors import UserError
 from collect.reading import ActivationStore
-from features.codes import Codes, encode_store, encode_tokens
+from features.codes import Codes
 from features.codes_files import open_group, seal
+from features.encoding import encode_store, encode_tokens
 from tests.features.conftest import PlantedVideo, planted_sae
 
 CPU = torch.device("cpu")
@@ -194,7 +195,7 @@ def test_codes_of_another_store_or_sae_are_refused(written: Path, store: Activat
         Codes.open(written, d_sae=planted_sae().d_sae)
 
 
-@pytest.mark.parametrize("content", ["[1]", "{", '{"n_tokens": "9"}', '{"n_tokens": 999999}', '{"n_tokens": -4}'])
+@pytest.mark.parametrize("content", ["[1]", "{", '{"n_rows": "9"}', '{"n_rows": 999999}', '{"n_rows": -4}'])
 def test_a_damaged_progress_file_is_named(store: ActivationStore, written: Path, content: str) -> None:
     partial = written.rename(written.with_name("codes.zarr.partial"))
     (partial / "progress.json").write_text(content)

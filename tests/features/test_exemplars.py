@@ -7,7 +7,8 @@ import torch
 
 import features.activity
 from collect.reading import ActivationStore
-from features.codes import Codes, encode_store
+from features.codes import Codes
+from features.encoding import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from tests.features.conftest import BALL, DEAD, NOISE, SIDE, PlantedVideo, planted_sae
 

@@ -18,7 +18,7 @@ from collect.artefact.seal import seal_object
 from collect.artefact.stage import write_summary
 from collect.reading import ActivationStore
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
-from features.codes import encode_store
+from features.encoding import encode_store
 from features.config import FeaturesConfig
 from features.pictures.media import jpeg
 from steer.config import SteerConfig

@@ -1,0 +1,166 @@
+"""The units of one space and split with their labels as sparse matrices, and the activations of some latents on them.
+
+Nothing here is as large as units × labels or units × latents: activations are those that are not zero, label by label
+what they touch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+from scipy import sparse
+
+from collect.reading import VideoRecord
+from features.labels.corpus import Corpus
+from features.labels.labelling import Space
+from features.labels.units import unit_starts, unit_videos, units_of
+
+POSITIVE, SPOILED = 2, 1
+"""Bits of `SplitUnits.marks`: positive for a label; and one that could be a negative but is touched by it."""
+
+
+class SplitUnits:
+    """All units of the videos of one split in one space.
+
+    A unit is negative for a label if it is eligible and the label does not touch it.
+    """
+
+    def __init__(self, corpus: Corpus, space: Space, *, held_out: bool) -> None:
+        videos = corpus.split(held_out=held_out)
+        starts = unit_starts(corpus.records, space.level)
+        units = units_of(starts, videos)
+        own = corpus.labels[space].select(units)
+        self.space = space
+        self.names = own.names
+        self.level = LevelUnits.of(corpus, space.level, held_out=held_out)
+        self.n_videos = len(videos)
+        self.video: Int32[np.ndarray, " unit"] = np.searchsorted(videos, unit_videos(starts)[units]).astype(np.int32)
+        """Rank of each unit's video within the split."""
+        self.start: Int64[np.ndarray, " video_and_end"] = np.cumsum([0, *np.diff(starts)[videos]], dtype=np.int64)
+        """First unit of each video."""
+        self.positive = own.positive
+        self.hidden = own.hidden
+        self.eligible = own.eligible
+        self.background = own.background
+        self.touched = own.touched
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.eligible)
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels of the space."""
+        return len(self.names)
+
+    @cached_property
+    def marks(self) -> sparse.csr_array:
+        """Int8 [unit, label]: bits `POSITIVE` and `SPOILED` of what a label touches."""
+        eligible = np.repeat(self.eligible, np.diff(self.touched.indptr))
+        spoiled = _with_data(self.touched, np.where(eligible, SPOILED, 0))
+        marks = sparse.csr_array(spoiled + _with_data(self.positive, np.full(self.positive.nnz, POSITIVE)))
+        marks.sort_indices()
+        return marks
+
+    @cached_property
+    def marks_by_label(self) -> sparse.csc_array:
+        """The same by label."""
+        return sparse.csc_array(self.marks)
+
+    @cached_property
+    def concerned(self) -> Bool[np.ndarray, " unit"]:
+        """Units that are positive or negative for some label."""
+        return self.eligible | (np.diff(self.positive.indptr) > 0)
+
+    @cached_property
+    def n_positive(self) -> Int64[np.ndarray, "video label"]:
+        """Positive units."""
+        return self._per_video(POSITIVE)
+
+    @cached_property
+    def n_spoiled(self) -> Int64[np.ndarray, "video label"]:
+        """Eligible units that a label touches, which are not its negatives."""
+        return self._per_video(SPOILED)
+
+    @cached_property
+    def n_eligible(self) -> Int64[np.ndarray, " video"]:
+        """Eligible units."""
+        return np.bincount(self.video[self.eligible], minlength=self.n_videos).astype(np.int64)
+
+    @property
+    def n_negative(self) -> Int64[np.ndarray, "video label"]:
+        """Negative units."""
+        return self.n_eligible[:, None] - self.n_spoiled
+
+    def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
+        """Activations [unit, latent] of some latents on these units, from those on all tokens of the store."""
+        return self.level.entries(codes)
+
+    def _per_video(self, bit: int) -> Int64[np.ndarray, "video label"]:
+        n_labels = self.n_labels
+        chosen = (self.marks.data & bit) > 0
+        video = np.repeat(self.video, np.diff(self.marks.indptr))[chosen]
+        cells = video.astype(np.int64) * n_labels + self.marks.indices[chosen]
+        return np.bincount(cells, minlength=self.n_videos * n_labels).reshape(self.n_videos, n_labels).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelUnits:
+    """Where the tokens of the store are among the units of a split: themselves, or frames."""
+
+    unit: Int32[np.ndarray, " token"]
+    """Unit of each token of the store; -1 where it is of no video of the split."""
+    n_units: int
+    is_pooled: bool
+    """Whether several tokens share a unit, whose activation is the largest of theirs."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, level: str, *, held_out: bool) -> LevelUnits:
+        """The units of a level and split."""
+        videos = corpus.split(held_out=held_out)
+        n_tokens = corpus.records[-1].row_stop if corpus.records else 0
+        unit = np.full(n_tokens, -1, dtype=np.int32)
+        n_units = 0
+        for video in videos:
+            record = corpus.records[video]
+            own = _units_of(record, level)
+            unit[record.row_start : record.row_stop] = n_units + own
+            n_units += int(own[-1]) + 1 if len(own) else 0
+        return cls(unit=unit, n_units=n_units, is_pooled=level == "frame")
+
+    def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
+        """Activations [unit, latent], with ascending units.
+
+        Args:
+            codes: [token, latent] of the whole store, with ascending tokens.
+        """
+        unit = self.unit[codes.indices]
+        kept = unit >= 0
+        if self.is_pooled:
+            first = np.ones(len(unit), dtype=bool)
+            first[1:] = unit[1:] != unit[:-1]
+            first[codes.indptr[:-1][np.diff(codes.indptr) > 0]] = True
+            starts = np.flatnonzero(first)
+            most = np.maximum.reduceat(codes.data, starts) if len(starts) else codes.data
+            kept, unit, data = kept[starts], unit[starts], most
+            ends = np.searchsorted(starts, codes.indptr)
+        else:
+            data, ends = codes.data, codes.indptr
+        n_before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])
+        indptr = n_before[ends].astype(np.int32 if n_before[-1] < 2**31 else np.int64)
+        return sparse.csc_array((data[kept], unit[kept], indptr), shape=(self.n_units, codes.shape[1]))
+
+
+def _units_of(record: VideoRecord, level: str) -> Int64[np.ndarray, " token"]:
+    """Unit of each token of a video, from 0."""
+    if level == "token":
+        return np.arange(record.grid.n_tokens)
+    return np.repeat(np.arange(record.grid.n_t), record.grid.n_tokens // record.grid.n_t)
+
+
+def _with_data(matrix: sparse.csr_array, data: np.ndarray) -> sparse.csr_array:
+    return sparse.csr_array((data.astype(np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
