@@ -18,7 +18,7 @@ import zarr
 from jaxtyping import Float32, Int32, Int64
 from scipy import sparse
 
-from features.codes_files import SEAL, check_seal, damaged, open_group, read_array
+from features.codes_files import CHUNK, SEAL, check_seal, damaged, open_group, read_array
 
 BLOCK_TOKENS = 1 << 16
 """Tokens that a pass over the codes holds at once."""
@@ -186,14 +186,29 @@ class Codes:
         """
         assert ((latents >= 0) & (latents < self.d_sae)).all(), f"latents of {self.d_sae}"
         pointers = self._latent_pointers
-        # Latents that follow each other lie in one piece.
-        runs = [run for run in np.split(latents, np.flatnonzero(np.diff(latents) != 1) + 1) if len(run)]
-        parts = [self._by_latent.entries(int(run[0]), pointers[run[0] : run[-1] + 2]) for run in runs]
+        # Latents that nearly follow each other are read in one piece, with what lies between them.
+        between = pointers[latents[1:]] - pointers[latents[:-1] + 1]
+        cuts = np.flatnonzero((between < 0) | (between > CHUNK)) + 1
+        parts = [self._piece(run) for run in np.split(latents, cuts) if len(run)]
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *(part[0] for part in parts)])
         values = np.concatenate([np.empty(0, dtype=np.float32), *(part[1] for part in parts)])
         ends = np.cumsum([0, *(pointers[latents + 1] - pointers[latents])])
         narrow = ends.astype(np.int32) if ends[-1] < 2**31 else ends  # scipy widens all indices where one is wide
         return sparse.csc_array((values, tokens, narrow), shape=(self.n_tokens, len(latents)))
+
+    def _piece(
+        self, latents: Int64[np.ndarray, " latent"]
+    ) -> tuple[Int32[np.ndarray, " nonzero"], Float32[np.ndarray, " nonzero"]]:
+        """Tokens and activations of some ascending latents, with one read."""
+        first, stop = int(latents[0]), int(latents[-1]) + 1
+        pointers = self._latent_pointers[first : stop + 1]
+        tokens, values = self._by_latent.entries(first, pointers)
+        if stop - first == len(latents):
+            return tokens, values
+        wanted = np.zeros(stop - first, dtype=bool)
+        wanted[latents - first] = True
+        kept = np.repeat(wanted, np.diff(pointers))
+        return tokens[kept], values[kept]
 
     def columns(self, latents: Int64[np.ndarray, " latent"]) -> sparse.csr_array:
         """Codes [token, len(latents)] of some latents over all tokens, by token."""

@@ -65,11 +65,11 @@ class _Test:
     @classmethod
     def of(cls, corpus: Corpus, config: FeaturesConfig) -> _Test:
         videos = corpus.split(held_out=True)
-        held_out = [SplitUnits(corpus, space, held_out=True) for space in corpus.labels]
+        held_out = SplitUnits.of_split(corpus, held_out=True)
         grids = [corpus.records[video].grid for video in videos]
         strata = merge_strata(corpus.strata(videos))
         return cls(
-            train=[SplitUnits(corpus, space, held_out=False) for space in corpus.labels],
+            train=SplitUnits.of_split(corpus, held_out=False),
             held_out=held_out,
             lenders=[Lender(units, grids) for units in held_out],
             resamples=bootstrap_counts(len(videos), config.bootstraps, np.random.default_rng([config.seed, 1])),

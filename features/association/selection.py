@@ -85,14 +85,18 @@ class ScoredSplit:
     """The units of one split in all spaces, for scoring latents on them."""
 
     def __init__(self, corpus: Corpus, *, held_out: bool) -> None:
-        self._spaces = [SplitUnits(corpus, space, held_out=held_out) for space in corpus.labels]
+        self._spaces = SplitUnits.of_split(corpus, held_out=held_out)
 
     def score(self, codes: sparse.csc_array, *, within: bool) -> Scores:
         """Score latents, of which `codes` are those on all tokens of the store; see `score`."""
         empty = np.empty((codes.shape[1], 0))
         pooled, z_scores = [empty], [empty]
+        by_level: dict[str, sparse.csc_array] = {}
         for units in self._spaces:
-            entries = units.entries(codes)
+            level = units.space.level
+            if level not in by_level:
+                by_level[level] = units.entries(codes)
+            entries = by_level[level]
             pooled.append(pooled_auroc(units, entries))
             z_scores.append(within_video_z(units, entries) if within else np.full_like(pooled[-1], np.nan))
         return Scores(auroc=np.concatenate(pooled, axis=1), within_z=np.concatenate(z_scores, axis=1))

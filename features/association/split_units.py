@@ -28,14 +28,22 @@ class SplitUnits:
     A unit is negative for a label if it is eligible and the label does not touch it.
     """
 
-    def __init__(self, corpus: Corpus, space: Space, *, held_out: bool) -> None:
+    def __init__(self, corpus: Corpus, space: Space, *, held_out: bool, level: LevelUnits | None = None) -> None:
+        """Take the labels of a space.
+
+        Args:
+            corpus: videos and labels.
+            space: which of its labels.
+            held_out: which split.
+            level: the units of the space's level and split, where they are known.
+        """
         videos = corpus.split(held_out=held_out)
         starts = unit_starts(corpus.records, space.level)
         units = units_of(starts, videos)
         own = corpus.labels[space].select(units)
         self.space = space
         self.names = own.names
-        self.level = LevelUnits.of(corpus, space.level, held_out=held_out)
+        self.level = level or LevelUnits.of(corpus, space.level, held_out=held_out)
         self.n_videos = len(videos)
         self.video: Int32[np.ndarray, " unit"] = np.searchsorted(videos, unit_videos(starts)[units]).astype(np.int32)
         """Rank of each unit's video within the split."""
@@ -46,6 +54,14 @@ class SplitUnits:
         self.eligible = own.eligible
         self.background = own.background
         self.touched = own.touched
+
+    @classmethod
+    def of_split(cls, corpus: Corpus, *, held_out: bool) -> list[SplitUnits]:
+        """The units of all spaces, which share those of a level."""
+        levels = {
+            level: LevelUnits.of(corpus, level, held_out=held_out) for level in {space.level for space in corpus.labels}
+        }
+        return [cls(corpus, space, held_out=held_out, level=levels[space.level]) for space in corpus.labels]
 
     @property
     def n_units(self) -> int:
