@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from jaxtyping import Float32, Int
 
-from collect.artefact.folder import read_object, write_json
+from collect.artefact.folder import read_object, remove_orphans, write_json
 from collect.artefact.json_fields import Fields
 from collect.printable import printable
 from features.codes_files import SEAL, create_group, damaged, open_group, read_array, seal
@@ -87,6 +87,7 @@ class CodesWriter:
     def finish(self) -> None:
         """Seal the matrix and give it its name."""
         assert self.n_done == self.n_rows, "rows are missing"
+        remove_orphans(self._partial)
         for orphan in self._partial.rglob("*.partial"):  # what zarr had begun to write when its process was killed
             orphan.unlink()
         seal(self._partial, self._group)

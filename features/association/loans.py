@@ -23,9 +23,9 @@ class Loan:
     """Labels of one video's units under the annotations of several others."""
 
     eligible: Bool[np.ndarray, "lender unit"]
-    positive: Int64[np.ndarray, "entry 3"]
+    positive: Int64[np.ndarray, "_ 3"]
     """(lender, unit, label) of what is positive; lenders and units count from 0."""
-    spoiled: Int64[np.ndarray, "entry 3"]
+    spoiled: Int64[np.ndarray, "_ 3"]
     """The same of what is eligible and touched."""
 
 
@@ -115,7 +115,7 @@ class Lender:
 class _Entries:
     """(unit, label) in the order of the units."""
 
-    indptr: Int64[np.ndarray, " unit_and_one"]
+    indptr: Int64[np.ndarray, " unit_and_end"]
     unit: Int32[np.ndarray, " entry"]
     label: Int32[np.ndarray, " entry"]
 

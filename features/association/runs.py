@@ -23,7 +23,7 @@ class Runs:
         is_first = np.ones(len(items), dtype=bool)
         is_first[1:] = items[1:] != items[:-1]
         start = np.flatnonzero(is_first)
-        return cls(start=start, stop=np.append(start[1:], len(items)), of=np.cumsum(is_first) - 1)
+        return cls(start=start, stop=np.append(start, len(items))[1:], of=np.cumsum(is_first) - 1)
 
     def total(self, values: Float64[np.ndarray, " item"]) -> Float64[np.ndarray, " run"]:
         """Sum of each run."""

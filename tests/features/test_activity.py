@@ -8,7 +8,7 @@ import torch
 
 import features.activity
 from collect.reading import ActivationStore
-from features.activity import measure_activity, video_batches
+from features.activity import measure_activity
 from features.codes import Codes
 from features.encoding import encode_store
 from tests.features.conftest import BALL, CLAP, DEAD, N_T, SIDE, PlantedVideo, plant_videos, planted_sae, write_store
@@ -21,7 +21,7 @@ def encode(store: ActivationStore, folder: Path) -> Codes:
 def test_activity_equals_that_of_dense_activations(
     store: ActivationStore, planted: list[PlantedVideo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features.activity.video_batches, "__defaults__", (300,))
+    monkeypatch.setattr(features.activity, "MAX_NONZEROS", 300)
     activity = measure_activity(encode(store, tmp_path / "codes.zarr"), store.videos)
     dense = np.stack([item.activations.astype(np.float32) for item in planted]).astype(np.float64)
     flat = dense.reshape(-1, dense.shape[-1])
@@ -52,10 +52,3 @@ def test_spatial_autocorrelation_by_hand(tmp_path: Path) -> None:
     expected = (both - a * b) / np.sqrt(a * (1 - a) * b * (1 - b))
     assert activity.spatial_autocorrelation[0] == pytest.approx(expected)
     assert activity.mean_run_length[0] == N_T
-
-
-def test_batches_are_consecutive_whole_videos(store: ActivationStore) -> None:
-    batches = list(video_batches(store.videos, n_tokens=200))
-    assert [len(batch) for batch in batches[:2]] == [3, 3]
-    assert [video for batch in batches for video in batch] == list(store.videos)
-    assert all(len(batch) == 1 for batch in video_batches(store.videos, n_tokens=1))

@@ -45,7 +45,7 @@ def test_top_tokens_do_not_depend_on_how_the_codes_are_read(
     codes: Codes, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = top_tokens(codes, store.videos, n=5, per_video=1)
-    monkeypatch.setattr(features.activity.video_batches, "__defaults__", (100,))
+    monkeypatch.setattr(features.activity, "MAX_NONZEROS", 100)
     pd.testing.assert_frame_equal(top_tokens(codes, store.videos, n=5, per_video=1), whole)
 
 

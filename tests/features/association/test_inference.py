@@ -5,14 +5,12 @@ import pytest
 from scipy.stats import false_discovery_control
 
 from features.association.inference import (
-    RankSums,
     auroc_interval,
     benjamini_hochberg,
     bootstrap_counts,
     clustered_z,
     mean_interval,
     merge_strata,
-    permutation_p_values,
     permute_within,
 )
 
@@ -48,14 +46,50 @@ def test_mean_interval_covers_the_mean_and_ignores_missing_videos() -> None:
     assert high[0] == pytest.approx(values.mean() + 1.96 * error, abs=0.5 * error)
 
 
-def test_auroc_interval_weighs_videos() -> None:
-    # Video 0 is perfect within itself, video 1 never wins. Drawing each once gives (2 + 0 + 0 + 0) / (2 * 2) = .5;
-    # drawing one twice gives 1 or 0.
-    wins = np.array([[1.0, 1.0], [0.0, 0.0]])
-    one = np.ones(2)
-    assert auroc_interval(wins, one, one, np.array([[1.0, 1.0]])) == (0.5, 0.5)
-    assert auroc_interval(wins, one, one, np.array([[2.0, 0.0]])) == (1.0, 1.0)
-    assert auroc_interval(wins, one, one, np.array([[0.0, 2.0]])) == (0.0, 0.0)
+def exact_interval(
+    wins: np.ndarray, n_positive: np.ndarray, n_negative: np.ndarray, counts: np.ndarray
+) -> tuple[float, float]:
+    """With the wins of every video over every other, weighted by both."""
+    areas = ((counts @ wins) * counts).sum(axis=1) / ((counts @ n_positive) * (counts @ n_negative))
+    low, high = np.nanquantile(areas, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_auroc_interval_is_close_to_resampling_all_pairs_of_videos() -> None:
+    rng = np.random.default_rng(0)
+    n_videos = 60
+    n_positive, n_negative = rng.integers(0, 9, size=(2, n_videos)).astype(np.float64)
+    level = rng.normal(0.0, 0.7, size=n_videos)  # of a video's positives; of its negatives it is 0
+    scores = [
+        (rng.normal(level[v] + 0.8, size=int(n_positive[v])), rng.normal(size=int(n_negative[v])))
+        for v in range(n_videos)
+    ]
+    wins = np.array([[(own[0][:, None] > other[1]).sum() for other in scores] for own in scores], dtype=np.float64)
+    counts = bootstrap_counts(n_videos, 2000, rng)
+    low, high = auroc_interval(
+        wins.sum(axis=1)[None], wins.sum(axis=0)[None], n_positive[None], n_negative[None], counts
+    )
+    expected = exact_interval(wins, n_positive, n_negative, counts)
+    assert 0.05 < expected[1] - expected[0] < 0.3
+    np.testing.assert_allclose((low[0], high[0]), expected, atol=0.01)
+
+
+def test_auroc_interval_of_perfect_and_missing_pairs() -> None:
+    one, counts = np.ones((2, 3)), bootstrap_counts(3, 50, np.random.default_rng(0))
+    wins = np.array([[3.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
+    negatives = np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    low, high = auroc_interval(wins, wins, one, negatives, counts)
+    np.testing.assert_array_equal([low, high], [[1.0, np.nan], [1.0, np.nan]])
+
+
+def test_auroc_interval_by_hand() -> None:
+    # Two videos with one positive and one negative each: video 0 wins against both, video 1 never. The area is 2 / 4;
+    # excess of video 0: 2 - .5 * 2 + 1 - .5 * 2 = 1, of video 1: 0 - 1 + 1 - 1 = -1. Drawn once each they cancel;
+    # drawing one twice adds 2 * (+-1) / (2 * 2).
+    sides = np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]]), np.ones((1, 2)), np.ones((1, 2))
+    for drawn, expected in (([1.0, 1.0], 0.5), ([2.0, 0.0], 1.0), ([0.0, 2.0], 0.0)):
+        low, high = auroc_interval(*sides, np.array([drawn]))
+        assert (low[0], high[0]) == (expected, expected)
 
 
 def test_clustered_z_by_hand() -> None:
@@ -77,35 +111,3 @@ def test_permutations_stay_within_strata() -> None:
     for members in strata:
         assert (np.sort(permutations[:, members], axis=1) == members).all()
     assert len(np.unique(permutations, axis=0)) > 6
-
-
-def three_videos(positive_ranks: np.ndarray) -> RankSums:
-    """Three videos of one stratum, one pair; every annotation makes one positive and one negative of rank 0.5."""
-    return RankSums(
-        loan=np.arange(9).reshape(3, 3),
-        positive_ranks=positive_ranks.reshape(9, 1).astype(np.float64),
-        positives=np.ones((9, 1)),
-        negative_ranks=np.full((9, 1), 0.5),
-        negatives=np.ones((9, 1)),
-    )
-
-
-ALL_SIX = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
-
-
-def test_p_value_counts_the_permutations_that_reach_the_observed_difference() -> None:
-    # Positives rank 1 under a video's own annotation and 0.2 under another's: only the identity reaches the observed.
-    p = permutation_p_values(three_videos(np.where(np.eye(3), 1.0, 0.2)), ALL_SIX)
-    assert p[0] == pytest.approx((1 + 1) / (6 + 1))
-
-
-def test_p_value_is_one_when_annotations_are_interchangeable() -> None:
-    assert permutation_p_values(three_videos(np.full((3, 3), 0.7)), ALL_SIX)[0] == 1.0
-
-
-def test_p_value_is_conservative_where_a_permutation_leaves_no_positive() -> None:
-    sums = three_videos(np.where(np.eye(3), 1.0, 0.2))
-    sums.positives[np.flatnonzero(~np.eye(3, dtype=bool).reshape(-1))] = 0.0
-    sums.positive_ranks[np.flatnonzero(~np.eye(3, dtype=bool).reshape(-1))] = 0.0
-    # The identity and the two permutations without fixed point reach it; the three swaps keep one video of rank 1.
-    assert permutation_p_values(sums, ALL_SIX)[0] == 1.0

@@ -1,30 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
-from scipy.stats import norm
+from scipy.stats import kstest, norm, rankdata
 
-from features.association.inference import merge_strata, permutation_p_values, permute_within
-from features.association.permutation import RankedPairs, sum_ranks
-from features.association.statistics import auroc, mid_rank_excess, rank_codes
-from features.labels.labelling import OBJECTS, VideoLabels
+import features.association.permutation
+from features.association.inference import benjamini_hochberg, merge_strata, permute_within
+from features.association.loans import Lender, Loan
+from features.association.permutation import (
+    RankedPairs,
+    enough_exceedances,
+    permutation_p_values,
+    rank_twice,
+)
+from features.association.statistics import auroc, rank_codes
+from features.labels.labelling import OBJECTS, Space
+from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
 
-
-def entries(mask: np.ndarray) -> np.ndarray:
-    return np.argwhere(mask).astype(np.int64).reshape(-1, 2)
-
-
-def as_labels(positive: np.ndarray) -> VideoLabels:
-    """Labels [unit, label] that no unit is touched by without being positive; every labelled unit is eligible."""
-    return VideoLabels(
-        n_units=len(positive),
-        positive=entries(positive),
-        touched=entries(positive),
-        hidden=np.empty((0, 2), dtype=np.int64),
-        eligible=positive.any(axis=1),
-        background=np.zeros(len(positive), dtype=bool),
-    )
+Codes = np.ndarray
 
 
 def all_pairs(codes: np.ndarray, n_videos: int, n_labels: int) -> RankedPairs:
@@ -32,8 +31,7 @@ def all_pairs(codes: np.ndarray, n_videos: int, n_labels: int) -> RankedPairs:
     n_units, n_latents = codes.shape
     column, label = np.divmod(np.arange(n_latents * n_labels), n_labels)
     return RankedPairs(
-        space=OBJECTS,
-        codes=sparse.csr_array(codes.astype(np.float32)),
+        ranks=sparse.csr_array(rank_twice(sparse.csc_array(codes.astype(np.float32)))),
         start=np.arange(n_videos + 1) * (n_units // n_videos),
         column=column,
         label=label,
@@ -41,37 +39,143 @@ def all_pairs(codes: np.ndarray, n_videos: int, n_labels: int) -> RankedPairs:
     )
 
 
-def test_sums_equal_those_of_dense_ranks() -> None:
-    rng = np.random.default_rng(0)
-    n_videos, n_units, n_labels = 5, 12, 3
-    codes = rng.random((n_videos * n_units, 4)) * (rng.random((n_videos * n_units, 4)) < 0.3)
-    kinds = rng.integers(0, n_labels + 1, size=(n_videos, n_videos, n_units))
-    positive = kinds[..., None] == np.arange(n_labels)  # [video, other, unit, label]
-    strata = [np.array([0, 2, 4]), np.array([1, 3])]
-    pairs = all_pairs(codes, n_videos, n_labels)
-    sums = sum_ranks([pairs], lambda v, w: {OBJECTS: as_labels(positive[v, w])}, strata)[OBJECTS]
+def lend(positive: np.ndarray) -> Callable[[int, np.ndarray], Loan]:
+    """Loans of labels [video, unit, label]; with one grid for all, another's annotations are simply its labels.
 
-    ranked = rank_codes(pairs.codes)
-    excess, zero_rank = mid_rank_excess(ranked)
-    ranks = np.tile(zero_rank, (len(codes), 1))
-    ranks[ranked.unit, ranked.column] += excess
-    for video in range(n_videos):
-        own = ranks[video * n_units : (video + 1) * n_units]
-        for other in range(n_videos):
-            loan = sums.loan[video, other]
-            assert (loan >= 0) == any({video, other} <= set(members.tolist()) for members in strata)
-            if loan < 0:
-                continue
-            mask = positive[video, other]
-            negative = mask.any(axis=1, keepdims=True) & ~mask
-            for pair, (latent, label) in enumerate(zip(pairs.column, pairs.label, strict=True)):
-                assert sums.positive_ranks[loan, pair] == pytest.approx(own[mask[:, label], latent].sum())
-                assert sums.negative_ranks[loan, pair] == pytest.approx(own[negative[:, label], latent].sum())
-                assert sums.positives[loan, pair] == mask[:, label].sum()
-                assert sums.negatives[loan, pair] == negative[:, label].sum()
+    A unit is touched by nothing that it is not positive for, and eligible where it has a label.
+    """
+
+    def loan(borrower: int, lenders: np.ndarray) -> Loan:
+        del borrower
+        entries = np.argwhere(positive[lenders]).astype(np.int64).reshape(-1, 3)
+        return Loan(eligible=positive[lenders].any(axis=-1), positive=entries, spoiled=entries)
+
+    return loan
 
 
-def simulate(*, linked: bool, trend: bool, seed: int) -> tuple[RankedPairs, np.ndarray]:
+def plain_p_values(codes: np.ndarray, labels: np.ndarray, negative: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """One permutation after the other, with ranks of dense activations.
+
+    Args:
+        codes: [video, unit, latent].
+        labels: [video, unit, label], positive.
+        negative: the same.
+        draws: [permutation, video].
+    """
+    ranks = rankdata(codes.reshape(-1, codes.shape[-1]), axis=0).reshape(codes.shape) / codes[..., 0].size
+
+    def difference(order: np.ndarray) -> np.ndarray:
+        result = np.zeros((codes.shape[-1], labels.shape[-1]))
+        for latent in range(codes.shape[-1]):
+            for label in range(labels.shape[-1]):
+                positive, other = labels[order][..., label], negative[order][..., label]
+                if positive.any() and other.any():
+                    result[latent, label] = ranks[positive, latent].mean() - ranks[other, latent].mean()
+                else:
+                    result[latent, label] = np.inf
+        return result
+
+    observed = difference(np.arange(len(codes)))
+    reached = sum((difference(order) >= observed - 1e-9).astype(int) for order in draws)
+    return (1 + reached) / (1 + len(draws))
+
+
+@pytest.mark.parametrize("space", [OBJECTS, FRAMES])
+@pytest.mark.parametrize("seed", range(4))
+def test_p_values_equal_those_of_dense_ranks(space: Space, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corpus = random_corpus(rng, n_videos=12)
+    codes = random_codes(rng, corpus.records[-1].row_stop)
+    units, entries = units_and_entries(corpus, codes, space, held_out=True)
+    dense = dense_of(corpus, codes, space, held_out=True)
+    column, label = (index.reshape(-1) for index in np.indices((codes.shape[1], units.n_labels)))
+    pairs = RankedPairs(
+        ranks=sparse.csr_array(rank_twice(entries)),
+        start=units.start,
+        column=column,
+        label=label,
+        n_labels=units.n_labels,
+    )
+    strata = [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7])]
+    draws = permute_within(strata, units.n_videos, 60, rng)
+    lender = Lender(units, [corpus.records[video].grid for video in corpus.split(held_out=True)])
+    shape = (units.n_videos, -1)
+    expected = plain_p_values(
+        dense.activations.reshape(*shape, codes.shape[1]),
+        dense.positive.reshape(*shape, units.n_labels),
+        dense.negative.reshape(*shape, units.n_labels),
+        draws,
+    )
+    np.testing.assert_allclose(permutation_p_values(pairs, lender.loan, draws), expected.reshape(-1), rtol=1e-12)
+
+
+def test_twice_the_rank_by_hand() -> None:
+    # Two zeros hold ranks 1 and 2 (middle 1.5), the 2s ranks 3 and 4 (3.5), the 5 rank 5: 2, 2 and 3.5 above a zero.
+    column = np.array([[0.0], [2.0], [0.0], [2.0], [5.0]], dtype=np.float32)
+    ranks = rank_twice(sparse.csc_array(column))
+    np.testing.assert_array_equal(ranks.toarray()[:, 0], [0, 4, 0, 4, 7])
+
+
+@pytest.mark.parametrize("n_ranked", [1, 7, 40])
+def test_ranks_do_not_depend_on_how_many_are_ranked_at_once(n_ranked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = sparse.csc_array(random_codes(np.random.default_rng(0), 50, 7))
+    whole = rank_twice(codes)
+    monkeypatch.setattr(features.association.permutation, "RANKED_NONZEROS", n_ranked)
+    np.testing.assert_array_equal(rank_twice(codes).toarray(), whole.toarray())
+    dense = codes.toarray()
+    mid = rankdata(dense, axis=0)
+    zero = np.array([mid[dense[:, j] == 0, j].min(initial=np.inf) for j in range(dense.shape[1])])
+    expected = np.where(dense > 0, 2 * (mid - np.where(np.isinf(zero), 0.5, zero)), 0)
+    np.testing.assert_array_equal(whole.toarray(), expected)
+
+
+ALL_SIX = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+
+
+def three_videos() -> tuple[RankedPairs, np.ndarray]:
+    """Three videos of three units; the latent fires at the unit v of video v, and there alone is label 0."""
+    codes = np.eye(3).reshape(9, 1)
+    positive = np.zeros((3, 3, 2), dtype=bool)
+    positive[np.arange(3), np.arange(3), 0] = True
+    positive[..., 1] = ~positive[..., 0]
+    return replace(all_pairs(codes, 3, 2), column=np.array([0]), label=np.array([0])), positive
+
+
+def test_p_value_counts_the_permutations_that_reach_the_observed_difference() -> None:
+    # Under its own annotation all positives are active, with any other order one at most: the identity alone reaches.
+    pairs, positive = three_videos()
+    assert permutation_p_values(pairs, lend(positive), ALL_SIX)[0] == pytest.approx((1 + 1) / (6 + 1))
+
+
+def test_p_value_is_one_when_annotations_are_interchangeable() -> None:
+    pairs, positive = three_videos()
+    assert permutation_p_values(pairs, lend(positive[[0, 0, 0]]), ALL_SIX)[0] == 1.0
+
+
+def test_a_permutation_that_leaves_no_positive_reaches_the_observed_difference() -> None:
+    pairs, positive = three_videos()
+    own = lend(positive)
+
+    def loan(borrower: int, lenders: np.ndarray) -> Loan:
+        lent = own(borrower, lenders)
+        kept = lenders[lent.positive[:, 0]] == borrower  # others' annotations do not reach this grid
+        return replace(lent, positive=lent.positive[kept])
+
+    # The identity and the two without a fixed point reach it. In the three others one positive is active, but so are
+    # two negatives.
+    assert permutation_p_values(pairs, loan, ALL_SIX)[0] == pytest.approx((1 + 3) / (6 + 1))
+
+
+def test_a_pair_stops_with_the_permutation_that_reaches_often_enough() -> None:
+    pairs, positive = three_videos()
+    # The identity (0) reaches, the cycle (3) does not. The second identity is the fourth permutation: p = 2 / 4.
+    draws = ALL_SIX[[3, 0, 3, 0, 0, 0]]
+    assert permutation_p_values(pairs, lend(positive), draws, exceedances=2)[0] == 2 / 4
+    # Of six only four reach: with five wanted the pair does not stop, and p = (4 + 1) / (6 + 1).
+    assert permutation_p_values(pairs, lend(positive), draws, exceedances=5)[0] == 5 / 7
+
+
+def simulate(*, linked: bool, trend: bool, seed: int) -> tuple[Codes, np.ndarray]:
     """Videos whose units cluster: each has its own rates of latents and of labels, which may also rise with time."""
     rng = np.random.default_rng(seed)
     n_videos, n_t, n_patches, n_latents, n_labels = 40, 6, 16, 60, 4
@@ -86,21 +190,19 @@ def simulate(*, linked: bool, trend: bool, seed: int) -> tuple[RankedPairs, np.n
     positive = kind[..., None] == np.arange(n_labels)
     if linked:
         codes[..., :n_labels] += positive * (rng.random(positive.shape) < 0.3)
-    return all_pairs(codes.reshape(-1, n_latents), n_videos, n_labels), positive
+    return codes.reshape(-1, n_latents), positive
 
 
-def p_values(pairs: RankedPairs, positive: np.ndarray) -> np.ndarray:
-    strata = merge_strata([0] * len(positive))
-    labels = [as_labels(own) for own in positive]
-    # With one grid for all, another's annotations are simply its labels.
-    sums = sum_ranks([pairs], lambda _, w: {OBJECTS: labels[w]}, strata)[OBJECTS]
-    return permutation_p_values(sums, permute_within(strata, len(positive), 199, np.random.default_rng(1)))
+def p_values(codes: Codes, positive: np.ndarray, *, n: int = 199, exceedances: int | None = None) -> np.ndarray:
+    draws = permute_within(merge_strata([0] * len(positive)), len(positive), n, np.random.default_rng(1))
+    pairs = all_pairs(codes, len(positive), positive.shape[-1])
+    return permutation_p_values(pairs, lend(positive), draws, exceedances=exceedances)
 
 
-def token_level_p_values(pairs: RankedPairs, positive: np.ndarray) -> np.ndarray:
+def token_level_p_values(codes: Codes, positive: np.ndarray) -> np.ndarray:
     """What treating every unit as independent gives (Mann-Whitney with its normal approximation)."""
     flat = positive.reshape(-1, positive.shape[-1])
-    ranked = rank_codes(pairs.codes)
+    ranked = rank_codes(sparse.csr_array(codes.astype(np.float32)))
     p = np.empty((ranked.n_latents, flat.shape[1]))
     for label in range(flat.shape[1]):
         n, m = flat[:, label].sum(), (~flat[:, label]).sum()
@@ -124,3 +226,49 @@ def test_a_link_is_found_through_the_trend() -> None:
     pairs, positive = simulate(linked=True, trend=True, seed=0)
     p = p_values(pairs, positive).reshape(-1, positive.shape[-1])
     assert (np.diag(p) == 1 / 200).all()
+
+
+def one_per_simulation(seed: int, *, exceedances: int | None) -> float:
+    """The p-value of one pair without a link, in a world of its own."""
+    codes, positive = simulate(linked=False, trend=True, seed=seed)
+    pairs = replace(all_pairs(codes[:, :1], len(positive), positive.shape[-1]), column=np.array([0]))
+    pairs = replace(pairs, label=np.array([seed % positive.shape[-1]]))
+    draws = permute_within(merge_strata([0] * len(positive)), len(positive), 199, np.random.default_rng(seed))
+    return float(permutation_p_values(pairs, lend(positive), draws, exceedances=exceedances)[0])
+
+
+@pytest.mark.parametrize("exceedances", [None, enough_exceedances(199, 0.05)])
+def test_p_values_of_independent_worlds_are_uniform(exceedances: int | None) -> None:
+    p = np.array([one_per_simulation(seed, exceedances=exceedances) for seed in range(100)])
+    # Where a label is nowhere or ranks tie, permutations count as reaching: p-values may be larger than uniform ones.
+    assert kstest(p, "uniform", alternative="greater").pvalue > 0.01
+    assert kstest(p, "uniform").pvalue > 0.001
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.01, 0.05, 0.2]))
+def test_stopping_early_changes_no_decision(seed: int, trend: bool, fdr: float) -> None:
+    codes, positive = simulate(linked=True, trend=trend, seed=seed)
+    full = p_values(codes, positive)
+    early = p_values(codes, positive, exceedances=enough_exceedances(199, fdr))
+    kept = full <= fdr
+    np.testing.assert_array_equal(early[kept], full[kept])
+    assert (early[~kept] > fdr).all()
+    np.testing.assert_array_equal(benjamini_hochberg(early) < fdr, benjamini_hochberg(full) < fdr)
+
+
+def test_p_values_depend_neither_on_stages_nor_on_which_pairs_are_tested_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes, positive = simulate(linked=True, trend=True, seed=0)
+    h = enough_exceedances(199, 0.05)
+    whole = p_values(codes, positive, exceedances=h)
+    monkeypatch.setattr(features.association.permutation, "FIRST_STAGE", 7)
+    monkeypatch.setattr(features.association.permutation, "MAX_CELLS", 500)
+    np.testing.assert_array_equal(p_values(codes, positive, exceedances=h), whole)
+    pairs = all_pairs(codes, len(positive), positive.shape[-1])
+    draws = permute_within(merge_strata([0] * len(positive)), len(positive), 199, np.random.default_rng(1))
+    for first in range(0, len(whole), 50):
+        own = (np.arange(len(whole)) >= first) & (np.arange(len(whole)) < first + 50)
+        found = permutation_p_values(pairs.some(own), lend(positive), draws, exceedances=h)
+        np.testing.assert_array_equal(found, whole[own])

@@ -35,12 +35,35 @@ def test_scores_do_not_depend_on_how_many_latents_are_scored_at_once(
     planted: list[PlantedVideo], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matrix = sparse.csr_array(np.concatenate([item.activations for item in planted]))
-    firing_rate = np.diff(matrix.tocsc().indptr) / matrix.shape[0]
-    whole = score_all(MemoryCodes(matrix), corpus, firing_rate)
+    whole = score_all(MemoryCodes(matrix), corpus)
     monkeypatch.setattr(features.association.selection, "MAX_NONZEROS", 500)
-    for parts, together in zip(score_all(MemoryCodes(matrix), corpus, firing_rate), whole, strict=True):
+    for parts, together in zip(score_all(MemoryCodes(matrix), corpus), whole, strict=True):
         np.testing.assert_array_equal(parts.auroc, together.auroc)
         np.testing.assert_array_equal(parts.within_z, together.within_z)
+
+
+class OneColumnCodes(MemoryCodes):
+    """Counts how often each latent is read, and reads no token's codes."""
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        super().__init__(matrix)
+        self.n_reads = np.zeros(matrix.shape[1], dtype=np.int64)
+
+    def by_latent(self, latents: np.ndarray) -> sparse.csc_array:
+        self.n_reads[latents] += 1
+        return super().by_latent(latents)
+
+    def rows(self, start: int, stop: int) -> sparse.csr_array:
+        raise AssertionError(f"tokens {start} to {stop} are read")
+
+
+def test_every_latent_is_read_once(
+    planted: list[PlantedVideo], corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = OneColumnCodes(sparse.csr_array(np.concatenate([item.activations for item in planted])))
+    monkeypatch.setattr(features.association.selection, "MAX_NONZEROS", 500)
+    score_all(codes, corpus)
+    assert (codes.n_reads == 1).all()
 
 
 def test_selection_takes_each_latents_best_and_each_labels_best_candidates() -> None:

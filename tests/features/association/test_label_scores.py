@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.metrics import roc_auc_score
+
+from features.association.inference import clustered_z
+from features.association.label_scores import pooled_auroc, within_video_z
+from features.association.statistics import auroc, rank_codes
+from features.labels.labelling import OBJECTS, Space
+from tests.features.association.dense import FRAMES, Dense, dense_of, random_codes, random_corpus, units_and_entries
+
+
+def plain_auroc(dense: Dense, latent: int, label: int, units: np.ndarray) -> float:
+    positive, negative = dense.positive[units, label], dense.negative[units, label]
+    used = positive | negative
+    if not positive.any() or not negative.any():
+        return np.nan
+    return float(roc_auc_score(positive[used], dense.activations[units][used, latent]))
+
+
+@pytest.mark.parametrize("space", [OBJECTS, FRAMES])
+@pytest.mark.parametrize("seed", range(8))
+def test_aurocs_of_all_labels_equal_sklearn_on_dense_copies(space: Space, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corpus = random_corpus(rng, n_videos=9, equal=False)
+    codes = random_codes(rng, corpus.records[-1].row_stop)
+    units, entries = units_and_entries(corpus, codes, space, held_out=True)
+    dense = dense_of(corpus, codes, space, held_out=True)
+    everything = np.arange(len(dense.video))
+    pooled, z = pooled_auroc(units, entries), within_video_z(units, entries)
+    for latent in range(codes.shape[1]):
+        for label in range(units.n_labels):
+            np.testing.assert_allclose(
+                pooled[latent, label], plain_auroc(dense, latent, label, everything), rtol=0, atol=1e-12
+            )
+            within = [
+                plain_auroc(dense, latent, label, np.flatnonzero(dense.video == v)) for v in range(units.n_videos)
+            ]
+            np.testing.assert_allclose(z[latent, label], clustered_z(np.array([within]))[0], rtol=1e-7)
+
+
+def test_aurocs_are_to_the_last_bit_those_of_one_label_at_a_time() -> None:
+    rng = np.random.default_rng(3)
+    corpus = random_corpus(rng, n_videos=20, n_labels=4)
+    codes = random_codes(rng, corpus.records[-1].row_stop, n_latents=8)
+    units, entries = units_and_entries(corpus, codes, OBJECTS, held_out=True)
+    dense = dense_of(corpus, codes, OBJECTS, held_out=True)
+    ranked = rank_codes(sparse.csr_array(dense.activations))
+    pooled = pooled_auroc(units, entries)
+    for label in range(units.n_labels):
+        one = auroc(ranked, dense.positive[:, label], dense.negative[:, label])[:, 0]
+        np.testing.assert_array_equal(pooled[:, label], one)
+
+
+def test_no_latents_and_latents_that_never_fire() -> None:
+    corpus = random_corpus(np.random.default_rng(0))
+    none = np.zeros((corpus.records[-1].row_stop, 2), dtype=np.float32)
+    units, entries = units_and_entries(corpus, none, OBJECTS, held_out=True)
+    assert (pooled_auroc(units, entries) == 0.5).all()
+    assert (within_video_z(units, entries) == 0.0).all()
+    assert pooled_auroc(units, entries[:, :0]).shape == (0, 3)
