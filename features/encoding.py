@@ -55,6 +55,7 @@ def encode_store(
         else:
             parts = [folder.with_name(f"{folder.name}.{place}-of-{division.n}") for place in range(division.n)]
             _encode_part(parts[division.place], store, sae.to(device), cuts[_share(division, len(cuts) - 1)])
+            division.meet()
             division.agree(lambda: _join(folder, parts, store, sae))
     codes = Codes.open(folder, n_tokens=store.n_tokens, d_sae=sae.d_sae)
     division.agree(lambda: write_by_latent(codes))

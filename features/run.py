@@ -89,7 +89,7 @@ def features(config: FeaturesConfig) -> Path:
             data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)
             annotations = {video.video_id: video for video in data.dataset.videos}
             _run(config, store, opened.sae, annotations, folder, _device(process.device(config.device)), division)
-        division.agree(lambda: None)  # nobody leaves before the first process has written the tables
+        division.meet()  # nobody leaves before the first process has written the tables
     return folder
 
 

@@ -231,8 +231,8 @@ def test_a_link_is_found_through_the_trend() -> None:
 def one_per_simulation(seed: int, *, exceedances: int | None) -> float:
     """The p-value of one pair without a link, in a world of its own."""
     codes, positive = simulate(linked=False, trend=True, seed=seed)
-    pairs = replace(all_pairs(codes[:, :1], len(positive), positive.shape[-1]), column=np.array([0]))
-    pairs = replace(pairs, label=np.array([seed % positive.shape[-1]]))
+    pairs = all_pairs(codes[:, :1], len(positive), positive.shape[-1])
+    pairs = pairs.some(pairs.label == seed % positive.shape[-1])
     draws = permute_within(merge_strata([0] * len(positive)), len(positive), 199, np.random.default_rng(seed))
     return float(permutation_p_values(pairs, lend(positive), draws, exceedances=exceedances)[0])
 
