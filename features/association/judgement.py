@@ -20,7 +20,8 @@ from features.association.inference import (
 )
 from features.association.loans import Lender
 from features.association.pair_effects import PairEffect, pair_effects
-from features.association.permutation import RankedPairs, enough_exceedances, permutation_p_values, rank_twice
+from features.association.permutation import TestedPairs, enough_exceedances, permutation_p_values
+from features.association.ranks import RankLevels, VideoRanks, levels_for_each
 from features.association.selection import Selection
 from features.association.split_units import SplitUnits
 from features.codes import Codes
@@ -28,8 +29,8 @@ from features.config import FeaturesConfig
 from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
 
-MAX_NONZEROS = 1 << 27
-"""Activations of the latents that are judged at once; they and their ranks take about 40 bytes each."""
+MAX_NONZEROS = 1 << 24
+"""Activations of the latents that are judged at once, which takes about 60 bytes each."""
 INTERVAL_PAIRS = 256
 """Pairs whose intervals are computed at once."""
 
@@ -43,11 +44,61 @@ def judge(
     n_active = codes.n_active()[latents]
     own = division.share_by_cost(n_active)
     test = _Test.of(corpus, config)
+    by_level = {units.space.level: units for units in test.held_out}
+    levels: dict[str, list[RankLevels]] = {level: [] for level in by_level}
     for block in blocks_of(n_active[own.start : own.stop], MAX_NONZEROS):
-        chosen = latents[own.start + block.start : own.start + block.stop]
+        first_latent = own.start + block.start
+        chosen = latents[first_latent : own.start + block.stop]
         first, stop = np.searchsorted(selection.latent, [chosen[0], chosen[-1] + 1])
-        rows += _judge_block(codes.by_latent(chosen), chosen, selection, range(int(first), int(stop)), corpus, test)
-    return division.join_json(rows)
+        some = codes.by_latent(chosen)
+        rows += _judge_block(some, chosen, selection, range(int(first), int(stop)), corpus, test)
+        for level, units in by_level.items():
+            levels[level].append(RankLevels.of(units.entries(some), first_latent, levels_for_each(len(latents))))
+    rows = division.join_json(rows)
+    joined = {level: RankLevels.joined(parts, division) for level, parts in levels.items()}
+    for pair, p_value in enumerate(_p_values(codes, latents, joined, selection, corpus, test, division)):
+        rows[2 * pair + 1]["p_value"] = float(p_value)
+    return rows
+
+
+def _p_values(
+    codes: Codes,
+    latents: Int64[np.ndarray, " latent"],
+    levels: dict[str, RankLevels],
+    selection: Selection,
+    corpus: Corpus,
+    test: _Test,
+    division: Division,
+) -> Float64[np.ndarray, " pair"]:
+    """P-values of all pairs, by permuting annotations between held-out videos."""
+    labels = corpus.all_labels()
+    members: list[Int64[np.ndarray, " _"]] = []
+    tested: list[TestedPairs] = []
+    for space, units, lender in zip(corpus.labels, test.held_out, test.lenders, strict=True):
+        own = np.array([pair for pair, at in enumerate(selection.label) if labels[at].space == space], dtype=np.int64)
+        members.append(own)
+        tested.append(
+            TestedPairs(
+                level=space.level,
+                n_units=units.n_units,
+                latent=np.searchsorted(latents, selection.latent[own]).astype(np.int64),
+                label=np.array([labels[selection.label[pair]].column for pair in own], dtype=np.int64),
+                n_labels=units.n_labels,
+                lend=lender.loan,
+            )
+        )
+    records = [corpus.records[video] for video in corpus.split(held_out=True)]
+    found = permutation_p_values(
+        tested,
+        VideoRanks(codes, records, latents, levels),
+        test.permutations,
+        exceedances=test.exceedances,
+        division=division,
+    )
+    p_values = np.full(len(selection.latent), np.nan)
+    for own, values in zip(members, found, strict=True):
+        p_values[own] = values
+    return p_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,19 +178,6 @@ def _judge_block(
                         **measured,
                         "p_value": float("nan"),
                     }
-        units = test.held_out[place]
-        ranked = RankedPairs(
-            ranks=sparse.csr_array(rank_twice(units.entries(some))),
-            start=units.start,
-            column=column.astype(np.int64),
-            label=label,
-            n_labels=units.n_labels,
-        )
-        p_values = permutation_p_values(
-            ranked, test.lenders[place].loan, test.permutations, exceedances=test.exceedances
-        )
-        for index, p_value in zip(own, p_values, strict=True):
-            rows[int(index), "held_out"]["p_value"] = float(p_value)
     return [rows[pair, split] for pair in pairs for split in ("train", "held_out")]
 
 
@@ -162,7 +200,6 @@ def _columns(
             auroc_interval(wins, losses, n_positive, n_negative, resamples),
             mean_interval(within, resamples),
         )
-    n_hidden = np.asarray(units.hidden.sum(axis=0)).reshape(-1)
     for pair, effect in enumerate(effects):
         measured = within[pair][~np.isnan(within[pair])]
         positives, negatives = int(n_positive[pair].sum()), int(n_negative[pair].sum())
@@ -182,5 +219,5 @@ def _columns(
             "n_negative": negatives,
             "n_videos": len(measured),
             "n_videos_positive": int((n_positive[pair] > 0).sum()),
-            "hidden_share": float(n_hidden[label[pair]]) / max(positives, 1),
+            "hidden_share": float(units.n_hidden[label[pair]]) / max(positives, 1),
         }

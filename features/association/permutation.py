@@ -4,8 +4,8 @@ The statistic of a (latent, label) is the mean rank of the label's positive unit
 is AUROC − ½ with these as the reference. It is a ratio of sums over videos, and is summed video by video: for the loans
 that the permutations of one stage give a video, the ranks of what is positive and negative under each.
 
-Time and memory are linear in videos, in activations and in pairs: a video is under one other video's annotations per
-permutation, and sums are kept for the permutations of one stage only. Most pairs are hopeless and stop early.
+Time is linear in videos, in activations and in pairs: a video is under one other video's annotations per permutation.
+Memory is that of one video and of the sums of the permutations of one stage. Most pairs are hopeless and stop early.
 
 Source: Besag and Clifford 1991, "Sequential Monte Carlo p-values", Biometrika 78. Permutations are drawn until `h` of
 them reach the observed statistic, or until there are B. Where the h-th is the n-th permutation, p = h / n; where only
@@ -14,9 +14,8 @@ g < h of B reach it, p = (g + 1) / (B + 1). Either way P(p ≤ a) ≤ a under th
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,37 +24,38 @@ from scipy import sparse
 from tqdm import tqdm
 
 from features.association.loans import Loan
-from features.association.runs import SortedItems, sortable
+from features.division import ALONE, Division
 
 Lend = Callable[[int, Int64[np.ndarray, " lender"]], Loan]
 """(borrower, lenders) -> the labels of the borrower's units under each lender's annotations."""
+RanksOf = Callable[[int], Mapping[str, sparse.csc_array]]
+"""Video -> ranks [unit, latent] of its units at each level; see `features.association.ranks`."""
 FIRST_STAGE = 128
 """Permutations after which hopeless pairs are dropped for the first time."""
-MAX_CELLS = 4_000_000
-"""Sums [permutation, pair] that are held at once, of a few numbers each."""
-RANKED_NONZEROS = 8_000_000
-"""Activations that are ranked at once."""
+MAX_CELLS = 1 << 24
+"""Sums [permutation, pair] that are held at once, of some ten numbers each at the most."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankedPairs:
-    """The (latent, label) pairs of one space that are tested, with the ranks that they need."""
+class TestedPairs:
+    """The (latent, label) pairs of one space that are tested."""
 
-    ranks: sparse.csr_array
-    """Int32 [unit, latent] from `rank_twice`, of all units of the videos that are permuted, one video after another."""
-    start: Int64[np.ndarray, " video_and_end"]
-    """First unit of each video."""
-    column: Int64[np.ndarray, " pair"]
-    """Column of `ranks` of each pair."""
+    __test__ = False  # pytest takes classes of this name for tests
+
+    level: str
+    """Level of the space's units."""
+    n_units: int
+    """Units of all videos."""
+    latent: Int64[np.ndarray, " pair"]
+    """Column of each pair's latent in the ranks."""
     label: Int64[np.ndarray, " pair"]
     """Label of each pair, as an index into the space's names."""
     n_labels: int
+    lend: Lend
 
-    def some(self, kept: Bool[np.ndarray, " pair"]) -> RankedPairs:
-        """Some of the pairs, with the latents that they need."""
-        columns, column = np.unique(self.column[kept], return_inverse=True)
-        ranks = self.ranks if len(columns) == self.ranks.shape[1] else self.ranks[:, columns]
-        return replace(self, ranks=ranks, column=column.astype(np.int64), label=self.label[kept])
+    def some(self, kept: Bool[np.ndarray, " pair"]) -> TestedPairs:
+        """Some of the pairs."""
+        return replace(self, latent=self.latent[kept], label=self.label[kept])
 
 
 def enough_exceedances(n_permutations: int, fdr: float) -> int:
@@ -68,88 +68,132 @@ def enough_exceedances(n_permutations: int, fdr: float) -> int:
 
 
 def permutation_p_values(
-    pairs: RankedPairs,
-    lend: Lend,
+    spaces: Sequence[TestedPairs],
+    ranks_of: RanksOf,
     permutations: Int64[np.ndarray, "permutation video"],
     *,
     exceedances: int | None = None,
-) -> Float64[np.ndarray, " pair"]:
+    division: Division = ALONE,
+) -> list[Float64[np.ndarray, " _"]]:
     """One-sided p-values of the difference between the mean rank of positives and that of negatives.
 
     Args:
-        pairs: what is tested.
-        lend: gives the labels of a video under others' annotations.
+        spaces: what is tested.
+        ranks_of: gives the ranks of a video's units.
         permutations: [b, v] is the video whose annotations video v gets in permutation b.
         exceedances: h, after which a pair stops; none stops where it is not given.
+        division: the processes that share the videos; each gets the result.
 
     Returns:
-        See the module. A permutation that leaves no positive or no negative reaches the observed statistic. The result
-        is exact, so that it depends neither on the stages nor on which pairs are tested together.
+        Of each space, one per pair; see the module. A permutation that leaves no positive or no negative reaches the
+        observed statistic. Sums are of whole numbers and exact, so that the result depends neither on the stages nor on
+        the processes nor on which pairs are tested together.
     """
     n_permutations, n_videos = permutations.shape
     h = n_permutations + 1 if exceedances is None else exceedances
-    observed = _statistics(pairs, lend, np.arange(n_videos, dtype=np.int64)[None, :])[0]
-    n_reached = np.zeros(len(pairs.label), dtype=np.int64)
-    p_values = np.full(len(pairs.label), np.nan)
-    alive = np.arange(len(pairs.label))
-    left, done = pairs, 0
-    while done < n_permutations and len(alive):
-        size = FIRST_STAGE if done == 0 else max(FIRST_STAGE, MAX_CELLS // len(alive))
+    identity = np.arange(n_videos, dtype=np.int64)[None, :]
+    running = [
+        _Running(pairs, found[0])
+        for pairs, found in zip(spaces, _sums(spaces, ranks_of, identity, division), strict=True)
+    ]
+    done = 0
+    while done < n_permutations and (n_alive := sum(len(space.alive) for space in running)):
+        size = FIRST_STAGE if done == 0 else max(FIRST_STAGE, MAX_CELLS // n_alive)
         drawn = permutations[done : done + size]
-        difference = _statistics(left, lend, drawn)
-        reached = ~(difference < observed[alive] - 1e-12)  # the tolerance is for the division
-        counts = n_reached[alive] + np.cumsum(reached, axis=0)
-        stopped = counts[-1] >= h
-        p_values[alive[stopped]] = h / (done + 1 + (counts[:, stopped] >= h).argmax(axis=0))
-        n_reached[alive] = counts[-1]
+        found = _sums([space.left for space in running], ranks_of, drawn, division)
+        for space, statistic in zip(running, found, strict=True):
+            space.add(statistic, done, h)
         done += len(drawn)
-        alive = alive[~stopped]
-        left = left.some(~stopped) if stopped.any() else left
-    p_values[alive] = (1 + n_reached[alive]) / (1 + n_permutations)
-    return p_values
+    for space in running:
+        space.p_values[space.alive] = (1 + space.n_reached[space.alive]) / (1 + n_permutations)
+    return [space.p_values for space in running]
 
 
-def rank_twice(codes: sparse.csc_array) -> sparse.csc_array:
-    """Twice the mid-rank of each activation among all units of its latent, less that of a zero: a whole number.
+class _Running:
+    """The pairs of one space, and how far they are."""
 
-    Args:
-        codes: [unit, latent], above 0.
-    """
-    n_units, n_latents = codes.shape
-    ranks = np.empty(codes.nnz, dtype=np.int32)
-    cuts = np.unique(np.searchsorted(codes.indptr, np.arange(0, codes.nnz, RANKED_NONZEROS)))
-    for first, stop in itertools.pairwise([*cuts.tolist(), n_latents]):
-        start, end = int(codes.indptr[first]), int(codes.indptr[stop])
-        sizes = np.diff(codes.indptr[first : stop + 1])
-        column = np.repeat(np.arange(stop - first, dtype=np.int64), sizes)
-        items = SortedItems.by(column, sortable(codes.data[start:end]))
-        before = (codes.indptr[first:stop].astype(np.int64) - start)[column]
-        ranks[start + items.order] = (n_units - sizes)[column] + items.tie_start + items.tie_stop - 2 * before
-    return sparse.csc_array((ranks, codes.indices, codes.indptr), shape=codes.shape)
+    def __init__(self, pairs: TestedPairs, observed: Float64[np.ndarray, " pair"]) -> None:
+        self.left = pairs
+        """Pairs that go on."""
+        self.alive = np.arange(len(pairs.label))
+        self.n_reached = np.zeros(len(pairs.label), dtype=np.int64)
+        self.p_values = np.full(len(pairs.label), np.nan)
+        self._observed = observed
+
+    def add(self, drawn: Float64[np.ndarray, "permutation pair"], done: int, h: int) -> None:
+        """Count what reaches the observed statistic after `done` permutations, and stop the pairs that have h."""
+        reached = ~(drawn < self._observed[self.alive] - 1e-12)  # the tolerance is for the division
+        counts = self.n_reached[self.alive] + np.cumsum(reached, axis=0)
+        stopped = counts[-1] >= h
+        self.p_values[self.alive[stopped]] = h / (done + 1 + (counts[:, stopped] >= h).argmax(axis=0))
+        self.n_reached[self.alive] = counts[-1]
+        self.alive = self.alive[~stopped]
+        self.left = self.left.some(~stopped)
 
 
-def _statistics(
-    pairs: RankedPairs, lend: Lend, permutations: Int64[np.ndarray, "permutation video"]
-) -> Float64[np.ndarray, "permutation pair"]:
-    """Mean rank of positives less that of negatives, as a share of all units; NaN where there are none of either."""
-    n_drawn, n_videos = permutations.shape
-    positive, negative = np.zeros((n_drawn, len(pairs.label))), np.zeros((n_drawn, len(pairs.label)))
-    n_positive, n_negative = np.zeros((n_drawn, pairs.n_labels)), np.zeros((n_drawn, pairs.n_labels))
-    by_column = np.argsort(pairs.column, kind="stable")
-    first_of_column = np.searchsorted(pairs.column[by_column], np.arange(pairs.ranks.shape[1] + 1))
-    for video in tqdm(range(n_videos), unit="videos", desc="permutation", leave=False):
+def _sums(
+    spaces: Sequence[TestedPairs],
+    ranks_of: RanksOf,
+    permutations: Int64[np.ndarray, "permutation video"],
+    division: Division,
+) -> list[Float64[np.ndarray, "_ _"]]:
+    """The statistic [permutation, pair] of each space, summed over the videos of all processes."""
+    sums = [_Sums(pairs, len(permutations)) for pairs in spaces]
+    for video in tqdm(division.share(permutations.shape[1]), unit="videos", desc="permutation", leave=False):
         lenders, place = np.unique(permutations[:, video], return_inverse=True)
-        loan = lend(video, lenders)
-        own = pairs.ranks[int(pairs.start[video]) : int(pairs.start[video + 1])]
-        listed = _PairEntries.of(own, pairs, by_column, first_of_column)
+        ranks = ranks_of(video)
+        for space in sums:
+            if len(space.pairs.label):
+                space.add(video, ranks[space.pairs.level], lenders, place)
+    return [space.statistic(division) for space in sums]
+
+
+class _Sums:
+    """Ranks and numbers of positives and negatives under each permutation, for the pairs of one space."""
+
+    def __init__(self, pairs: TestedPairs, n_permutations: int) -> None:
+        self.pairs = pairs
+        shape, counts = (n_permutations, len(pairs.label)), (n_permutations, pairs.n_labels)
+        self._positive, self._negative = np.zeros(shape), np.zeros(shape)
+        self._n_positive, self._n_negative = np.zeros(counts), np.zeros(counts)
+        self._latents, self._column = np.unique(pairs.latent, return_inverse=True)
+        self._by_column = np.argsort(self._column, kind="stable")
+        self._first = np.searchsorted(self._column[self._by_column], np.arange(len(self._latents) + 1))
+
+    def add(
+        self,
+        video: int,
+        ranks: sparse.csc_array,
+        lenders: Int64[np.ndarray, " lender"],
+        place: Int64[np.ndarray, " permutation"],
+    ) -> None:
+        """Add one video.
+
+        Args:
+            video: its rank among the permuted ones.
+            ranks: [unit, latent] of its units.
+            lenders: videos whose annotations it gets.
+            place: which of these it gets in each permutation.
+        """
+        pairs, n = self.pairs, len(lenders)
+        own = ranks if len(self._latents) == ranks.shape[1] else ranks[:, self._latents]
+        loan = pairs.lend(video, lenders)
+        listed = _PairEntries.of(own, pairs, self._by_column, self._first)
         eligible = own.T.astype(np.float64) @ loan.eligible.T.astype(np.float64)
-        positive += listed.sums(loan.positive, len(lenders))[place]
-        negative += (eligible[pairs.column].T - listed.sums(loan.spoiled, len(lenders)))[place]
-        n_positive += _counts(loan.positive, len(lenders), pairs.n_labels)[place]
-        n_spoiled = _counts(loan.spoiled, len(lenders), pairs.n_labels)
-        n_negative += (loan.eligible.sum(axis=1)[:, None] - n_spoiled)[place]
-    difference = _ratio(positive, n_positive[:, pairs.label]) - _ratio(negative, n_negative[:, pairs.label])
-    return difference / (2 * pairs.ranks.shape[0])
+        self._positive += listed.sums(loan.positive, n)[place]
+        self._negative += (eligible[self._column].T - listed.sums(loan.spoiled, n))[place]
+        self._n_positive += _counts(loan.positive, n, pairs.n_labels)[place]
+        n_spoiled = _counts(loan.spoiled, n, pairs.n_labels)
+        self._n_negative += (loan.eligible.sum(axis=1)[:, None] - n_spoiled)[place]
+
+    def statistic(self, division: Division) -> Float64[np.ndarray, "permutation pair"]:
+        """Mean rank of positives less that of negatives, as a share of all units; NaN where there are none."""
+        positive, negative, n_positive, n_negative = (
+            division.total(part) for part in (self._positive, self._negative, self._n_positive, self._n_negative)
+        )
+        label = self.pairs.label
+        difference = _ratio(positive, n_positive[:, label]) - _ratio(negative, n_negative[:, label])
+        return difference / (2 * self.pairs.n_units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +210,16 @@ class _PairEntries:
     @classmethod
     def of(
         cls,
-        ranks: sparse.csr_array,
-        pairs: RankedPairs,
+        ranks: sparse.csc_array,
+        pairs: TestedPairs,
         by_column: Int64[np.ndarray, " pair"],
         first_of_column: Int64[np.ndarray, " column_and_end"],
     ) -> _PairEntries:
-        first, count = first_of_column[ranks.indices], np.diff(first_of_column)[ranks.indices]
+        column = np.repeat(np.arange(ranks.shape[1]), np.diff(ranks.indptr))
+        first, count = first_of_column[column], np.diff(first_of_column)[column]
         entry = np.repeat(np.arange(ranks.nnz), count)
         pair = by_column[np.arange(len(entry)) - (np.cumsum(count) - count - first)[entry]]
-        unit = np.repeat(np.arange(ranks.shape[0]), np.diff(ranks.indptr))[entry]
-        cell = unit * pairs.n_labels + pairs.label[pair]
+        cell = ranks.indices[entry].astype(np.int64) * pairs.n_labels + pairs.label[pair]
         order = np.argsort(cell, kind="stable")
         size = np.bincount(cell, minlength=ranks.shape[0] * pairs.n_labels)
         return cls(

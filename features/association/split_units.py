@@ -49,11 +49,15 @@ class SplitUnits:
         """Rank of each unit's video within the split."""
         self.start: Int64[np.ndarray, " video_and_end"] = np.cumsum([0, *np.diff(starts)[videos]], dtype=np.int64)
         """First unit of each video."""
-        self.positive = own.positive
-        self.hidden = own.hidden
         self.eligible = own.eligible
         self.background = own.background
-        self.touched = own.touched
+        self.n_hidden: Int64[np.ndarray, " label"] = np.asarray(own.hidden.sum(axis=0), dtype=np.int64).reshape(-1)
+        """Positive units where the object is hidden."""
+        eligible = np.repeat(own.eligible, np.diff(own.touched.indptr))
+        spoiled = _with_data(own.touched, np.where(eligible, SPOILED, 0))
+        self.marks = sparse.csr_array(spoiled + _with_data(own.positive, np.full(own.positive.nnz, POSITIVE)))
+        """Int8 [unit, label]: bits `POSITIVE` and `SPOILED` of what a label touches."""
+        self.marks.sort_indices()
 
     @classmethod
     def of_split(cls, corpus: Corpus, *, held_out: bool) -> list[SplitUnits]:
@@ -74,23 +78,17 @@ class SplitUnits:
         return len(self.names)
 
     @cached_property
-    def marks(self) -> sparse.csr_array:
-        """Int8 [unit, label]: bits `POSITIVE` and `SPOILED` of what a label touches."""
-        eligible = np.repeat(self.eligible, np.diff(self.touched.indptr))
-        spoiled = _with_data(self.touched, np.where(eligible, SPOILED, 0))
-        marks = sparse.csr_array(spoiled + _with_data(self.positive, np.full(self.positive.nnz, POSITIVE)))
-        marks.sort_indices()
-        return marks
-
-    @cached_property
     def marks_by_label(self) -> sparse.csc_array:
-        """The same by label."""
+        """`marks` by label."""
         return sparse.csc_array(self.marks)
 
     @cached_property
     def concerned(self) -> Bool[np.ndarray, " unit"]:
         """Units that are positive or negative for some label."""
-        return self.eligible | (np.diff(self.positive.indptr) > 0)
+        is_positive = np.zeros(self.n_units, dtype=bool)
+        unit = np.repeat(np.arange(self.n_units), np.diff(self.marks.indptr))
+        is_positive[unit[(self.marks.data & POSITIVE) > 0]] = True
+        return self.eligible | is_positive
 
     @cached_property
     def n_positive(self) -> Int64[np.ndarray, "video label"]:
@@ -147,6 +145,12 @@ class LevelUnits:
             unit[record.row_start : record.row_stop] = n_units + own
             n_units += int(own[-1]) + 1 if len(own) else 0
         return cls(unit=unit, n_units=n_units, is_pooled=level == "frame")
+
+    @classmethod
+    def of_video(cls, record: VideoRecord, level: str) -> LevelUnits:
+        """The units of one video, whose tokens are all there is."""
+        unit = _units_of(record, level)
+        return cls(unit=unit.astype(np.int32), n_units=int(unit[-1]) + 1, is_pooled=level == "frame")
 
     def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
         """Activations [unit, latent], with ascending units.

@@ -8,7 +8,7 @@ import pytest
 from collect.data.perception_test import Video
 from collect.tokens.grid import TokenGrid
 from features.association.loans import Lender, Loan
-from features.association.split_units import SplitUnits
+from features.association.split_units import POSITIVE, SPOILED, SplitUnits
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import OBJECTS, Space
 from tests.features.association.dense import FRAMES, grid_of, random_corpus, random_labels, records_of
@@ -46,12 +46,12 @@ def dense(entries: np.ndarray, lender: int, n_units: int, n_labels: int) -> np.n
 def check(units: SplitUnits, loan: Loan, place: int, rows: np.ndarray) -> None:
     """The loan of one lender is what its units in `rows` say; nothing where the row is -1."""
     there, row = rows >= 0, np.maximum(rows, 0)
-    touched = units.touched.toarray()[row] & there[:, None]
+    marks = np.where(there[:, None], units.marks.toarray()[row], 0)
     eligible = units.eligible[row] & there
-    positive = units.positive.toarray()[row] & there[:, None]
+    positive, spoiled = (marks & POSITIVE) > 0, (marks & SPOILED) > 0
     np.testing.assert_array_equal(loan.eligible[place], eligible)
     np.testing.assert_array_equal(dense(loan.positive, place, len(rows), units.n_labels), positive)
-    np.testing.assert_array_equal(dense(loan.spoiled, place, len(rows), units.n_labels), touched & eligible[:, None])
+    np.testing.assert_array_equal(dense(loan.spoiled, place, len(rows), units.n_labels), spoiled)
 
 
 @pytest.mark.parametrize("space", [OBJECTS, FRAMES])

@@ -13,30 +13,42 @@ from scipy.stats import kstest, norm, rankdata
 import features.association.permutation
 from features.association.inference import benjamini_hochberg, merge_strata, permute_within
 from features.association.loans import Lender, Loan
-from features.association.permutation import (
-    RankedPairs,
-    enough_exceedances,
-    permutation_p_values,
-    rank_twice,
-)
+from features.association.permutation import TestedPairs, enough_exceedances, permutation_p_values
+from features.association.ranks import RankLevels, VideoRanks
 from features.association.statistics import auroc, rank_codes
-from features.labels.labelling import OBJECTS, Space
+from features.labels.labelling import OBJECTS
 from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
+from tests.features.conftest import MemoryCodes
 
 Codes = np.ndarray
 
 
-def all_pairs(codes: np.ndarray, n_videos: int, n_labels: int) -> RankedPairs:
-    """Every latent with every label; the units are divided evenly among the videos."""
-    n_units, n_latents = codes.shape
-    column, label = np.divmod(np.arange(n_latents * n_labels), n_labels)
-    return RankedPairs(
-        ranks=sparse.csr_array(rank_twice(sparse.csc_array(codes.astype(np.float32)))),
-        start=np.arange(n_videos + 1) * (n_units // n_videos),
-        column=column,
-        label=label,
-        n_labels=n_labels,
+Ranks = Callable[[int], dict[str, sparse.csc_array]]
+
+
+def ranks_of(codes: np.ndarray, n_videos: int) -> Ranks:
+    """Ranks of the units, which are divided evenly among the videos."""
+    whole = sparse.csc_array(codes.astype(np.float32))
+    latent = np.repeat(np.arange(codes.shape[1]), np.diff(whole.indptr))
+    twice = RankLevels.of(whole).twice_ranks(latent, whole.data)
+    rows = sparse.csr_array(sparse.csc_array((twice, whole.indices, whole.indptr), shape=whole.shape))
+    size = len(codes) // n_videos
+    parts = [{"token": sparse.csc_array(rows[size * v : size * (v + 1)])} for v in range(n_videos)]
+    return lambda video: parts[video]
+
+
+def all_pairs(codes: np.ndarray, positive: np.ndarray) -> TestedPairs:
+    """Every latent with every label."""
+    n_labels = positive.shape[-1]
+    latent, label = np.divmod(np.arange(codes.shape[1] * n_labels), n_labels)
+    return TestedPairs(
+        level="token", n_units=len(codes), latent=latent, label=label, n_labels=n_labels, lend=lend(positive)
     )
+
+
+def one_space(pairs: TestedPairs, codes: np.ndarray, draws: np.ndarray, exceedances: int | None = None) -> np.ndarray:
+    (found,) = permutation_p_values([pairs], ranks_of(codes, draws.shape[1]), draws, exceedances=exceedances)
+    return found
 
 
 def lend(positive: np.ndarray) -> Callable[[int, np.ndarray], Loan]:
@@ -80,80 +92,73 @@ def plain_p_values(codes: np.ndarray, labels: np.ndarray, negative: np.ndarray, 
     return (1 + reached) / (1 + len(draws))
 
 
-@pytest.mark.parametrize("space", [OBJECTS, FRAMES])
 @pytest.mark.parametrize("seed", range(4))
-def test_p_values_equal_those_of_dense_ranks(space: Space, seed: int) -> None:
+def test_p_values_equal_those_of_dense_ranks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     corpus = random_corpus(rng, n_videos=12)
     codes = random_codes(rng, corpus.records[-1].row_stop)
-    units, entries = units_and_entries(corpus, codes, space, held_out=True)
-    dense = dense_of(corpus, codes, space, held_out=True)
-    column, label = (index.reshape(-1) for index in np.indices((codes.shape[1], units.n_labels)))
-    pairs = RankedPairs(
-        ranks=sparse.csr_array(rank_twice(entries)),
-        start=units.start,
-        column=column,
-        label=label,
-        n_labels=units.n_labels,
-    )
-    strata = [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7])]
-    draws = permute_within(strata, units.n_videos, 60, rng)
-    lender = Lender(units, [corpus.records[video].grid for video in corpus.split(held_out=True)])
-    shape = (units.n_videos, -1)
-    expected = plain_p_values(
-        dense.activations.reshape(*shape, codes.shape[1]),
-        dense.positive.reshape(*shape, units.n_labels),
-        dense.negative.reshape(*shape, units.n_labels),
-        draws,
-    )
-    np.testing.assert_allclose(permutation_p_values(pairs, lender.loan, draws), expected.reshape(-1), rtol=1e-12)
-
-
-def test_twice_the_rank_by_hand() -> None:
-    # Two zeros hold ranks 1 and 2 (middle 1.5), the 2s ranks 3 and 4 (3.5), the 5 rank 5: 2, 2 and 3.5 above a zero.
-    column = np.array([[0.0], [2.0], [0.0], [2.0], [5.0]], dtype=np.float32)
-    ranks = rank_twice(sparse.csc_array(column))
-    np.testing.assert_array_equal(ranks.toarray()[:, 0], [0, 4, 0, 4, 7])
-
-
-@pytest.mark.parametrize("n_ranked", [1, 7, 40])
-def test_ranks_do_not_depend_on_how_many_are_ranked_at_once(n_ranked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = sparse.csc_array(random_codes(np.random.default_rng(0), 50, 7))
-    whole = rank_twice(codes)
-    monkeypatch.setattr(features.association.permutation, "RANKED_NONZEROS", n_ranked)
-    np.testing.assert_array_equal(rank_twice(codes).toarray(), whole.toarray())
-    dense = codes.toarray()
-    mid = rankdata(dense, axis=0)
-    zero = np.array([mid[dense[:, j] == 0, j].min(initial=np.inf) for j in range(dense.shape[1])])
-    expected = np.where(dense > 0, 2 * (mid - np.where(np.isinf(zero), 0.5, zero)), 0)
-    np.testing.assert_array_equal(whole.toarray(), expected)
+    draws = permute_within([np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7])], 8, 60, rng)
+    records = [corpus.records[video] for video in corpus.split(held_out=True)]
+    latents = np.array([0, 1, 3, 4])
+    tested: list[TestedPairs] = []
+    expected: list[np.ndarray] = []
+    levels: dict[str, RankLevels] = {}
+    for space in (OBJECTS, FRAMES):
+        units, entries = units_and_entries(corpus, codes[:, latents], space, held_out=True)
+        dense = dense_of(corpus, codes[:, latents], space, held_out=True)
+        latent, label = (index.reshape(-1) for index in np.indices((len(latents), units.n_labels)))
+        levels[space.level] = RankLevels.of(entries)
+        tested.append(
+            TestedPairs(
+                level=space.level,
+                n_units=units.n_units,
+                latent=latent,
+                label=label,
+                n_labels=units.n_labels,
+                lend=Lender(units, [record.grid for record in records]).loan,
+            )
+        )
+        shape = (units.n_videos, -1)
+        plain = plain_p_values(
+            dense.activations.reshape(*shape, len(latents)),
+            dense.positive.reshape(*shape, units.n_labels),
+            dense.negative.reshape(*shape, units.n_labels),
+            draws,
+        )
+        expected.append(plain.reshape(-1))
+    ranks = VideoRanks(MemoryCodes(sparse.csr_array(codes)), records, latents, levels)
+    for found, plain in zip(permutation_p_values(tested, ranks, draws), expected, strict=True):
+        np.testing.assert_allclose(found, plain, rtol=1e-12)
 
 
 ALL_SIX = np.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
 
 
-def three_videos() -> tuple[RankedPairs, np.ndarray]:
+def three_videos() -> tuple[np.ndarray, np.ndarray]:
     """Three videos of three units; the latent fires at the unit v of video v, and there alone is label 0."""
-    codes = np.eye(3).reshape(9, 1)
     positive = np.zeros((3, 3, 2), dtype=bool)
     positive[np.arange(3), np.arange(3), 0] = True
     positive[..., 1] = ~positive[..., 0]
-    return replace(all_pairs(codes, 3, 2), column=np.array([0]), label=np.array([0])), positive
+    return np.eye(3).reshape(9, 1), positive
+
+
+def first_label(codes: np.ndarray, positive: np.ndarray, draws: np.ndarray, exceedances: int | None = None) -> float:
+    pairs = all_pairs(codes, positive)
+    return float(one_space(pairs.some(pairs.label == 0), codes, draws, exceedances)[0])
 
 
 def test_p_value_counts_the_permutations_that_reach_the_observed_difference() -> None:
     # Under its own annotation all positives are active, with any other order one at most: the identity alone reaches.
-    pairs, positive = three_videos()
-    assert permutation_p_values(pairs, lend(positive), ALL_SIX)[0] == pytest.approx((1 + 1) / (6 + 1))
+    assert first_label(*three_videos(), ALL_SIX) == pytest.approx((1 + 1) / (6 + 1))
 
 
 def test_p_value_is_one_when_annotations_are_interchangeable() -> None:
-    pairs, positive = three_videos()
-    assert permutation_p_values(pairs, lend(positive[[0, 0, 0]]), ALL_SIX)[0] == 1.0
+    codes, positive = three_videos()
+    assert first_label(codes, positive[[0, 0, 0]], ALL_SIX) == 1.0
 
 
 def test_a_permutation_that_leaves_no_positive_reaches_the_observed_difference() -> None:
-    pairs, positive = three_videos()
+    codes, positive = three_videos()
     own = lend(positive)
 
     def loan(borrower: int, lenders: np.ndarray) -> Loan:
@@ -161,18 +166,19 @@ def test_a_permutation_that_leaves_no_positive_reaches_the_observed_difference()
         kept = lenders[lent.positive[:, 0]] == borrower  # others' annotations do not reach this grid
         return replace(lent, positive=lent.positive[kept])
 
+    pairs = all_pairs(codes, positive)
     # The identity and the two without a fixed point reach it. In the three others one positive is active, but so are
     # two negatives.
-    assert permutation_p_values(pairs, loan, ALL_SIX)[0] == pytest.approx((1 + 3) / (6 + 1))
+    p = one_space(replace(pairs.some(pairs.label == 0), lend=loan), codes, ALL_SIX)
+    assert p[0] == pytest.approx((1 + 3) / (6 + 1))
 
 
 def test_a_pair_stops_with_the_permutation_that_reaches_often_enough() -> None:
-    pairs, positive = three_videos()
     # The identity (0) reaches, the cycle (3) does not. The second identity is the fourth permutation: p = 2 / 4.
     draws = ALL_SIX[[3, 0, 3, 0, 0, 0]]
-    assert permutation_p_values(pairs, lend(positive), draws, exceedances=2)[0] == 2 / 4
+    assert first_label(*three_videos(), draws, 2) == 2 / 4
     # Of six only four reach: with five wanted the pair does not stop, and p = (4 + 1) / (6 + 1).
-    assert permutation_p_values(pairs, lend(positive), draws, exceedances=5)[0] == 5 / 7
+    assert first_label(*three_videos(), draws, 5) == 5 / 7
 
 
 def simulate(*, linked: bool, trend: bool, seed: int) -> tuple[Codes, np.ndarray]:
@@ -195,8 +201,7 @@ def simulate(*, linked: bool, trend: bool, seed: int) -> tuple[Codes, np.ndarray
 
 def p_values(codes: Codes, positive: np.ndarray, *, n: int = 199, exceedances: int | None = None) -> np.ndarray:
     draws = permute_within(merge_strata([0] * len(positive)), len(positive), n, np.random.default_rng(1))
-    pairs = all_pairs(codes, len(positive), positive.shape[-1])
-    return permutation_p_values(pairs, lend(positive), draws, exceedances=exceedances)
+    return one_space(all_pairs(codes, positive), codes, draws, exceedances)
 
 
 def token_level_p_values(codes: Codes, positive: np.ndarray) -> np.ndarray:
@@ -231,10 +236,10 @@ def test_a_link_is_found_through_the_trend() -> None:
 def one_per_simulation(seed: int, *, exceedances: int | None) -> float:
     """The p-value of one pair without a link, in a world of its own."""
     codes, positive = simulate(linked=False, trend=True, seed=seed)
-    pairs = all_pairs(codes[:, :1], len(positive), positive.shape[-1])
+    pairs = all_pairs(codes[:, :1], positive)
     pairs = pairs.some(pairs.label == seed % positive.shape[-1])
     draws = permute_within(merge_strata([0] * len(positive)), len(positive), 199, np.random.default_rng(seed))
-    return float(permutation_p_values(pairs, lend(positive), draws, exceedances=exceedances)[0])
+    return float(one_space(pairs, codes[:, :1], draws, exceedances)[0])
 
 
 @pytest.mark.parametrize("exceedances", [None, enough_exceedances(199, 0.05)])
@@ -266,9 +271,9 @@ def test_p_values_depend_neither_on_stages_nor_on_which_pairs_are_tested_togethe
     monkeypatch.setattr(features.association.permutation, "FIRST_STAGE", 7)
     monkeypatch.setattr(features.association.permutation, "MAX_CELLS", 500)
     np.testing.assert_array_equal(p_values(codes, positive, exceedances=h), whole)
-    pairs = all_pairs(codes, len(positive), positive.shape[-1])
+    pairs = all_pairs(codes, positive)
     draws = permute_within(merge_strata([0] * len(positive)), len(positive), 199, np.random.default_rng(1))
     for first in range(0, len(whole), 50):
         own = (np.arange(len(whole)) >= first) & (np.arange(len(whole)) < first + 50)
-        found = permutation_p_values(pairs.some(own), lend(positive), draws, exceedances=h)
+        found = one_space(pairs.some(own), codes, draws, h)
         np.testing.assert_array_equal(found, whole[own])
