@@ -37,10 +37,16 @@ class Options:
 
     quick: bool
     """Sizes that take seconds: a check that the benchmark works, whose numbers mean little."""
+    large: bool = False
+    """Sizes beyond the usual ones, for a benchmark that has them."""
 
 
 def run_benchmark(
-    name: str, measure: Callable[[Options], Metrics], arguments: Sequence[str] | None = None
+    name: str,
+    measure: Callable[[Options], Metrics],
+    arguments: Sequence[str] | None = None,
+    *,
+    large: str | None = None,
 ) -> dict[str, Any]:
     """Parse the options, measure, print the table, write the JSON file.
 
@@ -48,6 +54,7 @@ def run_benchmark(
         name: of the benchmark, as in `python -m benchmarks.NAME`.
         measure: returns numbers by flat name; figures to compare are ratios of sides measured in one run.
         arguments: the words after the module's name; those of this process where None.
+        large: what `--large` does; there is no such option where None.
 
     Returns:
         What the JSON file holds.
@@ -55,16 +62,19 @@ def run_benchmark(
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the numbers; nowhere by default")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not how fast it is")
+    if large is not None:
+        parser.add_argument("--large", action="store_true", help=large)
     words = sys.argv[1:] if arguments is None else list(arguments)
     parsed = parser.parse_args(words)
-    metrics = {key: float(value) for key, value in measure(Options(quick=parsed.quick)).items()}
+    options = Options(quick=parsed.quick, large=large is not None and parsed.large)
+    metrics = {key: float(value) for key, value in measure(options).items()}
     assert all(math.isfinite(value) for value in metrics.values()), f"not finite: {metrics}"
     record = {
         "name": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         # Where the result goes does not change it, and a path may say more about a machine than it should.
-        "command": f"python -m benchmarks.{name}{' --quick' if parsed.quick else ''}",
+        "command": f"python -m benchmarks.{name}{' --quick' * options.quick}{' --large' * options.large}",
         "metrics": metrics,
     }
     print(f"{record['command']}\n{record['machine']}\n{table(metrics)}")

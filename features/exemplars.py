@@ -34,7 +34,7 @@ def top_tokens(
     video_of_token = TokenPlaces.of(videos).video
     own = division.share_by_cost(codes.n_active())
     parts = [
-        _tops(codes.by_latent(latents), latents, video_of_token, n, per_video)
+        top_tokens_of(codes.by_latent(latents), latents, video_of_token, n=n, per_video=per_video)
         for latents in latent_blocks(codes, own, "exemplars")
     ]
     found = pd.concat(parts, ignore_index=True)
@@ -43,14 +43,15 @@ def top_tokens(
     return best[["latent", "rank", "token", "video", "activation"]]
 
 
-def _tops(
+def top_tokens_of(
     codes: sparse.csc_array,
     latents: Int64[np.ndarray, " latent"],
     video_of_token: Int32[np.ndarray, " token"],
+    *,
     n: int,
     per_video: int,
 ) -> pd.DataFrame:
-    """The exemplars of some latents, from their activations on all tokens."""
+    """The exemplars of some latents, from their activations [token, latent] on all tokens; without `rank`."""
     place = np.repeat(np.arange(len(latents), dtype=np.int64), np.diff(codes.indptr))
     video = video_of_token[codes.indices].astype(np.int64)
     # The n highest are among the tokens that reach the n-th highest of the videos' maxima, and few others are.

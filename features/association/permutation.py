@@ -28,10 +28,10 @@ from features.division import ALONE, Division
 
 Lend = Callable[[int, Int64[np.ndarray, " lender"]], Loan]
 """(borrower, lenders) -> the labels of the borrower's units under each lender's annotations."""
-RanksOf = Callable[[int], Mapping[str, sparse.csc_array]]
-"""Video -> ranks [unit, latent] of its units at each level; see `features.association.ranks`."""
+RanksOf = Callable[[int, Bool[np.ndarray, " latent"]], Mapping[str, sparse.csc_array]]
+"""(video, wanted latents) -> ranks [unit, latent] of its units at each level; see `features.association.ranks`."""
 FIRST_STAGE = 128
-"""Permutations after which hopeless pairs are dropped for the first time."""
+"""Permutations, with the observed order as the first, after which hopeless pairs are dropped for the first time."""
 MAX_CELLS = 1 << 24
 """Sums [permutation, pair] that are held at once, of some ten numbers each at the most."""
 
@@ -91,19 +91,16 @@ def permutation_p_values(
     """
     n_permutations, n_videos = permutations.shape
     h = n_permutations + 1 if exceedances is None else exceedances
-    identity = np.arange(n_videos, dtype=np.int64)[None, :]
-    running = [
-        _Running(pairs, found[0])
-        for pairs, found in zip(spaces, _sums(spaces, ranks_of, identity, division), strict=True)
-    ]
+    n_latents = max((int(pairs.latent.max(initial=-1)) + 1 for pairs in spaces), default=0)
+    running = [_Running(pairs) for pairs in spaces]
+    rows = np.vstack([np.arange(n_videos, dtype=np.int64), permutations])  # the first is what was observed
     done = 0
-    while done < n_permutations and (n_alive := sum(len(space.alive) for space in running)):
+    while done < len(rows) and (n_alive := sum(len(space.alive) for space in running)):
         size = FIRST_STAGE if done == 0 else max(FIRST_STAGE, MAX_CELLS // n_alive)
-        drawn = permutations[done : done + size]
-        found = _sums([space.left for space in running], ranks_of, drawn, division)
-        for space, statistic in zip(running, found, strict=True):
-            space.add(statistic, done, h)
-        done += len(drawn)
+        found = _statistics([space.left for space in running], ranks_of, rows[done : done + size], n_latents, division)
+        for space, statistics in zip(running, found, strict=True):
+            space.add(statistics, h)
+        done += size
     for space in running:
         space.p_values[space.alive] = (1 + space.n_reached[space.alive]) / (1 + n_permutations)
     return [space.p_values for space in running]
@@ -112,36 +109,47 @@ def permutation_p_values(
 class _Running:
     """The pairs of one space, and how far they are."""
 
-    def __init__(self, pairs: TestedPairs, observed: Float64[np.ndarray, " pair"]) -> None:
+    def __init__(self, pairs: TestedPairs) -> None:
         self.left = pairs
         """Pairs that go on."""
         self.alive = np.arange(len(pairs.label))
         self.n_reached = np.zeros(len(pairs.label), dtype=np.int64)
         self.p_values = np.full(len(pairs.label), np.nan)
-        self._observed = observed
+        self._observed = np.empty(0)
+        self._n_drawn = -1  # the first statistic is the observed one
 
-    def add(self, drawn: Float64[np.ndarray, "permutation pair"], done: int, h: int) -> None:
-        """Count what reaches the observed statistic after `done` permutations, and stop the pairs that have h."""
-        reached = ~(drawn < self._observed[self.alive] - 1e-12)  # the tolerance is for the division
+    def add(self, statistics: Float64[np.ndarray, "permutation pair"], h: int) -> None:
+        """Count what reaches the observed statistic, and stop the pairs that have h."""
+        if self._n_drawn < 0:
+            self._observed, statistics, self._n_drawn = statistics[0], statistics[1:], 0
+        reached = ~(statistics < self._observed[self.alive] - 1e-12)  # the tolerance is for the division
         counts = self.n_reached[self.alive] + np.cumsum(reached, axis=0)
+        self._n_drawn += len(statistics)
+        if not len(statistics):
+            return
         stopped = counts[-1] >= h
-        self.p_values[self.alive[stopped]] = h / (done + 1 + (counts[:, stopped] >= h).argmax(axis=0))
+        place = (counts[:, stopped] >= h).argmax(axis=0)
+        self.p_values[self.alive[stopped]] = h / (self._n_drawn - len(statistics) + 1 + place)
         self.n_reached[self.alive] = counts[-1]
         self.alive = self.alive[~stopped]
         self.left = self.left.some(~stopped)
 
 
-def _sums(
+def _statistics(
     spaces: Sequence[TestedPairs],
     ranks_of: RanksOf,
     permutations: Int64[np.ndarray, "permutation video"],
+    n_latents: int,
     division: Division,
 ) -> list[Float64[np.ndarray, "_ _"]]:
     """The statistic [permutation, pair] of each space, summed over the videos of all processes."""
     sums = [_Sums(pairs, len(permutations)) for pairs in spaces]
+    wanted = np.zeros(n_latents, dtype=bool)
+    for pairs in spaces:
+        wanted[pairs.latent] = True
     for video in tqdm(division.share(permutations.shape[1]), unit="videos", desc="permutation", leave=False):
         lenders, place = np.unique(permutations[:, video], return_inverse=True)
-        ranks = ranks_of(video)
+        ranks = ranks_of(video, wanted)
         for space in sums:
             if len(space.pairs.label):
                 space.add(video, ranks[space.pairs.level], lenders, place)
@@ -220,7 +228,7 @@ class _PairEntries:
         entry = np.repeat(np.arange(ranks.nnz), count)
         pair = by_column[np.arange(len(entry)) - (np.cumsum(count) - count - first)[entry]]
         cell = ranks.indices[entry].astype(np.int64) * pairs.n_labels + pairs.label[pair]
-        order = np.argsort(cell, kind="stable")
+        order = np.argsort(cell)
         size = np.bincount(cell, minlength=ranks.shape[0] * pairs.n_labels)
         return cls(
             n_labels=pairs.n_labels,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 from scipy import sparse
 
 from collect.reading import VideoRecord
@@ -19,7 +19,7 @@ from features.association.split_units import LevelUnits
 from features.codes import Codes
 from features.division import Division
 
-MAX_LEVELS = 1 << 26
+MAX_LEVELS = 1 << 24
 """Levels of all latents together, of 12 bytes each; every latent has 256 in any case."""
 
 
@@ -101,15 +101,15 @@ class VideoRanks:
         self._place = np.full(codes.d_sae, -1, dtype=np.int64)
         self._place[latents] = np.arange(len(latents))
 
-    def __call__(self, video: int) -> dict[str, sparse.csc_array]:
-        """Int32 [unit, latent] at each level, for the units of one video."""
-        return dict(self._of(video))
+    def __call__(self, video: int, wanted: Bool[np.ndarray, " latent"]) -> dict[str, sparse.csc_array]:
+        """Int32 [unit, latent] at each level, for the units of one video; zero for latents that are not wanted."""
+        return dict(self._of(video, wanted))
 
-    def _of(self, video: int) -> Iterator[tuple[str, sparse.csc_array]]:
+    def _of(self, video: int, wanted: Bool[np.ndarray, " latent"]) -> Iterator[tuple[str, sparse.csc_array]]:
         record = self._records[video]
         rows = self._codes.rows(record.row_start, record.row_stop)
         column = self._place[rows.indices]
-        kept = column >= 0
+        kept = np.append(wanted, False)[column]  # of latents that are not among these the place is -1
         indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])[rows.indptr].astype(np.int32)
         shape = (rows.shape[0], self._n_latents)
         some = sparse.csr_array((rows.data[kept], column[kept].astype(np.int32), indptr), shape=shape).tocsc()

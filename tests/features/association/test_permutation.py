@@ -23,7 +23,7 @@ from tests.features.conftest import MemoryCodes
 Codes = np.ndarray
 
 
-Ranks = Callable[[int], dict[str, sparse.csc_array]]
+Ranks = Callable[[int, np.ndarray], dict[str, sparse.csc_array]]
 
 
 def ranks_of(codes: np.ndarray, n_videos: int) -> Ranks:
@@ -34,7 +34,7 @@ def ranks_of(codes: np.ndarray, n_videos: int) -> Ranks:
     rows = sparse.csr_array(sparse.csc_array((twice, whole.indices, whole.indptr), shape=whole.shape))
     size = len(codes) // n_videos
     parts = [{"token": sparse.csc_array(rows[size * v : size * (v + 1)])} for v in range(n_videos)]
-    return lambda video: parts[video]
+    return lambda video, _: parts[video]
 
 
 def all_pairs(codes: np.ndarray, positive: np.ndarray) -> TestedPairs:

@@ -1,0 +1,221 @@
+"""How the features stage grows: encoding against its matrix product, association, and reading one latent.
+
+    pass_over_gemm           the encode pass (read, encode, write the codes by token and by latent) over the encoder's
+                             matrix product of the same tokens in the same batches, [token, 2048] by [2048, 32768], with
+                             64 active latents a token. Codes are written to the disk
+    pass_tokens_per_s        of the pass
+    association_seconds      everything after the codes at 1/16 of the benchmark's size: labels, activity, scores, pairs
+                             with 1,000 permutations and bootstraps, exemplars, and 512 controls. One process, wall time
+    association_cpu_seconds  the same in seconds of processor time, which other work on the machine does not change
+    peak_rss_mib             highest resident memory during that; `small_…` are the same numbers at 1/64
+    n_pairs, n_significant   pairs tested, and those with p ≤ 0.05, which get all permutations
+    growth_videos            exponent of processor time with 4 times the videos, from 1/64 to 1/16; 1 is linear
+    growth_tokens            the same with 4 times the frames of the same videos, at 1/64
+    growth_memory            exponent of `peak_rss_mib`, less what is resident before, with 4 times the videos
+    column_read_ms           one latent's tokens, activations and exemplars: median over latents, from codes that are
+                             open, in the page cache, for latents with as many activations as at the whole size
+    column_read_small_ms     the same for single latents of 1/16
+    whole_benchmark_hours    `association_cpu_seconds` times 16 to the power `growth_videos`, or 16 where that is less
+                             than 1: one process at the whole size
+    whole_benchmark_gib      memory at the whole size if all of it but what is resident before grew in proportion
+
+The whole size is 2,184 train and 5,900 held-out videos of 32 frames of 144 tokens, 37 M tokens, 32,768 latents, 64
+active a token, and 194 labels; `benchmarks.planted_codes` says what stands in for them. Reads at the whole size find
+the same number of entries in the same chunks of 1 MiB; only the files are more. With `--large`, the numbers without
+`small_` are at 1/4 and growth is from 1/16, which takes 16 GB of disk.
+"""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, medians, run_benchmark
+from benchmarks.planted_codes import D_SAE, HELD_OUT, L0, SIDE, TRAIN, make_controls, make_corpus, write_codes
+from collect.reading import ActivationStore, VideoRecord
+from collect.store.manifest import write_manifest
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
+from features.activity import measure_activity
+from features.association.associate import associate
+from features.codes import Codes
+from features.codes_by_latent import write_by_latent
+from features.config import FeaturesConfig
+from features.encoding import encode_store
+from features.exemplars import top_tokens, top_tokens_of
+from train_sae.sae import Sae
+
+D_IN, SITE = 2048, "resid/0"
+N_READS = 40
+WHOLE_NONZEROS = (TRAIN + HELD_OUT) * 32 * SIDE * SIDE * L0
+
+
+def measure(options: Options) -> Metrics:
+    """Measure in a temporary folder."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = dict(encode_pass(Path(folder), options))
+    small, large = (1 / 16, 1 / 4) if options.large else (1 / 64, 1 / 16)
+    if options.quick:
+        small, large = 1 / 512, 1 / 128
+    few_frames = associated(small, 8, options)
+    before = associated(small, 32, options)
+    after = associated(large, 32, options)
+    growth_videos = exponent(after.cpu_seconds, before.cpu_seconds)
+    times = 1 / large
+    return {
+        **metrics,
+        "association_seconds": after.seconds,
+        "association_cpu_seconds": after.cpu_seconds,
+        "peak_rss_mib": after.peak_mib,
+        "n_pairs": after.n_pairs,
+        "n_significant": after.n_significant,
+        "small_association_seconds": before.seconds,
+        "small_association_cpu_seconds": before.cpu_seconds,
+        "small_peak_rss_mib": before.peak_mib,
+        "small_n_pairs": before.n_pairs,
+        "small_n_significant": before.n_significant,
+        "growth_videos": growth_videos,
+        "growth_tokens": exponent(before.cpu_seconds, few_frames.cpu_seconds),
+        "growth_memory": exponent(after.peak_mib - after.resident_mib, before.peak_mib - before.resident_mib),
+        "column_read_ms": after.column_read_ms,
+        "column_read_small_ms": after.column_read_small_ms,
+        "whole_benchmark_hours": after.cpu_seconds * times ** max(growth_videos, 1.0) / 3600,
+        "whole_benchmark_gib": (after.resident_mib + times * (after.peak_mib - after.resident_mib)) / 1024,
+    }
+
+
+def exponent(more: float, less: float) -> float:
+    """Power of the size with which something grows that is `more` at 4 times the size."""
+    return math.log(more / less) / math.log(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Associated:
+    """What association took at one size."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    resident_mib: float
+    n_pairs: int
+    n_significant: int
+    column_read_ms: float
+    column_read_small_ms: float
+
+
+def associated(share: float, n_t: int, options: Options) -> Associated:
+    """Everything after the codes, for a share of the benchmark's videos."""
+    config = FeaturesConfig(run=Path("run"), permutations=99 if options.quick else 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        codes = write_codes(Path(folder) / "codes.zarr", make_corpus(share, n_t), d_sae=512 if options.quick else D_SAE)
+        write_by_latent(codes)
+        controls = make_controls(codes.n_tokens)
+        with PeakMemory() as resident:
+            pass
+        begun, cpu_begun = time.perf_counter(), time.process_time()
+        with PeakMemory() as memory:
+            corpus = make_corpus(share, n_t)
+            activity = measure_activity(codes, corpus.records)
+            found = associate(codes, controls, corpus, activity.firing_rate, config)
+            top_tokens(codes, corpus.records, n=config.exemplars, per_video=config.exemplars_per_video)
+        seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
+        p_values = found.table.get("p_value", pd.Series(dtype=float))
+        return Associated(
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            peak_mib=memory.mib,
+            resident_mib=resident.mib,
+            n_pairs=len(found.selection.latent),
+            n_significant=int((p_values <= config.fdr).sum()),
+            column_read_ms=_read_ms(codes, corpus.records, max(round(WHOLE_NONZEROS / codes.n_nonzeros), 1)),
+            column_read_small_ms=_read_ms(codes, corpus.records, 1),
+        )
+
+
+def _read_ms(codes: Codes, records: "list[VideoRecord]", n_latents: int) -> float:
+    """Median time to read and rank what some neighbouring latents hold together, as if they were one."""
+    n_latents = min(n_latents, codes.d_sae)
+    video_of_token = np.repeat(np.arange(len(records)), [record.n_tokens for record in records]).astype(np.int32)
+    codes.column(0)  # opens the copy
+    times: list[float] = []
+    for first in np.random.default_rng(0).integers(0, codes.d_sae - n_latents + 1, N_READS):
+        begun = time.perf_counter()
+        found = codes.by_latent(np.arange(first, first + n_latents))
+        joined = type(found)((found.data, found.indices, [0, found.nnz]), shape=(codes.n_tokens, 1))
+        top_tokens_of(joined, np.array([first]), video_of_token, n=8, per_video=1)
+        times.append(time.perf_counter() - begun)
+    return 1000 * float(np.median(times))
+
+
+def encode_pass(folder: Path, options: Options) -> Metrics:
+    """The encode pass and the product of the encoder, in turn."""
+    d_in, d_sae, n_tokens, batch = (64, 512, 2048, 512) if options.quick else (D_IN, D_SAE, 8192, 4096)
+    store = _write_store(folder / "activations", n_tokens, d_in)
+    x = store.read(SITE, 0, n_tokens)
+    W_enc = torch.randn(d_in, d_sae) / math.sqrt(d_in)
+    some = (x[:256].float() @ W_enc).flatten()
+    threshold = float(some.kthvalue(round(len(some) * (1 - L0 / d_sae))).values)
+    sae = Sae(
+        architecture="jumprelu",
+        k=L0,
+        W_enc=W_enc,
+        W_dec=W_enc.T.contiguous(),
+        b_enc=torch.zeros(d_sae),
+        b_dec=torch.zeros(d_in),
+        threshold=torch.full((d_sae,), threshold),
+        metadata={"hook_name": SITE, "k": L0},
+    )
+    numbers = iter(range(100))
+
+    def encode() -> None:
+        place = folder / str(next(numbers))
+        place.mkdir()
+        encode_store(store, sae, place / "codes.zarr", batch_size=batch, device=torch.device("cpu"))
+
+    def product() -> None:
+        for rows in x.split(batch):
+            torch.mm(rows.float(), W_enc)
+
+    times = alternate({"pass": encode, "product": product}, rounds=1 if options.quick else 3)
+    return {
+        "pass_over_gemm": median_ratio(times["pass"], times["product"]),
+        "pass_tokens_per_s": n_tokens / medians(times)["pass"],
+    }
+
+
+def _write_store(folder: Path, n_tokens: int, d_in: int) -> ActivationStore:
+    times = np.arange(n_tokens // 128, dtype=np.float64)
+    grid = TokenGrid.uniform(
+        n_rows=8, n_cols=16, spans_s=frame_spans(times, 30.0), frame_ids=(30 * times).astype(np.int64)
+    )
+    record = VideoRecord(
+        index=0,
+        video_id="video",
+        path="",
+        split="train",
+        row_start=0,
+        row_stop=n_tokens,
+        grid=grid,
+        frame_rate=30.0,
+        n_frames=30 * len(times),
+        width=64,
+        height=64,
+    )
+    sites = {SITE: SiteSpec(d_in=d_in, dtype=torch.bfloat16)}
+    with StoreWriter(folder, 0, sites, n_tokens, shard_rows=2048, chunk_rows=256, model={}) as writer:
+        writer.add_video(record, {SITE: torch.randn(n_tokens, d_in).bfloat16()})
+        writer.finish()
+    write_manifest(folder, [0])
+    return ActivationStore.open(folder)
+
+
+if __name__ == "__main__":
+    run_benchmark(
+        "features", measure, large="sizes up to 1/4 of the benchmark's instead of 1/16: hours, and 16 GB of disk"
+    )
