@@ -134,7 +134,7 @@ KINDS = (
     ),
     Kind(
         name="codes",
-        files=(_run(f"features/{SAE}/codes.zarr/**/*"),),
+        files=tuple(_run(f"features/{SAE}/{name}/**/*") for name in ("codes.zarr", "codes_by_latent.zarr")),
         readers=("resume features", "report"),
         is_scratch=True,
     ),
