@@ -28,15 +28,13 @@ from ask.inference import FloatArray, bootstrap_interval, video_means
 from ask.packing import Sequences, letter_logits, run_to
 from ask.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
 from ask.tables import PROFILE
-from collect.artefact.folder import read_object, write_table
-from collect.artefact.json_fields import Fields
+from collect.artefact.folder import write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.data.perception_test import Dataset, load_dataset
 from collect.data.split import held_out_ids
-from collect.errors import UserError
-from collect.printable import Lines, printable
+from collect.printable import Lines
 from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from collect.vlm.sites import parse_site
@@ -239,19 +237,6 @@ def describe(table: pd.DataFrame) -> str:
         }
     )
     return text.to_string(index=False)
-
-
-def picked_site(run: Path) -> str:
-    """Read the site that a run's profile picked.
-
-    Raises:
-        UserError: the run has no finished profile, or its summary is damaged.
-    """
-    path = run / "profile" / SUMMARY_NAME
-    if not path.exists():
-        raise UserError(f"{printable(path, 4096)} does not exist: run `video-sae profile --out {run}` first.")
-    remedy = f"delete {printable(path.parent, 4096)} and run `video-sae profile` again"
-    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("site")
 
 
 def _n_bytes(prefix: Prefix) -> int:

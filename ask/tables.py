@@ -53,6 +53,9 @@ BASELINES = table_schema(
         "question_only", REAL, "score of the most frequent answer per question and options, learned on train videos"
     ),
     column("accuracy", REAL, "score of the model, mean over permutations"),
+    column("accuracy_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("accuracy_high", REAL, "upper end"),
+    column("best_baseline", REAL, "highest of chance, answer_frequency and question_only"),
     column("margin", REAL, "mean answer margin of the model"),
 )
 

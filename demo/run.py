@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ask.config import ProfileConfig
-from collect.artefact.folder import read_table
 from collect.artefact.lock import writing
 from collect.config import CollectConfig
 from collect.errors import UserError
@@ -44,7 +43,8 @@ def demo(config: DemoConfig) -> Path:
 
 
 def _demo(config: DemoConfig) -> Path:
-    from ask.profile import picked_site, run_profile
+    from ask.profile import run_profile
+    from ask.reading import picked_site
     from collect.run import collect
     from features.run import features
     from report.page import report
@@ -105,13 +105,13 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 def closing_table(run: Path, sae: str, site: str) -> str:
     """The few figures that say what the run found, one a line."""
-    from features.catalogue import CATALOGUE
-    from steer.tables import SUMMARY
+    from features.reading import read_features_tables
+    from steer.reading import read_effects_tables
     from train_sae.summary import read_summary
 
     quality = read_summary(run / "sae" / sae)["held_out"]
-    catalogue = read_table(run / "features" / sae / "catalogue.parquet", CATALOGUE)
-    effects = read_table(run / "steer" / sae / "summary.parquet", SUMMARY)
+    catalogue = read_features_tables(run / "features" / sae)[0]["catalogue"]
+    effects = read_effects_tables(run / "steer" / sae)[0]["summary"]
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
     best = labelled.iloc[0] if len(labelled) else None
     ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")

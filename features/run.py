@@ -28,6 +28,7 @@ from collect.artefact.folder import file_hash, write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import data_of_run
 from collect.artefact.stage import begin_or_resume, write_summary
+from collect.artefact.table_input import empty_table
 from collect.data.perception_test import Video
 from collect.errors import UserError
 from collect.reading import MANIFEST_NAME, ActivationStore
@@ -35,7 +36,7 @@ from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
 from features.association.controls import encode_controls
 from features.association.selection import Selection
-from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
+from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue
 from features.codes import encode_store
 from features.config import FeaturesConfig
 from features.exemplars import describe_exemplars, top_tokens

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from ask.config import ProfileConfig
 from ask.opened import stages_of
-from ask.profile import KEPT_SHARE
+from ask.reading import KEPT_SHARE
 from collect.artefact.folder import remove_orphans, write_atomic
 from collect.artefact.lock import writing
 from collect.artefact.run_data import check_agreement
@@ -108,13 +108,13 @@ def page_content(record: Record) -> dict[str, Any]:
     features, effects = record.features, record.effects
     catalogue = None if features is None else features.catalogue
     summary = None if effects is None else effects.summary
-    answers = [] if effects is None else conclusions.accuracies(effects.items, effects.baselines)
+    answers = [] if effects is None else conclusions.accuracies(effects.baselines)
     verdicts = (
         conclusions.answer_verdict(answers),
         conclusions.object_verdict(catalogue, None if features is None else features.associations),
-        conclusions.effect_verdict(summary),
+        conclusions.effect_verdict(summary, {} if effects is None else effects.targets),
     )
-    targets = [] if summary is None else target_rows.target_rows(summary, catalogue)
+    targets = [] if effects is None else target_rows.target_rows(effects.summary, effects.targets, catalogue)
     entries, notes = gallery(record)
     return {
         "run_name": record.run.resolve().name,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ask.profile import picked_site
+from ask.reading import picked_site, read_profile_table
 from collect.artefact.folder import CONFIG_NAME, read_config, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
@@ -22,7 +22,7 @@ from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.reading import read_features_tables
-from steer.reading import read_effects_tables, read_profile_table
+from steer.reading import Target, read_effects_tables, read_targets
 from train_sae.opened import name_of_wanted
 from train_sae.run_log import METRICS_NAME, read_metrics
 from train_sae.summary import read_summary
@@ -56,6 +56,7 @@ class Effects:
     items: pd.DataFrame
     baselines: pd.DataFrame
     screen: pd.DataFrame
+    targets: Mapping[str, Target]
     controls: pd.DataFrame
     summary: pd.DataFrame
 
@@ -210,7 +211,7 @@ def _training(folder: Path, gaps: list[str]) -> Training:
 
 
 def _profile(folder: Path, gaps: list[str]) -> Profile | None:
-    table = read_profile_table(folder)
+    table = read_profile_table(folder.parent)
     site = picked_site(folder.parent)
     if table is None or not len(table):
         gaps.append(_gap(folder / "profile.parquet", "profile", "this page has no site profile"))
@@ -245,8 +246,9 @@ def _effects(folder: Path, gaps: list[str]) -> Effects:
         "items": "the model’s answers are not shown",
         "baselines": "the model’s answers are not shown",
         "screen": "it is not known how many latents were screened",
+        "targets": "sets of latents are shown without their labels",
         "controls": "single controls are not drawn",
         "summary": "the effects of latents are not shown",
     }
     gaps += [_gap(folder / f"{name}.parquet", "steer", without[name]) for name in missing]
-    return Effects(**tables)
+    return Effects(**{**tables, "targets": read_targets(tables)})

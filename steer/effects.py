@@ -113,7 +113,7 @@ def effects(
         for place, item in enumerate(case.items):
             rows.append(
                 {
-                    "target": target.name,
+                    "target": target.id,
                     "operation": str(operation),
                     "item": item.item_id,
                     "video_id": item.video_id,
@@ -144,7 +144,7 @@ def draw_controls(bench: Bench, target: Target, n: int, seed: int) -> list[Contr
 
     The draw depends on the seed and the target's name only, so that a resumed run draws the same.
     """
-    generator = torch.Generator().manual_seed(_seed(seed, target.name))
+    generator = torch.Generator().manual_seed(_seed(seed, target.id))
     members, d_in = len(target.latents), bench.sae.d_in
     device = bench.sae.W_dec.device
     strength = bench.reference.mean_active * bench.sae.decoder_norm
@@ -215,7 +215,7 @@ class ControlSums:
         """Rows of controls.parquet; videos in which nothing was edited count as zeros."""
         return [
             {
-                "target": self.target.name,
+                "target": self.target.id,
                 "magnitude": name,
                 "family": control.family,
                 "index": control.index,

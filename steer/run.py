@@ -33,9 +33,8 @@ from steer.effects import Bench, ControlSums, draw_controls, effects, touches
 from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
-from steer.summary import summarise
-from steer.tables import CONTROLS, EFFECTS, SUMMARY
-from steer.target_names import is_set
+from steer.summary import SIGNIFICANT_Q, summarise
+from steer.tables import CONTROLS, EFFECTS, SUMMARY, TARGETS
 from steer.targets import Target, by_label, targets
 from train_sae.opened import name_of_wanted
 
@@ -48,6 +47,7 @@ TABLES = (
     "items.parquet",
     "baselines.parquet",
     "screen.parquet",
+    "targets.parquet",
     "effects.parquet",
     "controls.parquet",
     "summary.parquet",
@@ -133,7 +133,7 @@ def run_targets(
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name, 40)}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.id, 40)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -153,6 +153,8 @@ def finish(
     summary = summarise(
         joined["effects"], joined["controls"], screen, items, chosen, config.parsed_operations, config.seed
     )
+    named = [{"target": target.id, **dataclasses.asdict(target)} for target in chosen]
+    write_table(folder / "targets.parquet", pd.DataFrame(named, columns=TARGETS.names), TARGETS)
     write_table(folder / "effects.parquet", joined["effects"], EFFECTS)
     write_table(folder / "controls.parquet", joined["controls"], CONTROLS)
     write_table(folder / "summary.parquet", summary, SUMMARY)
@@ -163,8 +165,8 @@ def finish(
         "n_control_held_out": sum(item.held_out and not item.counting for item in items),
         "n_targets": len(chosen),
         "n_beating_controls": int(beats.sum()),
-        "n_significant": int((summary["q_value"] < 0.05).sum()),
-        "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
+        "n_significant": int((summary["q_value"] < SIGNIFICANT_Q).sum()),
+        "sets": {target.id: list(target.latents) for target in chosen if target.is_set},
     }
     write_summary(folder, content, TABLES)
     shutil.rmtree(parts, ignore_errors=True)
@@ -173,7 +175,7 @@ def finish(
 
 def _part(parts: Path, target: Target, table: str) -> Path:
     """File of one target's rows. It is named by a hash, since a label may be long and hold any character."""
-    told_apart = json.dumps([target.name, list(target.latents)])
+    told_apart = json.dumps([target.id, list(target.latents)])
     return parts / f"{hashlib.sha256(told_apart.encode()).hexdigest()[:16]}-{table}.parquet"
 
 
@@ -184,11 +186,11 @@ def _is_run(parts: Path, target: Target) -> bool:
         return False
     try:
         for path, schema in tables.items():
-            others = set(read_table(path, schema)["target"]) - {target.name}
+            others = set(read_table(path, schema)["target"]) - {target.id}
             if others:
                 raise UserError(f"{printable(path, 4096)} holds rows of another target.")
     except UserError as error:
-        logger.warning("%s: the target %s is run again", error, printable(target.name))
+        logger.warning("%s: the target %s is run again", error, printable(target.id))
         return False
     return True
 

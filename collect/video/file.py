@@ -187,7 +187,9 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     try:
         # A playlist under a video's name may not lead to other places.
         with av.open(
-            path.resolve(), options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+            path.resolve(),
+            options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)},
+            metadata_errors="replace",  # titles come in any encoding
         ) as container:
             streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
             if is_encrypted(path, container):

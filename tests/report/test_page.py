@@ -260,9 +260,10 @@ def test_names_that_move_the_cursor_or_turn_text_round_are_shown_as_what_they_ar
     for table in ("catalogue", "associations"):
         for each in changed[f"features/{SAE_NAME}/{table}.parquet"][1]:
             each |= {name: label for name in ("label", "top_label") if each.get(name)}
-    changed[f"steer/{SAE_NAME}/summary.parquet"][1][4:] = [
-        {**row, "target": f"set: {label}"} for row in changed[f"steer/{SAE_NAME}/summary.parquet"][1][4:]
-    ]
+    for table in ("summary", "controls", "targets"):
+        for each in changed[f"steer/{SAE_NAME}/{table}.parquet"][1]:
+            each["target"] = f"set: {label}" if each["target"] == "set" else each["target"]
+    changed[f"steer/{SAE_NAME}/targets.parquet"][1][-1] |= {"label": label, "label_kind": label}
     for row in changed["profile/profile.parquet"][1]:
         row["kind"] = {"object counting": label}.get(row["kind"], row["kind"])
     write_tables(copy, changed)
@@ -275,6 +276,11 @@ def test_rows_that_do_not_fit_each_other_are_refused(copy: Path) -> None:
     for table, column, value in (
         (f"steer/{SAE_NAME}/summary.parquet", "target", "9" * 400),
         (f"steer/{SAE_NAME}/summary.parquet", "target", "24"),
+        (f"steer/{SAE_NAME}/summary.parquet", "latents", [4]),
+        (f"steer/{SAE_NAME}/controls.parquet", "target", "24"),
+        (f"steer/{SAE_NAME}/targets.parquet", "target", "7"),
+        (f"steer/{SAE_NAME}/targets.parquet", "latents", [24]),
+        (f"steer/{SAE_NAME}/targets.parquet", "latents", []),
         (f"steer/{SAE_NAME}/summary.parquet", "operation", "explode"),
         (f"steer/{SAE_NAME}/summary.parquet", "latents", []),
         (f"steer/{SAE_NAME}/summary.parquet", "delta_margin", 1e200),

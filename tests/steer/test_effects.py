@@ -22,7 +22,7 @@ SHARE = 2.0 / 9
 
 
 def target(*latents: int) -> Target:
-    return Target(name="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
+    return Target(id="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
 
 
 def bench(vlm: VideoVlm | None = None, **kwargs: Any) -> Bench:

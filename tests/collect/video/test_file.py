@@ -153,6 +153,14 @@ def test_a_truncated_file_without_a_frame_count_ends_where_it_ends(tmp_path: Pat
     assert np.array_equal(clip.frames, decode_frames(whole, clip.frame_ids.tolist()))
 
 
+def test_titles_in_another_encoding_do_not_matter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "latin.mp4", numbered(6), options=EXACT)
+    content = path.read_bytes()
+    assert content.count(b"Lavf") == 1  # the encoder's name, among the titles
+    path.write_bytes(content.replace(b"Lavf", b"\xb6\xe9vf"))
+    assert decode_clip(path, "latin", frames=6).n_frames == 6
+
+
 def test_sound_beside_the_picture_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "both.mp4"
     with av.open(str(path), "w") as container:
