@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Union, cast
 
-from collect.artefact.folder import installed_versions
 from collect.errors import UserError
 from collect.printable import Lines, printable, printable_lines
 from collect.process.interruption import Interrupted, interruptible
 from collect.process.library_versions import require_libraries
+from collect.process.provenance import installed_versions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ask.questions import Item, items_of, sample_items
-from collect.artefact.folder import read_config
+from collect.artefact.config_json import read_config
 from collect.artefact.run_data import data_of_run, model_of_run
 from collect.data.perception_test import Dataset
 from collect.data.split import held_out_ids

@@ -132,7 +132,7 @@ def collect_residuals(what: Residuals, folder: Path) -> tuple[Task, Data]:
     from collect.run import collect
     from demo.run import WEIGHTS
     from demo.world.generate import WorldConfig, generate
-    from demo.world.simulate import SAMPLES
+    from demo.world.scene import SAMPLES
 
     site = "resid/2"
     generate(folder / "data", WorldConfig(seed=1, n_videos=what.n_videos), workers=2)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact.folder import check_resume, remove_orphans, write_config
+from collect.artefact.config_json import check_resume, write_config
+from collect.artefact.folder import remove_orphans
 from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
 from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan

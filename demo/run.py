@@ -17,7 +17,7 @@ from collect.errors import UserError
 from collect.printable import Lines
 from demo.config import DemoConfig
 from demo.world.generate import WorldConfig, generate
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 from features.config import FeaturesConfig
 from report.config import ReportConfig
 from steer.config import SteerConfig

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from ask.reading import picked_site, read_profile_table
-from collect.artefact.folder import CONFIG_NAME, read_config, read_object
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import CONFIG_NAME, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
 from collect.data.split import held_out_ids

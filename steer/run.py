@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from ask.cases import Cases
 from ask.questions import Item
-from collect.artefact.folder import read_config, read_table, write_table
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import read_table, write_table
 from collect.artefact.lock import writing
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.errors import UserError

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.artefact.lock import writing
 from collect.artefact.stage import found_state
 from collect.data.split import held_out_ids

@@ -19,7 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from collect.artefact.folder import CONFIG_NAME, read_config
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import CONFIG_NAME
 from collect.data.perception_test import Dataset, Video, load_dataset
 from collect.errors import UserError
 from collect.printable import printable

@@ -19,7 +19,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from collect.artefact.folder import check_resume, file_hash, read_object, remove_orphans, write_config, write_json
+from collect.artefact.config_json import check_resume, write_config
+from collect.artefact.folder import file_hash, read_object, remove_orphans, write_json
 from collect.errors import UserError
 from collect.printable import printable
 

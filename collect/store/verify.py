@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact.folder import read_config, write_atomic
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import write_atomic
 from collect.artefact.inside import inside
 from collect.artefact.json_file import read_bytes
 from collect.artefact.lock import writing

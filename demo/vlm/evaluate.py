@@ -27,7 +27,8 @@ from collect.vlm import load_vlm
 from demo.world.generate import WorldConfig, generate
 from demo.world.questions import CONTROL_KINDS, KINDS
 from demo.world.questions import items as scene_items
-from demo.world.simulate import SAMPLES, draw_scene
+from demo.world.scene import SAMPLES
+from demo.world.script import draw_scene
 
 log = logging.getLogger("demo.vlm.evaluate")
 FIRST_SITE = "projector"

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS, COLOURS, SHAPES
+from demo.world.motion import Placement, placements
 from demo.world.questions import Item
-from demo.world.simulate import Placement, Scene, placements
+from demo.world.scene import Scene
 
 SEEN = (
     *(f"{c} toy" for c in COLOURS),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from demo.vlm.training_data import Pool, Texts, pack_texts
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 FAVOURED_SHARE = 0.8
 

@@ -21,7 +21,8 @@ from ask.questions import LETTERS, prompt
 from demo.vlm.token_labels import ASKED, HAPPENED, SEEN, asked_about, relevant_tokens, token_labels
 from demo.world.draw import Painter
 from demo.world.questions import Item, items
-from demo.world.simulate import SAMPLES, Scene, draw_scene
+from demo.world.scene import SAMPLES, Scene
+from demo.world.script import draw_scene
 
 SHORT_SIDE = 168  # drawn at this size and squashed to the model's: the blur of a decoded 240-pixel video
 CHUNK = 64

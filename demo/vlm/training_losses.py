@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 
 def attention_mask(block: Tensor, n_prefix: int) -> Tensor:

@@ -19,7 +19,7 @@ from demo.vlm.start_weights import fan_in, grid_waves, whitening_patches
 from demo.vlm.token_labels import ASKED, HAPPENED, SEEN
 from demo.vlm.training_batches import Batch, Frames
 from demo.vlm.training_losses import attention_mask, divergence, label_loss, log_attention, rotate, tracking_targets
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 EARLY_LAYERS = 2  # trained by *watch*
 GUIDED_LAYER, GUIDED_HEADS = 3, 2  # these heads are shown where to look for the answer

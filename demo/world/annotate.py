@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS
+from demo.world.motion import HAND_TRACK, Placement, final_ball_place, lamp_is_on, placements
 from demo.world.questions import KINDS, Item, items
-from demo.world.simulate import (
-    FPS,
-    HAND_TRACK,
-    Placement,
-    Scene,
-    final_ball_place,
-    lamp_is_on,
-    placements,
-)
+from demo.world.scene import FPS, Scene
 
 ANNOTATED_EVERY = FPS  # frames between two annotated boxes
 AUDIO_RATE = 16_000

@@ -39,7 +39,8 @@ from collect.process.machine import default_workers
 from demo.world.annotate import AUDIO_RATE, annotation, has_audio, sounds, truth
 from demo.world.draw import Painter
 from demo.world.questions import Item, items
-from demo.world.simulate import FPS, Scene, draw_scene
+from demo.world.scene import FPS, Scene
+from demo.world.script import draw_scene
 
 SPLITS = ("train", "valid")
 _WORKER_BYTES = 512 * 1024**2

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS, COLOURS, PLACES, PLURALS
-from demo.world.simulate import Count, Scene, final_ball_place
+from demo.world.motion import final_ball_place
+from demo.world.scene import Count, Scene
 
 OCCLUSION_GAME = (
     "The person uses multiple similar objects to play an occlusion game. How many such objects does the person use?"

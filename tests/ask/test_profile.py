@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
+from ask import profile as module
 from ask.profile import describe, pick_site, profile, profiled_sites, replaced
 from ask.questions import Item
 from ask.reading import picked_site
 from ask.tables import PROFILE
 from collect.data.perception_test import Dataset
 from collect.errors import UserError
-from ask import profile as module
 from tests.steer.toy import N_VISUAL, ToyVlm, control_item, counting_item, toy_case, visual
 
 EVIDENCE = {"dim": 0.5, "bright": 2.5}

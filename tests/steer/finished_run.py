@@ -13,7 +13,8 @@ from PIL import Image
 
 from ask.config import ProfileConfig
 from ask.tables import BASELINES, ITEMS, PROFILE
-from collect.artefact.folder import write_atomic, write_config, write_table
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import write_atomic, write_table
 from collect.artefact.seal import seal_object
 from collect.artefact.stage import write_summary
 from collect.reading import ActivationStore

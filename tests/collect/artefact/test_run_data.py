@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.artefact.run_data import annotations_hash, check_agreement, data_of_run, model_of_run, videos_hash
 from collect.config import CollectConfig
 from collect.data.perception_test import load_dataset

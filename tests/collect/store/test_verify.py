@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.config import VerifyConfig
 from collect.errors import UserError
 from collect.reading import ActivationStore
