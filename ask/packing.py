@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ask.questions import LETTERS
 from collect.vlm import Embedded, VideoVlm
 from collect.vlm.sites import resume, stop_at
 
@@ -54,7 +55,26 @@ class Sequences:
         return self.hidden[0, self.visual_positions]
 
 
-def sequences(emb: Embedded, *, packed: bool) -> Sequences:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A model as it is asked: run on from one site, and read at the option letters."""
+
+    vlm: VideoVlm
+    site: str
+    letters: Int[Tensor, " letter"]
+    """Token ids of the option letters."""
+
+    @classmethod
+    def at(cls, vlm: VideoVlm, site: str) -> Asked:
+        """A model that is run on from a site, with the letters of its own tokenizer."""
+        return cls(vlm=vlm, site=site, letters=vlm.answer_ids(LETTERS))
+
+    def to(self, site: str) -> Asked:
+        """The same model, run on from another site."""
+        return replace(self, site=site)
+
+
+def to_sequences(emb: Embedded, *, packed: bool) -> Sequences:
     """Lay out the embedded questions about one video, one batch row of `emb` a question.
 
     Args:
@@ -103,36 +123,36 @@ def visible(question: Int[Tensor, " token"]) -> Bool[Tensor, "token token"]:
     return causal & ((question == -1)[None, :] | (question[:, None] == question[None, :]))
 
 
-def restrict(laid: Sequences, questions: Sequence[int]) -> Sequences:
+def restrict(seq: Sequences, questions: Sequence[int]) -> Sequences:
     """Keep some of the questions, renumbered in their old order, and drop the tokens of the others."""
-    kept = torch.tensor(sorted(questions), device=laid.last.device)
-    if not laid.packed:
+    kept = torch.tensor(sorted(questions), device=seq.last.device)
+    if not seq.packed:
         return replace(
-            laid,
-            hidden=laid.hidden[kept],
-            position_ids=laid.position_ids[..., kept, :],
-            question=torch.where(laid.question[kept] >= 0, torch.arange(len(kept), device=kept.device)[:, None], -1),
+            seq,
+            hidden=seq.hidden[kept],
+            position_ids=seq.position_ids[..., kept, :],
+            question=torch.where(seq.question[kept] >= 0, torch.arange(len(kept), device=kept.device)[:, None], -1),
             question_row=torch.arange(len(kept), device=kept.device),
-            last=laid.last[kept],
+            last=seq.last[kept],
         )
-    number = torch.full((len(laid.last) + 1,), -2, device=kept.device)
+    number = torch.full((len(seq.last) + 1,), -2, device=kept.device)
     number[kept] = torch.arange(len(kept), device=kept.device)
     number[-1] = -1  # the prefix, whose question number -1 indexes this entry
-    question = number[laid.question[0]]
+    question = number[seq.question[0]]
     tokens = (question > -2).nonzero()[:, 0]
     new_index = torch.cumsum(question > -2, dim=0) - 1
     return replace(
-        laid,
-        hidden=laid.hidden[:, tokens],
-        position_ids=laid.position_ids[..., tokens],
+        seq,
+        hidden=seq.hidden[:, tokens],
+        position_ids=seq.position_ids[..., tokens],
         question=question[tokens][None],
-        question_row=laid.question_row[kept],
-        last=new_index[laid.last[kept]],
-        blocks=None if laid.blocks is None else laid.blocks[tokens],
+        question_row=seq.question_row[kept],
+        last=new_index[seq.last[kept]],
+        blocks=None if seq.blocks is None else seq.blocks[tokens],
     )
 
 
-def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
+def run_to(vlm: VideoVlm, seq: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
     """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there.
 
     Raises:
@@ -141,88 +161,80 @@ def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Se
     parsed = {name: vlm.resumable(name) for name in sites}
     later = [site for site in parsed.values() if site.layers_before > 0]
     with torch.no_grad():
-        found = stop_at(vlm.decoder, later, laid.hidden, **_kwargs(vlm, laid, 1, 0)) if later else {}
-    return {name: replace(laid, hidden=found.get(name, laid.hidden)) for name in parsed}
+        found = stop_at(vlm.decoder, later, seq.hidden, **_kwargs(vlm, seq, 1, 0)) if later else {}
+    return {name: replace(seq, hidden=found.get(name, seq.hidden)) for name in parsed}
 
 
 def run_on(
-    vlm: VideoVlm, site: str, laid: Sequences, hidden: Float[Tensor, "rows token d_model"]
+    model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> Float[Tensor, "edit row token d_model"]:
     """Run on from a site to the decoder's output.
 
     Differentiable with respect to `hidden` where gradients are enabled.
 
     Args:
-        vlm: the model.
-        site: where `hidden` was read.
-        laid: the sequences that `hidden` are copies of.
-        hidden: one copy of `laid.hidden` after the other, each with its own edit: rows = edits x rows of `laid`.
+        model: the model, at the site where `hidden` was read.
+        seq: the sequences that `hidden` are copies of.
+        hidden: one copy of `seq.hidden` after the other, each with its own edit: rows = edits x rows of `seq`.
     """
-    n_rows = len(laid.hidden)
+    n_rows = len(seq.hidden)
     n_edits = len(hidden) // n_rows
-    parsed = vlm.resumable(site)
-    out = resume(vlm.decoder, parsed, hidden, **_kwargs(vlm, laid, n_edits, parsed.layer))
+    parsed = model.vlm.resumable(model.site)
+    out = resume(model.vlm.decoder, parsed, hidden, **_kwargs(model.vlm, seq, n_edits, parsed.layer))
     return out.unflatten(0, (n_edits, n_rows))
 
 
 def read_letters(
-    vlm: VideoVlm,
-    laid: Sequences,
-    out: Float[Tensor, "edit row token d_model"],
-    letters: Int[Tensor, " letter"],
+    model: Asked, seq: Sequences, out: Float[Tensor, "edit row token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
     """Read every question's answer in the decoder's output.
 
     Args:
-        vlm: the model.
-        laid: the sequences that were run.
+        model: the model.
+        seq: the sequences that were run.
         out: from `run_on`.
-        letters: token ids of the option letters.
 
     Returns:
         The letters' logits, and the probability that the letters have together among the whole vocabulary.
     """
-    logits = vlm.head(out[:, laid.question_row, laid.last])
-    chosen = logits[..., letters]
+    logits = model.vlm.head(out[:, seq.question_row, seq.last])
+    chosen = logits[..., model.letters]
     return chosen, (chosen.logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
 
 
 def letter_logits(
-    vlm: VideoVlm,
-    site: str,
-    laid: Sequences,
-    hidden: Float[Tensor, "rows token d_model"],
-    letters: Int[Tensor, " letter"],
+    model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
     """Run on from a site and read every question: `run_on` and `read_letters`."""
-    return read_letters(vlm, laid, run_on(vlm, site, laid, hidden), letters)
+    return read_letters(model, seq, run_on(model, seq, hidden))
 
 
-def packing_agrees(vlm: VideoVlm, site: str, emb: Embedded, letters: Int[Tensor, " letter"]) -> bool:
+def packing_agrees(model: Asked, emb: Embedded) -> bool:
     """Whether the model answers packed questions as it answers them one by one, through `vlm.logits_from`.
 
     Models that refuse an attention mask of their caller, or overlook it, do not.
     """
+    vlm, site = model.vlm, model.site
     with torch.no_grad():
-        expected = vlm.logits_from(site, vlm.residual(emb, site), emb)[:, letters]
+        expected = vlm.logits_from(site, vlm.residual(emb, site), emb)[:, model.letters]
         try:
-            laid = run_to(vlm, sequences(emb, packed=True), [site])[site]
-            got, _ = letter_logits(vlm, site, laid, laid.hidden, letters)
+            seq = run_to(vlm, to_sequences(emb, packed=True), [site])[site]
+            got, _ = letter_logits(model, seq, seq.hidden)
         except (TypeError, ValueError, RuntimeError):
             return False
     tolerance = PACKING_TOLERANCE if vlm.dtype == torch.float32 else 2.0**-5
     return bool((got[0] - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 
-def _kwargs(vlm: VideoVlm, laid: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
-    repeats = [1] * (laid.position_ids.ndim - 2) + [n_edits, 1]
-    n_rows = n_edits * len(laid.hidden)
+def _kwargs(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
+    repeats = [1] * (seq.position_ids.ndim - 2) + [n_edits, 1]
+    n_rows = n_edits * len(seq.hidden)
     return vlm.decoder_kwargs(
-        position_ids=laid.position_ids.repeat(repeats),
-        visual_positions=laid.visual_positions,
+        position_ids=seq.position_ids.repeat(repeats),
+        visual_positions=seq.visual_positions,
         layer=layer,
         # Made anew for every pass: kept, it would take more memory than the residuals.
-        allowed=visible(laid.question[0]) if laid.packed else None,
-        blocks=laid.blocks,
-        deep=None if laid.deep is None else laid.deep[:, None].expand(-1, n_rows, -1, -1),
+        allowed=visible(seq.question[0]) if seq.packed else None,
+        blocks=seq.blocks,
+        deep=None if seq.deep is None else seq.deep[:, None].expand(-1, n_rows, -1, -1),
     )

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from ask.answers import answers
 from ask.baselines import kinds_of
 from ask.byte_cache import ByteCache
-from ask.cases import Case, build_case, clip_prefix, lay_out, packing_works
+from ask.cases import Case, build_case, clip_prefix, embed_items, packing_works
 from ask.config import ProfileConfig
 from ask.inference import FloatArray, bootstrap_interval, video_means
-from ask.packing import Sequences, letter_logits, run_to
-from ask.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
+from ask.packing import Asked, Sequences, letter_logits, run_to
+from ask.questions import N_OPTIONS, Item, items_of, manifest_hash, sample_items
 from ask.tables import PROFILE
 from collect.artefact.folder import write_table
 from collect.artefact.lock import writing
@@ -125,8 +125,8 @@ def profile(
     first, own = next(iter(by_video.items()))
     # Both passes want every clip; as many stay in memory as fit.
     prefixes = ByteCache(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
-    packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
-    letters = vlm.answer_ids(LETTERS)
+    model = Asked.at(vlm, FIRST_SITE)
+    packed = packing_works(model, prefixes[first], own)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0
     for video_id in tqdm(by_video, desc="mean residuals", unit="video"):
         residuals = vlm.visual_residuals([prefixes[video_id]], sites)
@@ -136,23 +136,21 @@ def profile(
     found: dict[str, list[dict[str, float]]] = {site: [] for site in ("", *sites)}
     with tqdm(by_video.items(), desc="site profile", unit="video") as progress:
         for video_id, own in progress:
-            at = run_to(vlm, lay_out(vlm, prefixes[video_id], own, packed=packed), sites)
-            case = build_case(vlm, sites[0], at[sites[0]], own, letters)
+            at = run_to(vlm, embed_items(vlm, prefixes[video_id], own, packed=packed), sites)
+            case = build_case(model.to(sites[0]), at[sites[0]], own)
             found[""] += _scores(case, case.logits, case.mass)
             for site in sites:
-                hidden = replaced(at[site], (mean[site] / n_tokens).to(case.laid.hidden))
+                hidden = replaced(at[site], (mean[site] / n_tokens).to(case.sequences.hidden))
                 with torch.no_grad():
-                    logits, mass = letter_logits(vlm, site, at[site], hidden, letters)
+                    logits, mass = letter_logits(model.to(site), at[site], hidden)
                 found[site] += _scores(case, *(x[0].unflatten(0, (-1, N_OPTIONS)) for x in (logits, mass)))
     asked = [item for own in by_video.values() for item in own]
     return _table(asked, sites, vlm.n_layers, found, seed)
 
 
-def replaced(laid: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
+def replaced(seq: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
     """Put one vector in the place of every visual token's residual."""
-    return laid.hidden.index_copy(
-        1, laid.visual_positions, mean.expand(len(laid.hidden), len(laid.visual_positions), -1)
-    )
+    return seq.hidden.index_copy(1, seq.visual_positions, mean.expand(len(seq.hidden), len(seq.visual_positions), -1))
 
 
 def _scores(

@@ -52,7 +52,7 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Assignment:
     """Batches, and every division of them so far."""
 
     batches: tuple[Batch, ...]
@@ -126,8 +126,8 @@ def divide(batches: Mapping[int, Batch], costs: Sequence[float], n: int) -> list
 
 
 def schedule(
-    plan: Plan, progress: Mapping[int, Progress], costs: Sequence[float], world_size: int
-) -> tuple[Plan, list[list[Task]]]:
+    plan: Assignment, progress: Mapping[int, Progress], costs: Sequence[float], world_size: int
+) -> tuple[Assignment, list[list[Task]]]:
     """Decide what is left to do for each of `world_size` processes.
 
     Args:
@@ -166,28 +166,28 @@ def schedule(
     return plan, tasks
 
 
-def _continues(plan: Plan, left: Iterable[int], world_size: int) -> bool:
+def _continues(plan: Assignment, left: Iterable[int], world_size: int) -> bool:
     """Whether the last generation has as many processes and all videos that are left."""
     last = plan.generations[-1]
     assigned = {i for stream in last.streams for number in stream.batches for i in plan.batches[number]}
     return last.world_size == world_size and assigned.issuperset(left)
 
 
-def _with_generation(plan: Plan, left: frozenset[int], costs: Sequence[float], world_size: int) -> Plan:
+def _with_generation(plan: Assignment, left: frozenset[int], costs: Sequence[float], world_size: int) -> Assignment:
     batches = {number: batch for number, batch in enumerate(plan.batches) if left & set(batch)}
     first = max(plan.ranks, default=-1) + 1
     parts = divide(batches, costs, world_size)
     streams = tuple(Stream(rank=first + place, batches=part) for place, part in enumerate(parts))
     generation = Generation(world_size=world_size, streams=streams)
-    return Plan(batches=plan.batches, generations=(*plan.generations, generation))
+    return Assignment(batches=plan.batches, generations=(*plan.generations, generation))
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: Assignment) -> None:
     """Write `plan.json` atomically."""
     write_atomic(folder / PLAN_NAME, json.dumps(seal_object(asdict(plan))) + "\n")
 
 
-def read_plan(folder: Path, n_videos: int) -> Plan | None:
+def read_plan(folder: Path, n_videos: int) -> Assignment | None:
     """Read `plan.json`; None where there is none.
 
     Args:
@@ -227,7 +227,7 @@ def read_plan(folder: Path, n_videos: int) -> Plan | None:
         generations.append(Generation(world_size=len(streams), streams=streams))
     if ranks != list(range(len(ranks))):
         raise fields.error("generations", "generations whose ranks count up from 0")
-    return Plan(batches=batches, generations=tuple(generations))
+    return Assignment(batches=batches, generations=tuple(generations))
 
 
 def _index_lists(fields: Fields, name: str) -> tuple[Batch, ...]:

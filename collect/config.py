@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.arguments import require_path
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.tokens.choice import TokenChoice
 from collect.video.sampling import FrameSampling
@@ -59,7 +59,7 @@ class CollectConfig:
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
         if self.frames is not None:
             FrameSampling.parse(self.frames)
-        Selection.parse(self.select)
+        VideoChoice.parse(self.select)
         TokenChoice.parse(self.tokens)
         for name in ("batch_size", "workers"):
             value = getattr(self, name)

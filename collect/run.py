@@ -20,10 +20,10 @@ from collect.artefact.config_json import check_resume, write_config
 from collect.artefact.folder import remove_orphans
 from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
-from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
+from collect.assignment import Assignment, Batch, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.data.perception_test import Video, load_dataset
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.pipeline import Forward, Ready, prepared_batches
 from collect.process.machine import default_workers
@@ -60,7 +60,7 @@ def collect(config: CollectConfig) -> Path:
             writing it, no video (or more than `max_failures` not) can be read, or the disk is full.
     """
     process = Process.of_environment()
-    videos = choose_videos(config.data, Selection.parse(config.select))
+    videos = choose_videos(config.data, VideoChoice.parse(config.select))
     folder = config.out / FOLDER_NAME
     model = _Model(config, process)
     with ExitStack() as held:
@@ -89,7 +89,7 @@ def collect(config: CollectConfig) -> Path:
     return folder
 
 
-def choose_videos(data: Path, selection: Selection) -> tuple[Video, ...]:
+def choose_videos(data: Path, selection: VideoChoice) -> tuple[Video, ...]:
     """Videos to collect, sorted by id: the selected ones whose files are there.
 
     Raises:
@@ -153,7 +153,7 @@ def _decide(
         ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}
     plan = read_plan(folder, len(videos)) if is_begun else None
-    before = plan or Plan(batches=make_batches(videos, config.batch_size))
+    before = plan or Assignment(batches=make_batches(videos, config.batch_size))
     require_free(folder, before.ranks)  # the first process of another job may have ended before the others
     progress = read_progress(folder, before.ranks)
     plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)

@@ -30,7 +30,7 @@ from collect.errors import UserError
 from collect.printable import Lines, printable
 from steer.codes import CodedCases
 from steer.config import SteerConfig
-from steer.effects import Bench, ControlSums, draw_controls, effects, touches
+from steer.effects import ControlSums, Editor, draw_controls, effects, touches
 from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
@@ -95,21 +95,24 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         )
 
     screen = answer_and_screen(folder, inputs, cases, usual, choose)
-    bench = Bench(
-        vlm=asked.vlm,
-        site=inputs.sae.site,
-        letters=cases.cases.letters,
+    editor = Editor(
+        model=cases.cases.model,
         sae=inputs.sae,
         reference=usual,
         batch_size=config.batch_size,
     )
     chosen = choose(screen)
-    run_targets(folder, bench, cases, asked.items, chosen, config)
+    run_targets(folder, editor, cases, asked.items, chosen, config)
     finish(folder, asked.items, screen, chosen, config)
 
 
 def run_targets(
-    folder: Path, bench: Bench, cases: CodedCases, items: Sequence[Item], chosen: Sequence[Target], config: SteerConfig
+    folder: Path,
+    editor: Editor,
+    cases: CodedCases,
+    items: Sequence[Item],
+    chosen: Sequence[Target],
+    config: SteerConfig,
 ) -> None:
     """Run the targets that have no part yet on the held-out videos, and leave a part for each."""
     parts = folder / "parts"
@@ -123,13 +126,13 @@ def run_targets(
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
         n_effects, started = 0, progress.format_dict["elapsed"]
         for target in left:
-            sums = ControlSums.start(target, operations, draw_controls(bench, target, config.controls, config.seed))
+            sums = ControlSums.start(target, operations, draw_controls(editor, target, config.controls, config.seed))
             rows: list[dict[str, Any]] = []
             for video_id in videos:
                 case, codes = cases[video_id]
                 if any(touches(codes, target, operation) for operation in operations):
-                    new = effects(bench, case, codes, target, operations)
-                    n_effects += len(new) + sums.add(bench, case, codes)
+                    new = effects(editor, case, codes, target, operations)
+                    n_effects += len(new) + sums.add(editor, case, codes)
                     rows += new
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started

@@ -66,11 +66,15 @@ EFFECTS = _schema(
     column("mean_norm", REAL, "mean norm of the change over those tokens"),
     column("delta_margin", REAL, "change of the answer margin", null=False),
     column("delta_accuracy", REAL, "change of the accuracy, = wrong_to_right - right_to_wrong"),
-    column("right_to_wrong", REAL, "share of the permutations whose answer turned wrong"),
-    column("wrong_to_right", REAL, "share of the permutations whose answer turned right"),
+    column("right_to_wrong", REAL, "share of the orders whose answer turned wrong"),
+    column("wrong_to_right", REAL, "share of the orders whose answer turned right"),
     column("delta_expected_count", REAL, "change of the expected count; null for a control question"),
     column("delta_option_mass", REAL, "change of the probability of the three letters together"),
-    column("kl", REAL, "KL divergence of the new letter distribution from the old, in nats, mean over permutations"),
+    column(
+        "kl",
+        REAL,
+        "KL divergence of the new letter distribution from the old, in nats, mean over the orders of the options",
+    ),
 )
 
 CONTROLS = _schema(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.arguments import require_path
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.video.sampling import FrameSampling
 
@@ -50,7 +50,7 @@ class PlanConfig:
         if self.json is not None:
             require_path("--json", self.json)
         FrameSampling.parse(self.frames)
-        Selection.parse(self.select)
+        VideoChoice.parse(self.select)
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
         if self.videos is not None and self.videos < 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collect.data.perception_test import Dataset, Video, load_dataset
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.video.file import DecodeError, probe
 
@@ -65,7 +65,7 @@ def read_collection(data: Path | None, select: str | None) -> Collection:
     Raises:
         UserError: there is no such folder or split, or no video in it can be read.
     """
-    selection = Selection.parse(select)
+    selection = VideoChoice.parse(select)
     if data is None:
         return _published(selection)
     dataset = load_dataset(data, selection.split, selection.ids)
@@ -73,7 +73,7 @@ def read_collection(data: Path | None, select: str | None) -> Collection:
     return _counted(dataset, videos)
 
 
-def _published(selection: Selection) -> Collection:
+def _published(selection: VideoChoice) -> Collection:
     split = selection.split or "valid"
     if split not in PUBLISHED or selection.ids is not None:
         raise UserError(

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ask.cases import Case, build_case, lay_out, residuals_at
+from ask.cases import Case, build_case, embed_items, residuals_at
+from ask.packing import Asked
 from ask.questions import Item
 from collect.tokens.grid import TokenGrid
 from collect.vlm import Embedded, Prefix, VideoVlm
@@ -198,5 +199,5 @@ def toy_case(
     vlm: VideoVlm, prefix: Prefix, items: tuple[Item, ...], site: str = "resid/0", packed: bool = True
 ) -> Case:
     """A case at a site before the layer that reads the evidence."""
-    laid = residuals_at(vlm, lay_out(vlm, prefix, items, packed=packed), site)
-    return build_case(vlm, site, laid, items, vlm.answer_ids())
+    seq = residuals_at(vlm, embed_items(vlm, prefix, items, packed=packed), site)
+    return build_case(Asked.at(vlm, site), seq, items)

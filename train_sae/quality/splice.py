@@ -27,14 +27,13 @@ from tqdm import tqdm
 from ask.answers import hits, margins
 from ask.cases import Case, Cases
 from ask.opened import Wanted, open_asked, open_whole_store, stages_of
-from ask.packing import read_letters, run_on
+from ask.packing import Asked, read_letters, run_on
 from ask.questions import N_OPTIONS
 from ask.text_loss import text_loss, text_targets
 from collect.artefact.folder import remove_orphans, write_json
 from collect.artefact.lock import writing
 from collect.data.counting import COUNTING_TAGS
 from collect.reading import ActivationStore
-from collect.vlm import VideoVlm
 from train_sae.opened import open_sae
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.evaluate import held_out_quality
@@ -112,8 +111,8 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
     with tqdm(cases.videos, desc="splice", unit="video") as progress:
         for video_id in progress:
             case = cases.build(video_id)
-            replaced = versions(sae, case.laid.visual, mean)
-            found[video_id] = score(vlm, sae.site, case, replaced, cases.letters)
+            replaced = versions(sae, case.sequences.visual, mean)
+            found[video_id] = score(cases.model, case, replaced)
     return summarise(found, config.seed)
 
 
@@ -126,30 +125,27 @@ def versions(
 
 
 def score(
-    vlm: VideoVlm,
-    site: str,
+    model: Asked,
     case: Case,
     replaced: Float[Tensor, "version visual d_model"],
-    letters: Int[Tensor, " letter"],
 ) -> Scores:
     """Answer a video's questions once per version of its visual residuals.
 
     Args:
-        vlm: the model.
-        site: where the residuals were read.
+        model: the model, at the site where the residuals were read.
         case: the video and its questions.
         replaced: what stands at the visual tokens in each version.
-        letters: token ids of the option letters.
     """
-    laid, orders = case.laid, (-1, N_OPTIONS)
+    vlm = model.vlm
+    seq, orders = case.sequences, (-1, N_OPTIONS)
     suffixes = [vlm.suffix(text) for item in case.items for text in item.prompts]
-    targets = text_targets(laid, suffixes, vlm.suffix(""), letters[case.correct.flatten()])
+    targets = text_targets(seq, suffixes, vlm.suffix(""), model.letters[case.correct.flatten()])
     logits, mass, losses = list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.no_grad():
         for rows in replaced:  # one at a time: a packed row holds every question about the video
-            put = rows.to(laid.hidden.dtype).expand(len(laid.hidden), -1, -1)
-            out = run_on(vlm, site, laid, laid.hidden.index_copy(1, laid.visual_positions, put))
-            some_logits, some_mass = read_letters(vlm, laid, out, letters)
+            put = rows.to(seq.hidden.dtype).expand(len(seq.hidden), -1, -1)
+            out = run_on(model, seq, seq.hidden.index_copy(1, seq.visual_positions, put))
+            some_logits, some_mass = read_letters(model, seq, out)
             logits.append(some_logits[0].unflatten(0, orders))
             mass.append(some_mass[0].unflatten(0, orders))
             losses.append(text_loss(vlm, out[0], targets).unflatten(0, orders))

@@ -24,7 +24,7 @@ V = TypeVar("V", bound=Named)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class VideoChoice:
     """A parsed `--select`."""
 
     split: str | None = None
@@ -35,7 +35,7 @@ class Selection:
     """At most so many: those with the smallest hashes of their ids, so that a larger number holds the smaller's."""
 
     @classmethod
-    def parse(cls, text: str | None) -> "Selection":
+    def parse(cls, text: str | None) -> "VideoChoice":
         """Read a selection such as `valid`, `ids.txt`, `100` or `valid,100`.
 
         Raises:
