@@ -84,7 +84,7 @@ def to_sequences(emb: Embedded, *, packed: bool) -> Sequences:
     n, device = len(emb.last), emb.last.device
     start = int(emb.visual_positions[-1]) + 1
     lengths = [int(last) + 1 for last in emb.last]
-    deep = None if emb.deep is None else emb.deep[:, 0]  # of one clip, so the same in every row
+    deep = None if emb.deepstack is None else emb.deepstack[:, 0]  # of one clip, so the same in every row
     if not packed:
         columns = torch.arange(emb.inputs_embeds.shape[1], device=device)
         in_question = (columns >= start) & (columns <= emb.last[:, None])
@@ -236,5 +236,5 @@ def _kwargs(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str
         # Made anew for every pass: kept, it would take more memory than the residuals.
         allowed=visible(seq.question[0]) if seq.packed else None,
         blocks=seq.blocks,
-        deep=None if seq.deep is None else seq.deep[:, None].expand(-1, n_rows, -1, -1),
+        deepstack=None if seq.deep is None else seq.deep[:, None].expand(-1, n_rows, -1, -1),
     )

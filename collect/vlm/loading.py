@@ -1,28 +1,14 @@
 """Loading a VLM: its family, its device, its weights, and the check that it is what its family should be."""
 
-import logging
-
 import torch
 
 from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
-from collect.vlm.base import VideoVlm
 from collect.vlm.check import check_prefix
-from collect.vlm.families.gemma3 import Gemma3
-from collect.vlm.families.internvl import InternVl
-from collect.vlm.families.llava import LlavaNextVideo, LlavaOnevision
-from collect.vlm.families.perception_lm import PerceptionLm
-from collect.vlm.families.qwen import Qwen3Vl, Qwen25Vl
-from collect.vlm.families.smolvlm import SmolVlm
+from collect.vlm.families.registry import family_class
 from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
+from collect.vlm.video_vlm import VideoVlm
 
-logger = logging.getLogger(__name__)
-
-FAMILIES: dict[str, type[VideoVlm]] = {
-    cls.family: cls
-    for cls in (PerceptionLm, LlavaOnevision, LlavaNextVideo, Qwen25Vl, Qwen3Vl, InternVl, SmolVlm, Gemma3)
-}
-"""Supported families by the `model_type` of their configuration."""
 SPREAD = "spread"
 """Stands for all devices where one is asked for."""
 
@@ -51,12 +37,8 @@ def load_vlm(
     Raises:
         UserError: there is no such model or device, its family is not supported, or the check fails.
     """
-    folder, family = resolve_model(model)
-    if family not in FAMILIES:
-        raise UserError(
-            f"{model} is of the family {family!r}, which is not supported: use a model of one of "
-            f"{', '.join(sorted(FAMILIES))}."
-        )
+    folder, model_type = resolve_model(model)
+    family = family_class(model, model_type)
     target = None if device == SPREAD else _device(device)
     placement = "auto" if target is None else target if quantization != "none" else None
     network, processor = load_weights(
@@ -69,7 +51,7 @@ def load_vlm(
     )
     if placement is None:
         network = network.to(target)  # transformers would need accelerate to place the weights itself
-    vlm = FAMILIES[family](name=model, model=network, processor=processor, fingerprint=fingerprint(folder))
+    vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
     check_prefix(vlm)
     return vlm
 

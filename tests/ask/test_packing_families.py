@@ -8,10 +8,10 @@ import torch
 from ask.packing import Asked, letter_logits, packing_agrees, restrict, run_to, to_sequences
 from collect.errors import UserError
 from collect.vlm import VideoVlm
+from collect.vlm.conformance import clip_of, close
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise
-from tests.collect.vlm_suite import clip_of, close
 
 QUESTIONS = ("How many red balls appear in the video?", "Where is it?", "What\nA. 1\nB. 2\nC. 3")
 CLIP = clip_of([noise(48, 64, seed=i) for i in range(4)])

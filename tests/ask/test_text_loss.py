@@ -9,10 +9,10 @@ import torch
 from ask.packing import Asked, restrict, run_on, run_to, to_sequences
 from ask.text_loss import text_loss, text_targets
 from collect.vlm import VideoVlm
+from collect.vlm.conformance import clip_of, close
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise
-from tests.collect.vlm_suite import clip_of, close
 from tests.steer.toy import LETTERS, ToyVlm, visual
 
 QUESTIONS = ("How many red balls appear in the video?", "Where is it?", "What\nA. 1\nB. 2\nC. 3")
@@ -29,7 +29,7 @@ def own_loss(vlm: VideoVlm, question: str, answer: int) -> float:
     """Cross-entropy of the text's tokens and of the answer by a plain forward pass of the model over its own inputs."""
     inputs = vlm.processed(CLIP, question)
     ids = inputs["input_ids"][0].tolist()
-    text = vlm.processor.tokenizer(question, add_special_tokens=False)["input_ids"]
+    text = vlm.family.processor.tokenizer(question, add_special_tokens=False)["input_ids"]
     (start,) = (place for place in range(len(ids)) if ids[place : place + len(text)] == text)
     with torch.no_grad():
         log_p = vlm.model(**inputs).logits[0].double().log_softmax(-1)
