@@ -15,7 +15,7 @@ Gpu = Literal["h100", "h200", "b200", "a100", "l40s", "a10g", "l4", "rtx4090"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Reckon tokens, bytes and GPU hours of a collection before anything is spent."""
+    """Estimate tokens, bytes and GPU hours of a collection before anything is spent."""
 
     model: str
     """Video VLM: a folder with its config.json, or a hub id; weights are not read unless with --probe."""

@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from collect.artefact.json_file import read_json
 from collect.errors import UserError
+from collect.plan.families import FAMILIES, sizes_of
 from collect.plan.known import KNOWN_MODELS
-from collect.plan.model import FAMILIES, ModelSizes, sizes_of
+from collect.plan.model import ModelSizes
 from collect.vlm.files import whole_config
 
 PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")

@@ -37,7 +37,7 @@ class Measured:
     preprocess_s: float
     """Of one clip, on one core."""
     tokens_over_expected: float
-    """Visual tokens that the model gave, divided by those that were reckoned: 1 where the plan is right."""
+    """Visual tokens that the model gave, divided by those that were expected: 1 where the plan is right."""
 
 
 def measure(

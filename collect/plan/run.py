@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan(config: PlanConfig) -> str:
-    """Reckon a collection.
+    """Estimate what a collection takes.
 
     Returns:
         A table for a person; the same numbers are in `config.json` where that names a file.
@@ -57,13 +57,13 @@ def plan(config: PlanConfig) -> str:
     collection = read_collection(config.data, config.select)
     if config.videos is not None:
         collection = collection.scaled_to(config.videos)
-    found = reckon(config, sizes, collection)
+    found = estimate(config, sizes, collection)
     if config.json is not None:
         write_atomic(config.json, json.dumps(asdict(found), indent=2) + "\n")
     return _table(config, found)
 
 
-def reckon(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
+def estimate(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
     """Do the arithmetic, after a probe where one is asked for."""
     sampling = FrameSampling.parse(config.frames)
     total, pixels = NOTHING, 0.0
@@ -222,7 +222,7 @@ def _measured_line(config: PlanConfig, measured: Mapping[str, Any]) -> str:
         f"{measured['preprocess_s']:.3g} s of preprocessing a clip"
     )
     if abs(measured["tokens_over_expected"] - 1) > 1e-9:
-        line += f"; {measured['tokens_over_expected']:.3f} times the tokens that the plan reckons with"
+        line += f"; {measured['tokens_over_expected']:.3f} times the tokens that the plan expects"
     return line
 
 

@@ -14,8 +14,8 @@
         frames_per_step = 1
 
 The model has random weights: the tests check where things are, and that shortcuts equal the long way round, not
-meaning. It needs at least 3 decoder layers, 2 layers in the vision tower, several tokens a frame, and a token for each
-of the letters A, B and C. This package is imported in tests only, because it needs pytest:
+meaning. It needs at least 3 decoder layers, several tokens per frame, and a token for each of the letters A, B and C.
+This package is imported in tests only, because it needs pytest:
 
     places       what is painted into a box of a frame changes the token that claims that box
     prompts      prompts are what the checkpoint's own processor and chat template make
