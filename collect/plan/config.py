@@ -38,7 +38,7 @@ class PlanConfig:
     gpus: tuple[int, ...] = (1, 8, 64)
     """Numbers of GPUs to give the time for."""
     cores_per_gpu: int = 16
-    """Processor cores beside each GPU, which decode and preprocess."""
+    """Processor cores per GPU, which decode and preprocess."""
     price_per_gpu_hour: float | None = None
     """Adds what the time on the GPUs costs, in the currency that you think in."""
     probe: bool = False

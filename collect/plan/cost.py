@@ -13,7 +13,7 @@ from collect.plan.model import ModelSizes
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 COORDS_BYTES = 16
-"""Of each token in the store, beside its activations: four 32-bit numbers."""
+"""Of each token in the store, besides its activations: four 32-bit numbers."""
 
 DECODED_PIXELS_PER_S = 1.4e8
 """A core's speed of decoding H.264 (600 frames a second of 640 x 360), where no probe has measured it."""

@@ -38,7 +38,7 @@ class Plan:
     collection: Mapping[str, Any]
     per_video: Mapping[str, float]
     to_keep_up: Mapping[str, float]
-    """What one GPU needs beside it, so that it never waits."""
+    """What one GPU needs so that it never waits."""
     growth: tuple[Mapping[str, Any], ...]
     assumptions: tuple[str, ...]
     measured: Mapping[str, Any] | None
@@ -151,9 +151,7 @@ def _assumptions(config: PlanConfig, is_measured: bool, is_decoding_measured: bo
         )
     if not is_decoding_measured:
         said.append(f"a core decodes {DECODED_PIXELS_PER_S / 1e6:g} million pixels a second, and decodes whole videos")
-    said.append(
-        f"{config.cores_per_gpu} cores beside each GPU decode meanwhile, and the slower of both decides the time"
-    )
+    said.append(f"{config.cores_per_gpu} cores per GPU decode meanwhile, and the slower of both decides the time")
     said.append("all GPUs have the same to do, and the disk is fast enough")
     said.append(
         "growing means that many times the videos; that many times the frames of one site cost at least as much"

@@ -50,12 +50,12 @@ class TokenGrid:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of tokens a time step."""
+        """Number of rows of tokens per time step."""
         return len(self.row_spans)
 
     @property
     def n_cols(self) -> int:
-        """Number of columns of tokens a time step."""
+        """Number of columns of tokens per time step."""
         return len(self.col_spans)
 
     @property

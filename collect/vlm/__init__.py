@@ -1,4 +1,4 @@
-"""Video VLMs behind one interface: `load_vlm` gives a `VideoVlm`, which turns a clip into a `Prefix`, and so on.
+"""Video VLMs behind one interface: `load_vlm` gives a `VideoVlm`.
 
     loading        `load_vlm`: family, device, weights, and the check of what was loaded
     files          finding, fingerprinting and loading a checkpoint's files
@@ -8,7 +8,7 @@
     families/      one adapter per family, and their registry
     prompts        a clip through its processor, and the text that follows it
     chat           the text that a model's template renders for a video and a question
-    clip_metadata  a clip's frames as transformers' processors want to be told about them
+    clip_metadata  a clip's frame rate, indices and times, for transformers' processors
     prompt         a prompt in its stages: a clip's prefix, and whole prompts as embeddings
     attention      which tokens see each other, and what DeepStack adds
     sites          hook sites: names, reading them with an early exit, running on after one

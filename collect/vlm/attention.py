@@ -1,4 +1,4 @@
-"""What a decoder is told about which tokens see each other, and what DeepStack adds to the visual ones."""
+"""A decoder's arguments: which tokens see each other, and what DeepStack adds to the visual ones."""
 
 from typing import Any
 

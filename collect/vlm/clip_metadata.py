@@ -1,4 +1,4 @@
-"""A clip's frames as transformers' processors want to be told about them: rates, indices and times."""
+"""What transformers' processors need to know about a clip's frames: rate, indices and times."""
 
 from pathlib import Path
 from typing import Any

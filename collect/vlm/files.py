@@ -47,7 +47,7 @@ def resolve_model(model: str) -> tuple[Path, str]:
 def whole_config(model: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """A model's configuration with everything that its config.json leaves to transformers.
 
-    Besides left-out sizes that is the text model's part where an earlier layout has its sizes beside `vision_config`.
+    That is sizes that were left out, and the text model's part where an earlier layout has its sizes at the top level.
 
     Args:
         model: what the user named, for messages.

@@ -74,7 +74,7 @@ def parse_site(name: str, n_layers: int, n_vision_layers: int = 0) -> Site:
     """Read a site's name.
 
     Raises:
-        UserError: there is no such site in a model with so many layers.
+        UserError: there is no such site in a model with this many layers.
     """
     match = re.fullmatch(r"(projector)|(resid_pre|attn_out|mlp_out|resid|vision)/(0|[1-9]\d*)", name)
     if match and match[1]:

@@ -292,7 +292,7 @@ class VideoVlm:
         blocks: Int64[Tensor, " token"] | None = None,
         deepstack: Float[Tensor, "deepstack row visual d_model"] | None = None,
     ) -> dict[str, Any]:
-        """What the decoder must be told about rows of tokens besides their hidden states.
+        """The decoder's arguments for rows of tokens, besides their hidden states.
 
         Args:
             position_ids: positions, on one axis or several.
@@ -300,7 +300,7 @@ class VideoVlm:
             layer: the first layer that is still to add its DeepStack features: the layer of the site to run on from.
             allowed: which key (column) each query (row) may see; None where rows are plainly causal. Right padding
                 needs no mask then: no real token comes after it, and attention kernels take their causal path.
-            blocks: blocks of tokens that see each other besides.
+            blocks: blocks of tokens that see each other in both directions.
             deepstack: DeepStack features.
         """
         kwargs: dict[str, Any] = {"position_ids": position_ids}

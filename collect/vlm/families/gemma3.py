@@ -39,11 +39,11 @@ class Gemma3(VlmFamily):
         return int(self.config.get_text_config().sliding_window)
 
     def processor_arguments(self, clip: Clip) -> dict[str, Any]:
-        """Frames are images; the model is told no times."""
+        """Frames are images, without their times."""
         return {"images": [list(clip.frames)], "do_pan_and_scan": False}
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; rows and columns divide the whole frame evenly."""
+        """One time step per frame; rows and columns divide the whole frame evenly."""
         rows, cols = (side // self.config.vision_config.patch_size for side in pixels["pixel_values"].shape[-2:])
         side = int(self.config.mm_tokens_per_image**0.5)
         return (

@@ -1,4 +1,4 @@
-"""InternVL: frames squashed to a square, each behind a header, squares of patches shuffled into one token."""
+"""InternVL: frames squashed to a square, each after a header, squares of patches shuffled into one token."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -24,7 +24,7 @@ class InternVl(VlmFamily):
         return str(self.processor.end_image_token)
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; rows and columns divide the whole frame evenly."""
+        """One time step per frame; rows and columns divide the whole frame evenly."""
         patch = self.config.vision_config.patch_size
         patch_height, patch_width = patch if isinstance(patch, list | tuple) else (patch, patch)
         height, width = pixels["pixel_values"].shape[-2:]

@@ -42,7 +42,7 @@ class LlavaOnevision(_Llava):
     n_newlines: ClassVar[int] = 1
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; a pooled cell is as long as the patches divided by the pooled cells."""
+        """One time step per frame; a pooled cell is as long as the patches divided by the pooled cells."""
         height, width = pixels["pixel_values_videos"].shape[-2:]
 
         def spans(side: int, *, pooled: bool) -> Spans:
@@ -71,7 +71,7 @@ class LlavaNextVideo(_Llava):
     default_frames: ClassVar[int] = 16
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; rows and columns divide the crop."""
+        """One time step per frame; rows and columns divide the crop."""
         crop_height, crop_width = pixels["pixel_values_videos"].shape[-2:]
         height, width = self._resized(clip)
         stride = int(self.config.spatial_pool_stride)

@@ -23,7 +23,7 @@ class PerceptionLm(VlmFamily):
         return int(self.config.vision_config.model_args["embed_dim"])
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; the pooling merges squares of patches."""
+        """One time step per frame; the pooling merges squares of patches."""
         height, width = pixels["pixel_values_videos"].shape[-2:]
         patch_px = int(self.processor.patch_size)
         cell_px = patch_px * int(self.processor.pooling_ratio)

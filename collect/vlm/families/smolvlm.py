@@ -1,4 +1,4 @@
-"""SmolVLM: frames squashed to a square, each behind its time, squares of patches shuffled into one token."""
+"""SmolVLM: frames squashed to a square, each after its time, squares of patches shuffled into one token."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -13,7 +13,7 @@ from collect.vlm.prompt import Projected
 
 
 class SmolVlm(VlmFamily):
-    """Frames go through the path of images, behind `Frame from MM:SS:`; the chat template is transformers' own."""
+    """Frames go through the path of images, after `Frame from MM:SS:`; the chat template is transformers' own."""
 
     model_type: ClassVar[str] = "smolvlm"
     default_frames: ClassVar[int] = 32
@@ -25,7 +25,7 @@ class SmolVlm(VlmFamily):
         return f"{self.processor.fake_image_token}\n\n"
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; rows and columns divide the whole frame evenly."""
+        """One time step per frame; rows and columns divide the whole frame evenly."""
         rows, cols = (side // self.config.vision_config.patch_size for side in pixels["pixel_values"].shape[-2:])
         scale = int(self.config.scale_factor)
         return (

@@ -43,7 +43,7 @@ def test_qwen25_counts_time_in_its_positions(tiny_vlms: Callable[[str], VideoVlm
     start = int(prefix.visual_positions[0])
     temporal = prefix.position_ids[0, prefix.visual_positions] - start
     assert temporal.reshape(prefix.grid.n_t, -1).unique_consecutive(dim=1).tolist() == [[0], [4]]
-    # Text goes on behind the larger side of a frame.
+    # Text goes on after the larger side of a frame.
     assert prefix.next_position == start + max(prefix.grid.n_rows, prefix.grid.n_cols)
 
 
