@@ -8,19 +8,18 @@ import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from collect.artefact.folder import read_object, write_atomic
 from collect.artefact.json_fields import Fields
-from collect.artefact.json_file import parse_json, read_bytes
-from collect.artefact.seal import CHECKSUM, object_condition, seal_object
+from collect.artefact.seal import seal_object
 from collect.errors import UserError
 from collect.printable import printable
 from train_sae.config import Member
+from train_sae.reading import METRICS_NAME, metrics_line, metrics_texts
 
 log = logging.getLogger(__name__)
 
-METRICS_NAME = "metrics.jsonl"
 WANDB_NAME = "wandb.json"
 
 
@@ -37,7 +36,7 @@ class MetricsLog:
 
     def __init__(self, member: Member, step: int) -> None:
         path = member.folder / METRICS_NAME
-        lines = _lines(path) if path.exists() else []
+        lines = metrics_texts(path) if path.exists() else []
         write_atomic(path, "".join(f"{line}\n" for line in _kept(path, lines, step)))
         self._wandb = _wandb_run(member) if member.config.wandb else None
         self._file = path.open("a", encoding="utf-8")
@@ -74,43 +73,12 @@ def _wandb_run(member: Member) -> Any:
     )
 
 
-def read_metrics(folder: Path) -> list[dict[str, int | float]]:
-    """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
-
-    Raises:
-        UserError: a line is damaged; the message says which.
-    """
-    path = folder / METRICS_NAME
-    return [_line(path, number, text) for number, text in enumerate(_lines(path), 1)] if path.exists() else []
-
-
-def _lines(path: Path) -> list[str]:
-    content = read_bytes(path, f"delete it; only the chart of the training needs {METRICS_NAME}")
-    return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
-
-
-def _line(path: Path, number: int, text: str) -> dict[str, int | float]:
-    """The numbers of a line; raises a `UserError` where it is damaged."""
-    place, remedy = f"{printable(path, 4096)}, line {number},", "delete that line"
-    content: object = parse_json(text, place, remedy)
-    fields = Fields(content, place, remedy)
-    if object_condition(cast("dict[str, Any]", content)) == "changed":
-        raise UserError(f"{place} does not match its `{CHECKSUM}`: {remedy}.")
-    found: dict[str, int | float] = {"step": fields.integer("step")}
-    for name, value in cast("dict[str, object]", content).items():
-        if name in (CHECKSUM, "step"):
-            continue
-        # A figure may be undefined (NaN), but is never a whole number that no float can hold.
-        found[name] = value if isinstance(value, float) else fields.number(name)
-    return found
-
-
 def _kept(path: Path, lines: list[str], step: int) -> list[str]:
     """The lines up to a step; a damaged one is named, unless it is the last, which a crash may have cut short."""
     kept: list[str] = []
     for number, text in enumerate(lines, 1):
         try:
-            if _line(path, number, text)["step"] <= step:
+            if metrics_line(path, number, text)["step"] <= step:
                 kept.append(text)
         except UserError as error:
             if number < len(lines):

@@ -14,16 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collect.errors import UserError
-from collect.printable import printable
-from train_sae.lens.config import CFG_NAME, LensConfig, read_lens_config
+from train_sae.lens.config import LensConfig, read_lens_config
 from train_sae.lens.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
 from train_sae.lens.module import LensModule, load_module
 from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
 from train_sae.step.linear import linear
 from train_sae.step.pursuit import pursue
 
-__all__ = ["CFG_NAME", "WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "find_sae", "load_sae"]
+__all__ = ["WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
 """The forms that are encoded here and that `export` writes."""
@@ -303,39 +301,3 @@ def _of_module(cfg: LensConfig, lens: LensModule) -> Sae:
         lens=lens,
         metadata=cfg.metadata,
     )
-
-
-def find_sae(run: Path, name: str | None = None) -> Path:
-    """The folder of an SAE: the run's of that name, any other folder that holds one, or the only one of the run.
-
-    Args:
-        run: the run.
-        name: name below the run's `sae/`, or path of a folder.
-
-    Raises:
-        UserError: there is none, none of that name, or several and no name was given.
-    """
-    folders = sorted(path.parent for path in (run / "sae").glob(f"*/{CFG_NAME}"))
-    names = ", ".join(printable(folder.name, 60) for folder in folders)
-    if name is None:
-        if not folders:
-            raise UserError(
-                f"{run / 'sae'} holds no SAE: run `video-sae train --run {run} --site …` first, or give the folder of "
-                "one with --sae."
-            )
-        if len(folders) > 1:
-            raise UserError(f"{run / 'sae'} holds several SAEs ({names}): name one with --sae.")
-        return folders[0]
-    for folder in folders:
-        if folder.name == name:
-            return folder
-    elsewhere = Path(name).expanduser()
-    if not (elsewhere / CFG_NAME).is_file():
-        raise UserError(
-            f"{run / 'sae'} holds no SAE named {printable(name, 200)!r}: it has {names or 'none'}; nor is there a "
-            f"folder of that name with a {CFG_NAME}."
-        )
-    for folder in folders:
-        if folder.samefile(elsewhere):
-            return folder
-    return elsewhere

@@ -18,13 +18,15 @@ from train_sae.batches.loader import TokenLoader
 from train_sae.batches.normalisation import Normalisation
 from train_sae.checkpoint import checkpoint_path, checkpoints, load_checkpoint, save_checkpoint, step_of
 from train_sae.config import Member
+from train_sae.lens.config import CFG_NAME
 from train_sae.lens.export import SPARSITY_NAME, save_sae, to_sae
+from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.phases import Phases
 from train_sae.processes.group import SOLO, Group
 from train_sae.processes.parallel import shard_of
 from train_sae.quality.metrics import Quality, decoder_coherence
 from train_sae.run_log import MetricsLog
-from train_sae.sae import CFG_NAME, WEIGHTS_NAME, Sae
+from train_sae.sae import Sae
 from train_sae.step.architectures import trained_names
 from train_sae.step.fastest import StepSettings, StepStats, take_step
 from train_sae.step.schedule import learning_rate

@@ -26,8 +26,8 @@ from tests.train_sae.stores import D_IN, SITE, VIDEO_TOKENS, planted_directions,
 from train_sae.batches.normalisation import Normalisation
 from train_sae.checkpoint import checkpoints
 from train_sae.config import Architecture, TrainConfig
+from train_sae.reading import read_metrics
 from train_sae.run import train
-from train_sae.run_log import read_metrics
 from train_sae.sae import load_sae
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")

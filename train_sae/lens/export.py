@@ -19,9 +19,11 @@ from torch import Tensor
 from collect.artefact.folder import write_atomic
 from train_sae.batches.normalisation import Normalisation, fold
 from train_sae.config import Architecture
+from train_sae.lens.config import CFG_NAME
+from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.module import LENS_FORMAT
 from train_sae.options import Options
-from train_sae.sae import CFG_NAME, WEIGHTS_NAME, InferenceArchitecture, Sae
+from train_sae.sae import InferenceArchitecture, Sae
 from train_sae.step.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.tensor_file import save_tensors
 
