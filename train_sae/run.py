@@ -44,7 +44,7 @@ from train_sae.quality.metrics import evaluate
 from train_sae.sae import Sae
 from train_sae.step.determinism import deterministic
 from train_sae.step.memory import freed_memory_kept
-from train_sae.trainee import STAGE, Trainee, begin_or_resume, finish, newest_step
+from train_sae.trainer import STAGE, SaeTrainer, begin_or_resume, finish, newest_step
 
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20
@@ -117,18 +117,18 @@ def _train(
         if group.is_first and not (member.folder / "config.json").exists():
             write_config(member.folder, STAGE, member.arguments(), inputs)
     measured = None
-    trainees: list[Trainee] = []
+    trainers: list[SaeTrainer] = []
     for member in members:
         step = newest_step(member, group, device)
         if measured is None and step == 0:
             measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS), group), config.sae_options)
-        trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
+        trainers.append(begin_or_resume(member, store, loader, step, measured, device, group))
     with deterministic(config.loop.deterministic), freed_memory_kept():
-        _fit(loader, trainees, config.loop, device, group)
+        _fit(loader, trainers, config.loop, device, group)
 
-    saes = [trainee.export(store).to(device) for trainee in trainees]
+    saes = [trainer.export(store).to(device) for trainer in trainers]
     if group.is_first or group.n_shards > 1:
-        _finish_all(trainees, saes, sampler, reader, held_out_set, group)
+        _finish_all(trainers, saes, sampler, reader, held_out_set, group)
     if group.is_first:
         with writing(config.run / "sae", wait=True):  # others may be training other SAEs of this run
             write_comparison(config.run / "sae")
@@ -136,7 +136,7 @@ def _train(
 
 
 def _finish_all(
-    trainees: list[Trainee],
+    trainers: list[SaeTrainer],
     saes: list[Sae],
     sampler: TokenLoader,
     reader: ShardReader,
@@ -145,17 +145,17 @@ def _finish_all(
 ) -> None:
     """Evaluate the SAEs, of which each process may have a share, and write their folders."""
     on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS), group), group)
-    on_held_out, config = None, trainees[0].member.config
+    on_held_out, config = None, trainers[0].member.config
     if held_out_set.n_tokens:
         apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed)
         sample = _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS), group)
         on_held_out = evaluate(saes, sample, group)
     elif group.is_first:
         log.warning("No video is held out, so the SAE is evaluated on its train videos only: collect more videos.")
-    for number, (trainee, share) in enumerate(zip(trainees, saes, strict=True)):
+    for number, (trainer, share) in enumerate(zip(trainers, saes, strict=True)):
         sae = whole_sae(share, group)
         if sae is not None:
-            finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
+            finish(trainer, sae, on_train[number], on_held_out[number] if on_held_out else None)
 
 
 def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
@@ -194,44 +194,44 @@ def _identity(store: ActivationStore, site: str) -> str:
 
 
 def _fit(
-    loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, device: torch.device, group: Group
+    loader: TokenLoader, trainers: list[SaeTrainer], options: LoopOptions, device: torch.device, group: Group
 ) -> None:
     """Take the steps that are left; an SAE that is ahead of the others waits for them."""
-    start, n_steps = min(trainee.step for trainee in trainees), trainees[0].n_steps
+    start, n_steps = min(trainer.step for trainer in trainers), trainers[0].n_steps
     phases = Phases()
     progress = tqdm(
         total=n_steps * loader.batch_size,
         initial=start * loader.batch_size,
-        desc=f"train {trainees[0].name}" if len(trainees) == 1 else f"train {len(trainees)} SAEs",
+        desc=f"train {trainers[0].name}" if len(trainers) == 1 else f"train {len(trainers)} SAEs",
         unit="token",
         unit_scale=True,
         disable=not group.is_first,
     )
     try:
-        for trainee in trainees:
-            trainee.open_log(phases)
+        for trainer in trainers:
+            trainer.open_log(phases)
         for batch in phases.timed("loader", loader.batches(start, n_steps)):
             with phases("step"):
                 x = batch.to(device, non_blocking=True)
-                waiting = [trainee for trainee in trainees if trainee.step == start]
-                for trainee in waiting:
-                    trainee.take(x)
+                waiting = [trainer for trainer in trainers if trainer.step == start]
+                for trainer in waiting:
+                    trainer.train_on(x)
             start += 1
             progress.update(loader.batch_size)
             is_last = start == n_steps
             if is_last or start % options.checkpoint_every == 0 or start % options.log_every == 0:
-                for trainee in waiting:
-                    shown = trainee.write_log()
-                    if len(trainees) == 1:
+                for trainer in waiting:
+                    shown = trainer.write_log()
+                    if len(trainers) == 1:
                         progress.set_postfix(shown, refresh=False)
             if is_last or start % options.checkpoint_every == 0:
                 with phases("checkpoint"):
-                    for trainee in waiting:
-                        trainee.save()
+                    for trainer in waiting:
+                        trainer.save()
     finally:
         progress.close()
-        for trainee in trainees:
-            trainee.close_log()
+        for trainer in trainers:
+            trainer.close_log()
 
 
 def _counted(what: str, chunks: Iterable[Tensor], group: Group) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
 from train_sae.step.linear import linear
 from train_sae.step.pursuit import pursue
 
-__all__ = ["WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "load_sae"]
+__all__ = ["WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseActivations", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
 """The forms that are encoded here and that `export` writes."""
@@ -29,7 +29,7 @@ InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matchi
 _CHUNK_ELEMENTS = 2**24
 
 
-class SparseCodes(NamedTuple):
+class SparseActivations(NamedTuple):
     """Latent activations as a CSR matrix, the latents of a token in rising order."""
 
     indices: Int[Tensor, " nnz"]
@@ -191,7 +191,7 @@ class Sae:
         """As many tokens at once as keep dense activations small; all of a sequence, which cannot be cut."""
         return (x,) if self.is_sequential else x.split(max(1, _CHUNK_ELEMENTS // self.d_sae))
 
-    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
+    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseActivations:
         """Latent activations of raw residuals without the zeros; dense for a bounded number of tokens at a time.
 
         Args:
@@ -205,7 +205,7 @@ class Sae:
             values.append(f[tokens, latents])
             counts.append(torch.bincount(tokens, minlength=rows.shape[0]))
         ends = torch.cat(counts).cumsum(0)
-        return SparseCodes(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
+        return SparseActivations(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
 
     def decode(
         self, f: Float[Tensor, "token d_sae"], x: Float[Tensor, "token d_in"] | None = None
@@ -218,7 +218,7 @@ class Sae:
         """
         return linear(f, self.W_dec.T, self.b_dec) if self.is_plain else self._put_back(linear(f, self.W_dec.T), x)
 
-    def decode_sparse(self, codes: SparseCodes, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
+    def decode_sparse(self, codes: SparseActivations, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
         """Reconstruct raw residuals from sparse latent activations; the arguments are those of `decode`."""
         indptr, indices = codes.indptr, codes.indices.long()
         bags = F.embedding_bag(

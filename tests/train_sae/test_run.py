@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import train_sae.run
-import train_sae.trainee
+import train_sae.trainer
 from collect.data.split import held_out_ids
 from collect.errors import UserError
 from collect.reading import ActivationStore
@@ -117,14 +117,14 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(run_folder: Path) -
 import os, signal
 from pathlib import PosixPath
 import train_sae.run
-import train_sae.trainee
+import train_sae.trainer
 from train_sae.config import TrainConfig
-step = train_sae.trainee.take_step
+step = train_sae.trainer.take_step
 def fatal(state, *rest):
     if state.step == 24:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(state, *rest)
-train_sae.trainee.take_step = fatal
+train_sae.trainer.take_step = fatal
 train_sae.run.train({settings!r})
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
@@ -164,13 +164,13 @@ def test_held_out_videos_are_never_trained_on(run_folder: Path, monkeypatch: pyt
     apart = held_out_ids((video.video_id, video.split) for video in store.videos)
     assert 0 < len(apart) < len(store.videos)
     seen: list[Tensor] = []
-    step = train_sae.trainee.take_step
+    step = train_sae.trainer.take_step
 
     def watch(state: Any, x: Tensor, *rest: Any) -> Any:
         seen.append(x)
         return step(state, x, *rest)
 
-    monkeypatch.setattr(train_sae.trainee, "take_step", watch)
+    monkeypatch.setattr(train_sae.trainer, "take_step", watch)
     folder = train(config(run_folder, name="watched"))
     scale = read_summary(folder)["scale"]
     trained_on = {tuple(row) for row in torch.cat(seen).tolist()}
@@ -207,12 +207,12 @@ def test_bfloat16_stores_and_encoders_train(tmp_path: Path) -> None:
 def test_a_broken_activation_stops_the_training_and_says_where(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = train_sae.trainee.take_step
+    step = train_sae.trainer.take_step
 
     def poison(state: Any, x: Tensor, *rest: Any) -> Any:
         return step(state, x * (torch.nan if state.step == 17 else 1), *rest)
 
-    monkeypatch.setattr(train_sae.trainee, "take_step", poison)
+    monkeypatch.setattr(train_sae.trainer, "take_step", poison)
     settings = config(run_folder, name="poisoned")
     with pytest.raises(UserError) as caught:
         train(settings)
@@ -331,14 +331,14 @@ def test_weights_and_biases_works_without_a_network(run_folder: Path, tmp_path: 
 import os, signal, sys
 from pathlib import PosixPath
 import train_sae.run
-import train_sae.trainee
+import train_sae.trainer
 from train_sae.config import TrainConfig
-step = train_sae.trainee.take_step
+step = train_sae.trainer.take_step
 def fatal(state, *rest):
     if state.step == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(state, *rest)
-train_sae.trainee.take_step = fatal
+train_sae.trainer.take_step = fatal
 train_sae.run.train({settings!r})
 """
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from train_sae.step.selection import Selection, select_batch_topk, select_topk
+from train_sae.step.selection import ActiveLatents, select_batch_topk, select_topk
 
 
 class Group:
@@ -32,7 +32,7 @@ class Group:
         """Number of the first of this process's latents, of which it has so many."""
         return self.rank * n_local if self.n_shards > 1 else 0
 
-    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> Selection:
+    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
         """The k largest pre-activations of each token, of all shards; all of them where there are fewer.
 
         Returns:
@@ -42,7 +42,7 @@ class Group:
 
     def select_batch_topk(
         self, pre: Float[Tensor, "token latent"], k: int, guess: Float[Tensor, ""] | None = None
-    ) -> Selection:
+    ) -> ActiveLatents:
         """The k × batch largest positive pre-activations of the whole batch and of all shards.
 
         Args:

@@ -26,7 +26,7 @@ from collect.errors import UserError
 from train_sae.config import TrainConfig
 from train_sae.processes.group import SOLO, Group
 from train_sae.step.architectures import Weights
-from train_sae.step.selection import Selection, offsets_of
+from train_sae.step.selection import ActiveLatents, offsets_of
 
 SHARDED_ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
@@ -39,7 +39,7 @@ class _Processes(Group):
 
     def select_batch_topk(
         self, pre: Float[Tensor, "token latent"], k: int, guess: Float[Tensor, ""] | None = None
-    ) -> Selection:
+    ) -> ActiveLatents:
         """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
         n_tokens, n_latents = pre.shape
         flat, wanted = pre.flatten(), k * n_tokens * self.n_data
@@ -56,7 +56,7 @@ class _Processes(Group):
             kept = (values.float() > boundary) | (is_tie & (is_tie.cumsum(0) + n_ties_before <= wanted - n_above))
             chosen, values = chosen[kept], values[kept]
         tokens = chosen // n_latents
-        return Selection(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
+        return ActiveLatents(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
 
     def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """See `Group`."""
@@ -128,7 +128,7 @@ class LatentSharded(_Processes):
         super().__init__()
         self.n_shards = self.n_processes
 
-    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> Selection:
+    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
         """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
         values, latents = pre.topk(min(k, pre.shape[1]), dim=1, sorted=False)
         offered = torch.nn.functional.pad(values.float(), (0, k - values.shape[1]), value=-torch.inf)
@@ -141,7 +141,7 @@ class LatentSharded(_Processes):
         is_tie = values.float() == boundary
         kept = (values.float() > boundary) | (is_tie & (is_tie.cumsum(1) + n_ties_before <= left))
         offsets = torch.cat([left.new_zeros(1), kept.sum(1).cumsum(0)])
-        return Selection(offsets, latents[kept], values[kept].relu())
+        return ActiveLatents(offsets, latents[kept], values[kept].relu())
 
     def sum_shards(self, partial: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """See `Group`."""

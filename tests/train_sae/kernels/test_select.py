@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.train_sae.kernels.conftest import DEVICE
-from train_sae.step.selection import Selection
+from train_sae.step.selection import ActiveLatents
 from train_sae.step.selection import select_batch_topk as reference_batch_topk
 from train_sae.step.selection import select_topk as reference_topk
 
@@ -22,7 +22,7 @@ def pre_activations(n_tokens: int, d_sae: int, dtype: torch.dtype, kind: str) ->
     return (pre - 10 if kind == "nothing" else pre).to(dtype)
 
 
-def assert_same(entries: object, expected: Selection, n_tokens: int) -> None:
+def assert_same(entries: object, expected: ActiveLatents, n_tokens: int) -> None:
     from train_sae.kernels.select import Entries
 
     assert isinstance(entries, Entries)

@@ -32,7 +32,7 @@ import os, signal, sys
 from contextlib import ExitStack
 from pathlib import Path
 import torch
-import train_sae.run, train_sae.trainee
+import train_sae.run, train_sae.trainer
 from tests.train_sae.rows import BothLanes, broken_at
 from tests.train_sae.stores import D_IN
 from train_sae.config import TrainConfig
@@ -42,7 +42,7 @@ from train_sae.processes.parallel import joined
 torch.set_num_threads(1)
 run, site, kill_at, *names = sys.argv[1:]
 plain = train_sae.run.TokenLoader
-step = train_sae.trainee.take_step
+step = train_sae.trainer.take_step
 def fatal(state, *rest):
     if state.step == int(kill_at) and os.environ.get("RANK") == "1":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -50,7 +50,7 @@ def fatal(state, *rest):
     if state.step == 5 and os.environ.get("BROKEN_WEIGHT") == os.environ.get("RANK"):
         state.weights.b_enc.data[0] = torch.nan
     return stats
-train_sae.trainee.take_step = fatal
+train_sae.trainer.take_step = fatal
 evaluate = train_sae.run.evaluate
 def watched(saes, chunks, group):
     assert saes[0].d_sae == 64 // group.n_shards

@@ -39,7 +39,7 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 log = logging.getLogger(__name__)
 
 
-class Trainee:
+class SaeTrainer:
     """An SAE in training.
 
     Args:
@@ -108,7 +108,7 @@ class Trainee:
             self._log.close()
             self._log = None
 
-    def take(self, x: Float[Tensor, "token d_in"]) -> None:
+    def train_on(self, x: Float[Tensor, "token d_in"]) -> None:
         """Take one step.
 
         Args:
@@ -268,7 +268,7 @@ def begin_or_resume(
     measured: Normalisation | None,
     device: torch.device,
     group: Group = SOLO,
-) -> Trainee:
+) -> SaeTrainer:
     """Start an SAE's training, or go on from a checkpoint.
 
     Args:
@@ -292,7 +292,7 @@ def begin_or_resume(
                 "train with the program that began it, or under another --name."
             )
         log.info("Going on from step %d (%s).", state.step, path)
-        return Trainee(member, store, loader, state, normalisation, group)
+        return SaeTrainer(member, store, loader, state, normalisation, group)
     assert measured is not None, "a training that starts is given its normalisation"
     config, options = member.config, member.config.sae_options
     # The dictionary may be too large for the device until it is shared out.
@@ -301,7 +301,7 @@ def begin_or_resume(
     if group.n_shards > 1:
         weights = shard_of(state.weights, group, device)
         state = TrainState(weights, trained_names(member.arch, weights), options.ema_decay is not None)
-    return Trainee(member, store, loader, state, measured, group)
+    return SaeTrainer(member, store, loader, state, measured, group)
 
 
 def newest_step(member: Member, group: Group, device: torch.device) -> int:
@@ -322,7 +322,7 @@ def part_name(group: Group) -> str:
 
 
 def finish(
-    trainee: Trainee,
+    trainer: SaeTrainer,
     sae: Sae,
     on_train: tuple[Quality, Float[Tensor, " d_sae"]],
     on_held_out: tuple[Quality, Float[Tensor, " d_sae"]] | None,
@@ -330,15 +330,15 @@ def finish(
     """Write the SAE's folder, and the summary last.
 
     Args:
-        trainee: after its last step.
+        trainer: after its last step.
         sae: its SAE.
         on_train: quality and firing rates on train videos.
         on_held_out: the same on held-out ones, where there are any.
     """
-    folder = trainee.member.folder
+    folder = trainer.member.folder
     save_sae(folder, sae.to("cpu"), on_train[1])
     summary = {
-        **trainee.summary(),
+        **trainer.summary(),
         **dataclasses.asdict(decoder_coherence(sae.W_dec)),
         "train": on_train[0].to_json(),
         "held_out": on_held_out[0].to_json() if on_held_out else None,
