@@ -20,6 +20,7 @@ from collect.printable import printable
 from train_sae.batches.normalisation import Normalisation
 from train_sae.batches.order import Cursor
 from train_sae.options import NormalizeActivations
+from train_sae.processes.group import Group
 from train_sae.step.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
@@ -48,6 +49,11 @@ def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
 def step_of(path: Path) -> int:
     """After how many steps a checkpoint was written."""
     return int(path.stem.removeprefix("step-"))
+
+
+def part_name(group: Group) -> str:
+    """Where under the checkpoints a process keeps its own: empty where all processes have the same state."""
+    return f"latents-{group.rank}-of-{group.n_shards}" if group.n_shards > 1 else ""
 
 
 def save_checkpoint(

@@ -15,8 +15,8 @@ from collect.artefact.json_fields import Fields
 from collect.artefact.seal import seal_object
 from collect.errors import UserError
 from collect.printable import printable
-from train_sae.config import Member
 from train_sae.reading import METRICS_NAME, metrics_line, metrics_texts
+from train_sae.settings import SaeSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +27,18 @@ class MetricsLog:
     """Appends to `metrics.jsonl`, going on after the step that a training resumes from.
 
     Args:
-        member: the SAE; its settings say whether to log to Weights & Biases as well.
+        settings: of the SAE; they say whether to log to Weights & Biases as well.
         step: steps already taken; later lines, left by a run that was killed, are removed, and damaged ones too.
 
     Raises:
         UserError: Weights & Biases is asked for and not installed, or `wandb.json` is damaged.
     """
 
-    def __init__(self, member: Member, step: int) -> None:
-        path = member.folder / METRICS_NAME
+    def __init__(self, settings: SaeSettings, step: int) -> None:
+        path = settings.folder / METRICS_NAME
         lines = metrics_texts(path) if path.exists() else []
         write_atomic(path, "".join(f"{line}\n" for line in _kept(path, lines, step)))
-        self._wandb = _wandb_run(member) if member.config.wandb else None
+        self._wandb = _wandb_run(settings) if settings.wandb else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, int | float]) -> None:
@@ -55,18 +55,18 @@ class MetricsLog:
             self._wandb.finish()
 
 
-def _wandb_run(member: Member) -> Any:
+def _wandb_run(settings: SaeSettings) -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError("Weights & Biases is not installed: run `pip install wandb`, or leave out --wandb.") from None
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in member.arguments().items()}
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in settings.arguments.items()}
     # Several SAEs of one process each have a run of their own.
     return wandb.init(
         project="video-sae",
-        id=_wandb_id(member.folder / WANDB_NAME),
-        name=member.name,
-        dir=str(member.folder),
+        id=_wandb_id(settings.folder / WANDB_NAME),
+        name=settings.name,
+        dir=str(settings.folder),
         config=arguments,
         resume="allow",
         reinit="create_new",

@@ -241,13 +241,13 @@ def test_a_broken_token_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPat
 def test_a_sweep_trains_what_single_trainings_train(run_folder: Path) -> None:
     swept = config(run_folder, arch=("topk", "batchtopk"), k=(2, 3), name="swept")
     assert train(swept) == run_folder / "sae"
-    for member in swept.members():
-        alone = train(config(run_folder, arch=member.arch, k=member.k, name=f"alone-{member.name}"))
+    for sae in swept.saes():
+        alone = train(config(run_folder, arch=sae.arch, k=sae.k, name=f"alone-{sae.name}"))
         for name in SAE_FILES[1:3]:
-            assert (member.folder / name).read_bytes() == (alone / name).read_bytes()
-        assert read_summary(member.folder) == read_summary(alone)
+            assert (sae.folder / name).read_bytes() == (alone / name).read_bytes()
+        assert read_summary(sae.folder) == read_summary(alone)
     table = pd.read_parquet(run_folder / "sae" / "comparison.parquet").set_index("sae")
-    assert {member.name for member in swept.members()} <= set(table.index)
+    assert {sae.name for sae in swept.saes()} <= set(table.index)
     assert table["pareto"].any()
     assert (run_folder / "sae" / "comparison.svg").read_text().startswith("<svg")
 
@@ -255,7 +255,7 @@ def test_a_sweep_trains_what_single_trainings_train(run_folder: Path) -> None:
 def test_a_sweep_goes_on_where_each_of_its_saes_was(run_folder: Path) -> None:
     swept = config(run_folder, k=(2, 3), name="parted")
     train(swept)
-    first, second = (member.folder for member in swept.members())
+    first, second = (sae.folder for sae in swept.saes())
     expected = [(folder / SAE_FILES[1]).read_bytes() for folder in (first, second)]
     # As after a kill between the two checkpoints of step 28: one SAE is finished, the other is eight steps behind.
     (second / "summary.json").unlink()

@@ -4,27 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from train_sae.config import Member, TrainConfig
+from train_sae.config import TrainConfig
 from train_sae.reading import METRICS_NAME, read_metrics
 from train_sae.run_log import MetricsLog
+from train_sae.settings import SaeSettings, resolve
 
 
 @pytest.fixture
-def member(tmp_path: Path) -> Member:
-    config = TrainConfig(run=tmp_path, site="resid/1", d_sae=(8,), k=(2,), lr=(1e-3,), name="sae")
-    (member,) = config.members()
-    member.folder.mkdir(parents=True)
-    return member
+def settings(tmp_path: Path) -> SaeSettings:
+    config = TrainConfig(run=tmp_path, site="resid/1", d_sae=(8,), k=(2,), name="sae", dtype="float32")
+    (sae,) = config.saes()
+    sae.folder.mkdir(parents=True)
+    return resolve(sae, d_in=4, n_tokens=100)
 
 
 @pytest.fixture
-def three_lines(member: Member) -> Path:
+def three_lines(settings: SaeSettings) -> Path:
     """Lines of the steps 10, 20 and 30."""
-    log = MetricsLog(member, 0)
+    log = MetricsLog(settings, 0)
     for step in (10, 20, 30):
         log.write({"step": step, "fvu": 1 / step, "tokens": 128 * step})
     log.close()
-    return member.folder
+    return settings.folder
 
 
 def test_lines_come_back_as_they_were_written(three_lines: Path) -> None:
@@ -32,14 +33,14 @@ def test_lines_come_back_as_they_were_written(three_lines: Path) -> None:
 
 
 def test_a_resumed_training_names_damaged_lines_and_leaves_out_later_ones(
-    member: Member, three_lines: Path, caplog: pytest.LogCaptureFixture
+    settings: SaeSettings, three_lines: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = three_lines / METRICS_NAME
     first, second, third = path.read_text().splitlines()
     damaged = second.replace('"tokens": 2560', '"tokens": 2561')
     assert damaged != second
     path.write_text(f"{first}\n{damaged}\n{third}\n" + '{"step": 40, "fv')
-    MetricsLog(member, 20).close()
+    MetricsLog(settings, 20).close()
     assert [line["step"] for line in read_metrics(three_lines)] == [10]
     assert "line 2" in caplog.text
     assert "line 4" not in caplog.text

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.errors import UserError
-from train_sae.options import NormalizeActivations, Options
+from train_sae.options import NormalizeActivations, SaeOptions
 from train_sae.step.architectures import Weights
 
 
@@ -95,7 +95,7 @@ class Normalisation:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None = None) -> Normalisation:
+def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: SaeOptions | None = None) -> Normalisation:
     """Measure what a normalisation needs on raw activations, in float64.
 
     Args:
@@ -106,7 +106,7 @@ def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None =
     Raises:
         UserError: the activations are all zero or not finite, so that they have no scale.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     whiten = options.normalize_activations.startswith("covariance_whitening")
     n, total, norms, squares, max_norm = 0, torch.zeros(()), torch.zeros(()), torch.zeros(()), None
     for chunk in chunks:
@@ -138,7 +138,7 @@ def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None =
 
 
 def _whitening(
-    covariance: Float[Tensor, "d_in d_in"], options: Options
+    covariance: Float[Tensor, "d_in d_in"], options: SaeOptions
 ) -> tuple[Float[Tensor, "d_in d_in"], Float[Tensor, "d_in d_in"]]:
     """The matrix that whitens, and its inverse.
 

@@ -22,7 +22,7 @@ from train_sae.config import Architecture
 from train_sae.lens.config import CFG_NAME
 from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.module import LENS_FORMAT
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.sae import InferenceArchitecture, Sae
 from train_sae.step.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.tensor_file import save_tensors
@@ -39,7 +39,7 @@ def to_sae(
     normalisation: Normalisation,
     threshold: float,
     metadata: Mapping[str, Any],
-    options: Options | None = None,
+    options: SaeOptions | None = None,
 ) -> Sae:
     """Fold the normalisation into trained weights and turn them into SAELens's orientation, in float32 on the CPU.
 
@@ -54,7 +54,7 @@ def to_sae(
     """
     folded = fold(weights, normalisation)
     enc, dec, b_enc, b_dec = (tensor.float() for tensor in (folded.enc, folded.dec, folded.b_enc, folded.b_dec))
-    options, residual_threshold = options or Options(), 0.0
+    options, residual_threshold = options or SaeOptions(), 0.0
     thresholds, b_gate, r_mag = torch.zeros_like(b_enc), None, None
     if arch in BATCH_TOPK_ARCHITECTURES:
         thresholds = torch.full_like(b_enc, threshold)

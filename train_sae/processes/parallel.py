@@ -180,13 +180,6 @@ def joined(shard_latents: bool) -> Generator[Group]:
             dist.destroy_process_group()
 
 
-def device_of(group: Group, name: str) -> torch.device | None:
-    """A GPU of its own for each process of a machine; None where there are none or the user named a device."""
-    if group.n_processes > 1 and name == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return None
-
-
 def check_parts(group: Group, config: TrainConfig) -> None:
     """Check that the work can be shared out.
 
