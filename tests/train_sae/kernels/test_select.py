@@ -86,10 +86,10 @@ def test_dense_topk_keeps_what_is_selected(kind: str) -> None:
 
 
 def test_rows_longer_than_a_block_are_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train_sae.kernels import select
+    from train_sae.kernels import bounds, chunks, select
 
-    monkeypatch.setattr(select, "_MAX_BLOCK", 16)
-    monkeypatch.setattr(select, "_RESIDENT", 16)
+    monkeypatch.setattr(chunks, "_MAX_BLOCK", 16)
+    monkeypatch.setattr(bounds, "_RESIDENT", 16)
     pre = pre_activations(4, 50, torch.bfloat16, "ties")
     assert_same(select.select_topk(pre.to(DEVICE), 7), reference_topk(pre, 7), 4)
     assert_same(select.select_batch_topk(pre.to(DEVICE), 7), reference_batch_topk(pre, 7), 4)
