@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact.config_json import CONFIG_NAME, write_config
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import CONFIG_NAME
 from collect.artefact.lock import writing
 from collect.artefact.stage import found_state
 from collect.data.split import held_out_ids
