@@ -28,6 +28,8 @@ from train_sae.processes.group import SOLO, Group
 from train_sae.step.architectures import Weights
 from train_sae.step.selection import ActiveLatents, offsets_of
 
+_BUCKET_ELEMENTS = 2**20
+"""Of tensors that are exchanged together. What is larger is worth an exchange of its own, and a copy costs more."""
 SHARDED_ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
 
@@ -109,10 +111,14 @@ class DataParallel(_Processes):
         self.n_data = self.n_processes
 
     def average_(self, tensors: Iterable[Float[Tensor, "..."]]) -> None:
-        """See `Group`."""
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-            tensor.div_(self.n_processes)
+        """See `Group`. All exchanges are under way at once, and small tensors share one."""
+        buckets = [_Bucket(members) for members in in_buckets(tensors)]
+        under_way = [dist.all_reduce(bucket.content, async_op=True) for bucket in buckets]
+        for bucket, work in zip(buckets, under_way, strict=True):
+            assert work is not None, "an exchange that is not waited for is given back"
+            work.wait()
+            bucket.content.div_(self.n_processes)
+            bucket.unpack()
 
     def unite_(self, fired: Bool[Tensor, " latent"]) -> None:
         """See `Group`."""
@@ -152,6 +158,42 @@ class LatentSharded(_Processes):
     def is_anywhere(self, here: bool) -> bool:
         """See `Group`."""
         return self._total(int(here), torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")) > 0
+
+
+def in_buckets(tensors: Iterable[Tensor], most: int = _BUCKET_ELEMENTS) -> list[list[Tensor]]:
+    """Sort tensors into groups that are exchanged together: one alone that is large, else several of one type.
+
+    Args:
+        tensors: in the same order in every process.
+        most: elements of a bucket with more than one tensor.
+    """
+    buckets: list[list[Tensor]] = []
+    open_ones: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        bucket = open_ones.get(tensor.dtype)
+        if bucket is None or sum(part.numel() for part in bucket) + tensor.numel() > most:
+            bucket = []
+            buckets.append(bucket)
+            if tensor.numel() <= most:
+                open_ones[tensor.dtype] = bucket
+        bucket.append(tensor)
+    return buckets
+
+
+class _Bucket:
+    """Tensors that travel together; a contiguous one that is alone needs no copy."""
+
+    def __init__(self, members: list[Tensor]) -> None:
+        self._members = members
+        self._is_packed = len(members) > 1 or not members[0].is_contiguous()
+        self.content = torch.cat([part.flatten() for part in members]) if self._is_packed else members[0]
+
+    def unpack(self) -> None:
+        """Put the content back into the tensors."""
+        if self._is_packed:
+            parts = self.content.split([part.numel() for part in self._members])
+            for member, part in zip(self._members, parts, strict=True):
+                member.copy_(part.view_as(member))
 
 
 @contextmanager

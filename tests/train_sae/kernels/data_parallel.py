@@ -21,7 +21,7 @@ from train_sae.step.settings import StepSettings
 from train_sae.step.state import initial_state
 
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
-N_STEPS, N_TOKENS, D_IN, D_SAE = 4, 8, 5, 12
+N_STEPS, N_TOKENS, D_IN, D_SAE = 4, 8, 5, 16
 
 
 def main(path: str) -> None:
@@ -31,7 +31,7 @@ def main(path: str) -> None:
     with joined(shard_latents=False) as group:
         mine = slice(group.rank * N_TOKENS // group.n_data, (group.rank + 1) * N_TOKENS // group.n_data)
         for arch in ARCHITECTURES:
-            settings = StepSettings(arch=arch, k=2, dead_tokens=2 * N_TOKENS, aux_k=3, group=group)
+            settings = StepSettings(arch=arch, k=2, dead_tokens=N_TOKENS, aux_k=3, group=group)
             state = initial_state(torch.zeros(D_IN), D_SAE, 0, arch)
             # Against this epsilon a gradient of pure rounding moves no weight.
             state.optimizer.param_groups[0]["eps"] = 1e-3
