@@ -1,4 +1,4 @@
-"""What a training step is told and what it tells."""
+"""What a training step does, apart from its data, and what happened in it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

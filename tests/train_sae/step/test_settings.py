@@ -1,4 +1,4 @@
-"""What a step is told."""
+"""What a step does."""
 
 import numpy as np
 
