@@ -130,7 +130,7 @@ def shuffle(token_order: TokenOrder, n_videos: int, n_batches: int) -> dict[str,
     """Videos and mates per batch, over the first batches of an epoch, beside independent draws without repetition.
 
     Args:
-        token_order: of the tokens of videos of equal length that lie one behind the other from row 0 on.
+        token_order: of the tokens of videos of equal length that lie one after the other from row 0 on.
         n_videos: number of videos.
         n_batches: batches to look at.
     """

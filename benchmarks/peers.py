@@ -211,7 +211,7 @@ def available() -> dict[str, Peer]:
 
 
 def notes() -> list[str]:
-    """A line a peer: its version and architectures, or why it is not compared with."""
+    """A line per peer: its version and architectures, or why it is not compared with."""
     return [
         f"{name} is not compared with: {_remedy(peer)}"
         if peer.missing

@@ -33,7 +33,7 @@ CUDA = Size(2048, 32768, 64, 8192, rounds=20, device="cuda")
 
 @lru_cache(maxsize=1)
 def batches(size: Size) -> list[Tensor]:
-    """Activations with a planted dictionary: 2 k directions a token, and some noise."""
+    """Activations with a planted dictionary: 2 k directions per token, and some noise."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(size.d_sae, size.d_in, generator=generator)
     directions /= directions.norm(dim=1, keepdim=True)

@@ -4,7 +4,7 @@ Covers the shuffled loader, the architectures, the training step, checkpoints, e
 videos. The only package that imports `sae_lens`. It never looks at annotations.
 
 - `run`: the `train` stage, which trains one SAE or a sweep, evaluates and compares
-- `config`: its arguments; `options`: what stands behind `--options`; `device`: what `auto` stands for
+- `config`: its arguments; `options`: what `--options` takes; `device`: what `auto` stands for
 - `settings`: all that follows from the arguments, the data and the processes, resolved once
 - `resume`: where a training begins; `trainer`: one SAE in training, and the folder that it becomes
 - `checkpoint`: a training's state on disk; `tensor_file`: tensors in safetensors, written atomically

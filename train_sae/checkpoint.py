@@ -42,7 +42,7 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
 
 
 def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
-    """The checkpoint that is written after so many steps; arguments as for `checkpoints`."""
+    """The checkpoint that is written after this many steps; arguments as for `checkpoints`."""
     return folder / FOLDER_NAME / part / f"step-{step:08d}.safetensors"
 
 

@@ -54,21 +54,21 @@ class TrainConfig:
     name: str | None = None
     """Name of the SAE's folder under `sae/`; SITE-ARCH-dSAE-kK if not given. In a sweep, what the names begin with."""
     arch: tuple[Architecture, ...] = ("batchtopk",)
-    """Which latents stay active: the k largest of each token (topk), k a token on average (batchtopk), the same in
+    """Which latents stay active: the k largest of each token (topk), k per token on average (batchtopk), the same in
     nested dictionaries (matryoshka_batchtopk), and others in SAELens's names."""
     d_sae: tuple[int, ...] = (32768,)
     """Number of latents."""
     k: tuple[int, ...] = (64,)
-    """Active latents a token."""
+    """Active latents per token."""
     lr: tuple[float, ...] = ()
     """Peak learning rate; 2e-4 / sqrt(d_sae / 16384) if not given."""
     epochs: float = 1.0
     """Passes over the train videos' tokens; may be a fraction."""
     batch_size: int = 4096
-    """Tokens a step, over all processes."""
+    """Tokens per step, over all processes."""
     tokens: tuple[str, ...] = ()
     """Train on some tokens only: every:N (each N-th time step), sink:F (none with more than F times the median norm),
-    mask:FILE.npy (rows marked in a file of one bool a row)."""
+    mask:FILE.npy (rows marked in a file of one bool per row)."""
     seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""Settings that seldom need another value: what stands behind `--options` as NAME=VALUE.
+"""Settings that seldom need another value: what `--options` takes as NAME=VALUE.
 
 Those of an SAE carry SAELens's names where SAELens has them, so that its documentation and configurations apply.
 Free of torch.
@@ -26,12 +26,12 @@ class SaeOptions:
     whitening_epsilon: float = 1e-3
     """Added to the covariance's eigenvalues, in units of their mean, before their roots are divided by."""
     max_norm: float | None = None
-    """Longer tokens are shortened, in training only, to so many times the mean norm: what keeps massive-norm sink
+    """Longer tokens are shortened, in training only, to this many times the median norm: what keeps massive-norm sink
     tokens from ruling the loss."""
     matryoshka_widths: tuple[int, ...] = ()
     """Latents in each prefix, rising; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
     matryoshka_samples: int = 0
-    """Draw so many prefix widths anew at every step instead of the fixed ones."""
+    """Draw this many prefix widths anew at every step instead of the fixed ones."""
     l1_coefficient: float = 1.0
     """Weight of the sparsity penalty of `standard` and `gated`."""
     lp_norm: float = 1.0
@@ -54,7 +54,7 @@ class SaeOptions:
     l0_warm_up_steps: int = 0
     """Steps over which `l0_coefficient` rises from zero."""
     target_l0: float | None = None
-    """Active latents a token that the quadratic penalty aims at; k if not given."""
+    """Active latents per token that the quadratic penalty aims at; k if not given."""
     pre_act_loss_coefficient: float | None = None
     """Weight of the loss that lifts dead jumprelu latents' pre-activations to their thresholds."""
     residual_threshold: float = 1e-2
@@ -68,7 +68,7 @@ class SaeOptions:
     adam_beta2: float = 0.999
     """The same for the mean of their squares. 0.99 trains faster, and more latents die at high rates (docs/log.md)."""
     ema_decay: float | None = None
-    """Export the exponential moving average of the weights, with this much of the old average kept a step."""
+    """Export the exponential moving average of the weights, with this much of the old average kept at each step."""
 
     def __post_init__(self) -> None:
         """Check the ranges.

@@ -1,6 +1,7 @@
 """The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked.
 
-Every line carries its checksum (`collect.artefact.seal`): a damaged one is told from one that a crash cut short.
+Every line carries its checksum (`collect.artefact.seal`), so that a damaged one is not taken for one that a crash cut
+short.
 """
 
 import json

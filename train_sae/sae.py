@@ -47,8 +47,8 @@ class Sae:
     architecture: str
     """One of `InferenceArchitecture`; with `lens`, SAELens's name of it."""
     k: int
-    """Active latents a token: exactly (topk), at most (matching_pursuit), on average over the training tokens (jumprelu
-    from BatchTopK); of no meaning for others, where it is 0 if unknown."""
+    """Active latents per token: exactly (topk), at most (matching_pursuit), on average over the training tokens
+    (jumprelu from BatchTopK); of no meaning for others, where it is 0 if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
     """What a unit of activation writes; d_out is d_in but in a transcoder."""

@@ -1,8 +1,7 @@
 """How an SAE is trained, with all that follows from the data and from the processes that share the work: resolved once.
 
-SaeSettings          one SAE: its folder, its size, its steps
-step: StepSettings     what a step does
-options: SaeOptions      what `--options` says of the architecture, the normalisation and the optimiser
+`SaeSettings` is one SAE: its folder, its size, its rate. It holds the `StepSettings` of its steps, which hold the
+`SaeOptions`: what `--options` says of the architecture, the normalisation and the optimiser.
 """
 
 from collections.abc import Mapping

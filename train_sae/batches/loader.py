@@ -60,7 +60,7 @@ class _Lane:
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def stretch(self, position: int, wanted: int) -> Shaped[Tensor, "token d_in"]:
-        """At most so many rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
+        """At most `wanted` rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
         cursor = self._order.cursor(position, self._lane)
         slot = self._slot(cursor.epoch, cursor.pool)
         return slot.rows[cursor.position : min(cursor.position + wanted, len(slot.order))]
@@ -81,7 +81,7 @@ class _Lane:
             slot.pending = None
 
     def read_ahead(self, executor: ThreadPoolExecutor, position: int, stop: int) -> None:
-        """Read the pool behind the one that holds a position, unless it is there or begins beyond `stop`."""
+        """Read the pool after the one that holds a position, unless it is there or begins beyond `stop`."""
         cursor = self._order.cursor(position, self._lane)
         current = self._find(cursor.epoch, cursor.pool)
         if current is None or any(slot.pending is not None for slot in self._slots):
@@ -158,7 +158,7 @@ class TokenLoader:
     Args:
         reader: where rows come from.
         tokens: what to draw from.
-        batch_size: tokens a batch, over all lanes; a multiple of `n_lanes`.
+        batch_size: tokens per batch, over all lanes; a multiple of `n_lanes`.
         seed: seed of the order.
         pool_rows: rows that are mixed with each other; two pools a lane are in memory.
         n_lanes: equal parts into which the sequence is cut: the number of data-parallel ranks.
@@ -184,7 +184,7 @@ class TokenLoader:
         self.order = TokenOrder(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
         """Which row stands where."""
         self.batch_size = batch_size
-        """Tokens a step, over all lanes."""
+        """Tokens per step, over all lanes."""
         self.n_lanes = n_lanes
         """Parts into which every batch is cut."""
         self._lane_size = batch_size // n_lanes

@@ -6,7 +6,7 @@ sqrt(d_in), so that learning rates and losses mean the same for every model and 
 
 **Sink tokens.** Some models put a few tokens of a hundred times the usual norm into the residual stream (attention
 sinks, often the first position). One of them outweighs ten thousand others in a squared error, raises the mean norm,
-and takes latents for itself. `max_norm` shortens such tokens in training to so many times the median norm, keeping
+and takes latents for itself. `max_norm` shortens such tokens in training to this many times the median norm, keeping
 their direction; leaving them out altogether is the loader's choice. Nothing is done to tokens once the SAE is exported:
 it sees sink tokens at full length, for which it was not trained, so leave them out of what is concluded from latents.
 
@@ -32,7 +32,7 @@ class Normalisation:
     """What the trainer does to its input."""
 
     scale: float
-    """The normalised input is so many times the raw one; 1 where it is whitened."""
+    """The normalised input is this many times the raw one; 1 where it is whitened."""
     mean: Float[Tensor, " d_in"]
     """Mean of the raw input, float64."""
     kind: NormalizeActivations = "expected_average_only_in"

@@ -90,7 +90,7 @@ class TokenOrder:
         self._lock = threading.Lock()
 
     def cursor(self, position: int, lane: int = 0) -> Cursor:
-        """The place behind so many rows of a lane's endless sequence."""
+        """The place after this many rows of a lane's endless sequence."""
         epoch, within = divmod(position, self.n_lane_tokens)
         starts = self._lane(epoch, lane).starts
         pool = int(np.searchsorted(starts, within, side="right")) - 1
@@ -156,7 +156,7 @@ def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarr
 
 
 def _concatenated(starts: Int64[np.ndarray, " run"], stops: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " row"]:
-    """The numbers from each start up to its stop, one run behind the other."""
+    """The numbers from each start up to its stop, one run after the other."""
     lengths = stops - starts
     shifts = starts - (np.cumsum(lengths) - lengths)
     return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(shifts, lengths)

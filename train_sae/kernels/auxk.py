@@ -17,7 +17,7 @@ _CHUNK = 256
 
 
 def padded(n_most: int, d_sae: int) -> int:
-    """How many places the list of at most so many dead latents gets: one of few numbers, each of which is recorded."""
+    """How many places the list of at most `n_most` dead latents gets: one of few numbers, each of which is recorded."""
     n_chunks = 1 << (-(-n_most // _CHUNK) - 1).bit_length() if n_most else 0
     return min(n_chunks, -(-d_sae // _CHUNK)) * _CHUNK
 

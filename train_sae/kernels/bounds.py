@@ -49,7 +49,7 @@ def listed_bounds(
 def batch_bound(
     bits: Int[Tensor, "token entry"], wanted: int, listed: ListedChunks | None
 ) -> tuple[Int[Tensor, " 1"], Int[Tensor, " 1"]]:
-    """The largest positive bound that so many entries of all rows reach, or 0; and how many exceed it.
+    """The largest positive bound that `wanted` entries of all rows reach, or 0; and how many exceed it.
 
     Args:
         bits: the entries.

@@ -53,7 +53,7 @@ def list_chunks(
     capacity: int,
     length: int,
 ) -> ListedChunks:
-    """List the chunks whose maxima exceed the row's bound, and the first so many that equal it."""
+    """List the chunks whose maxima exceed the row's bound, and the first `needs` that equal it."""
     n_tokens, n_chunks = maxima.shape
     chunks = bounds.new_empty(n_tokens, capacity)
     counts = torch.empty_like(bounds)

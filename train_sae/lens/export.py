@@ -46,7 +46,7 @@ def to_sae(
     Args:
         weights: weights in units of the normalised input; `TrainState.exported`.
         arch: architecture that they were trained with.
-        k: active latents a token.
+        k: active latents per token.
         normalisation: what the trainer did to its input.
         threshold: smallest activation that is selected on average; used by the BatchTopK family only.
         metadata: what is known about the SAE, for `cfg.json`.

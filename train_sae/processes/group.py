@@ -29,7 +29,7 @@ class Group:
         return self.rank == 0
 
     def first_latent(self, n_local: int) -> int:
-        """Number of the first of this process's latents, of which it has so many."""
+        """Number of the first of this process's `n_local` latents."""
         return self.rank * n_local if self.n_shards > 1 else 0
 
     def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
@@ -47,7 +47,7 @@ class Group:
 
         Args:
             pre: pre-activations of this process's tokens and latents.
-            k: active latents a token, on average.
+            k: active latents per token, on average.
             guess: a guess of the smallest value that will be selected, which saves several processes an exchange of
                 many candidates. It does not change the selection.
 

@@ -5,7 +5,7 @@ and thresholds are kept equal, and BatchTopK selects over the whole batch, so th
 that takes both lanes.
 
 **Latent-sharded.** Every process takes the whole batch and holds the encoder and decoder rows of its share of the
-latents, for dictionaries that outgrow one GPU. TopK is exact: each process offers its k best a token, and those among
+latents, for dictionaries that outgrow one GPU. TopK is exact: each process offers its k best per token, and those among
 the k best of all stay. What is decoded is summed over the processes; gradients of the weights need no exchange. The SAE
 is evaluated in its shares too, and put together on the first process's CPU only to be written (`sharded_sae`).
 

@@ -15,7 +15,7 @@ from train_sae.config import Architecture
 from train_sae.options import SaeOptions
 
 BATCH_TOPK_ARCHITECTURES: frozenset[Architecture] = frozenset(("batchtopk", "matryoshka_batchtopk", "frozen_decoder"))
-"""Those that select k latents a token on average over the batch, and are exported with one threshold for all."""
+"""Those that select k latents per token on average over the batch, and are exported with one threshold for all."""
 
 
 @dataclass(frozen=True)

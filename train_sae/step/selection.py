@@ -40,7 +40,7 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
 
     Args:
         pre: pre-activations.
-        k: active latents a token, at most d_sae.
+        k: active latents per token, at most d_sae.
     """
     n_tokens, d_sae = pre.shape
     if pre.device.type != "cpu":
@@ -66,7 +66,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatent
 
     Args:
         pre: pre-activations.
-        k: active latents a token, on average over the batch; at most d_sae.
+        k: active latents per token, on average over the batch; at most d_sae.
 
     Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
     """

@@ -61,7 +61,7 @@ class StepStats(NamedTuple):
     aux: Float[Tensor, ""]
     """The auxiliary term (AuxK; reconstruction from the gates of a gated SAE), without its coefficient."""
     l0: Float[Tensor, ""]
-    """Mean number of non-zero latents a token."""
+    """Mean number of non-zero latents per token."""
     n_dead: Float[Tensor, ""]
     """Number of dead latents before the step."""
     threshold: Float[Tensor, ""]

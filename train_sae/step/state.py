@@ -51,7 +51,7 @@ class TrainState:
         cast("Any", self.optimizer).grad_scale = None if divisor is None else divisor.float()
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:
-        """Latents that have not fired for so many tokens."""
+        """Latents that have not fired for this many tokens."""
         return self.tokens_since_fired >= dead_tokens
 
     def count(
@@ -97,7 +97,7 @@ class TrainState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], step: int) -> "TrainState":
-        """Rebuild the state after so many steps from what `tensors` gave.
+        """Rebuild the state after this many steps from what `tensors` gave.
 
         Raises:
             KeyError: a tensor is missing.

@@ -1,4 +1,4 @@
-"""The part of a step behind the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
+"""The part of a step after the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
 
 It is the same for the reference and the sparse step.
 
