@@ -71,7 +71,7 @@ class Group:
     def unite_(self, fired: Bool[Tensor, " latent"]) -> None:
         """Mark what is marked in any token shard."""
 
-    def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def minimum(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """The smallest value over all processes."""
         return value
 

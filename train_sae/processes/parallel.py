@@ -60,7 +60,7 @@ class _Processes(Group):
         tokens = chosen // n_latents
         return ActiveLatents(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
 
-    def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def minimum(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """See `Group`."""
         found = value.clone()
         dist.all_reduce(found, dist.ReduceOp.MIN)

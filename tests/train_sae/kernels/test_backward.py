@@ -118,7 +118,7 @@ def test_entries_by_latent() -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("with_extra", [False, True])
 def test_gradients_by_latents(with_extra: bool, frozen: bool) -> None:
-    from train_sae.kernels.backward import Extra, gradients
+    from train_sae.kernels.backward import DeadGradients, gradients
 
     problem = Problem()
     expected = [grad.clone() for grad in problem.gradients()]
@@ -127,7 +127,7 @@ def test_gradients_by_latents(with_extra: bool, frozen: bool) -> None:
         more = [torch.randn(2, D_IN), torch.randn(2, D_IN), torch.randn(2)]
         row = torch.tensor([-1, 0, -1, -1, -1, -1, 1], device=DEVICE)
         along = (more[1] * problem.dec[[1, 6]]).sum(1)
-        extra = Extra(row, *(tensor.to(DEVICE) for tensor in (*more, along)))
+        extra = DeadGradients(row, *(tensor.to(DEVICE) for tensor in (*more, along)))
         for grad, addition in zip(expected, more, strict=True):
             grad[[1, 6]] += addition
     expected[1] = problem.across(expected[1])
