@@ -107,7 +107,7 @@ def closing_table(run: Path, sae: str, site: str) -> str:
     """The few figures that say what the run found, one a line."""
     from features.reading import read_features_tables
     from steer.reading import read_effects_tables
-    from train_sae.summary import read_summary
+    from train_sae.reading import read_summary
 
     quality = read_summary(run / "sae" / sae)["held_out"]
     catalogue = read_features_tables(run / "features" / sae)[0]["catalogue"]

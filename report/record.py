@@ -25,8 +25,7 @@ from collect.reading import MANIFEST_NAME, ActivationStore
 from features.reading import read_features_tables
 from steer.reading import Target, read_effects_tables, read_targets
 from train_sae.opened import name_of_wanted
-from train_sae.run_log import METRICS_NAME, read_metrics
-from train_sae.summary import read_summary
+from train_sae.reading import METRICS_NAME, begun_saes, finished_saes, read_metrics, read_summary
 
 SUMMARY_NAME = "summary.json"
 _TRAINING_COUNTS = ("d_in", "d_sae", "k", "n_steps", "n_training_tokens", "n_train_tokens")
@@ -161,9 +160,8 @@ def read_record(run: Path, sae: str | None = None) -> Record:
 
 
 def _sae_name(run: Path, sae: str | None) -> str | None:
-    if sae is None and not any((run / "sae").glob("*/cfg.json")):
-        # An SAE whose training has begun has a config.json only; the page then says that it is not finished.
-        begun = sorted(path.parent.name for path in (run / "sae").glob(f"*/{CONFIG_NAME}"))
+    if sae is None and not finished_saes(run):
+        begun = begun_saes(run)  # the page then says that its training is not finished
         return begun[0] if begun else None
     return name_of_wanted(run, sae)
 

@@ -20,6 +20,7 @@ from collect.printable import printable
 from train_sae.batches.normalisation import Normalisation
 from train_sae.batches.order import Cursor
 from train_sae.options import NormalizeActivations
+from train_sae.processes.group import Group
 from train_sae.step.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
@@ -41,13 +42,18 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
 
 
 def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
-    """The checkpoint that is written after so many steps; arguments as for `checkpoints`."""
+    """The checkpoint that is written after this many steps; arguments as for `checkpoints`."""
     return folder / FOLDER_NAME / part / f"step-{step:08d}.safetensors"
 
 
 def step_of(path: Path) -> int:
     """After how many steps a checkpoint was written."""
     return int(path.stem.removeprefix("step-"))
+
+
+def part_name(group: Group) -> str:
+    """Where under the checkpoints a process keeps its own: empty where all processes have the same state."""
+    return f"latents-{group.rank}-of-{group.n_shards}" if group.n_shards > 1 else ""
 
 
 def save_checkpoint(

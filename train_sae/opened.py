@@ -17,7 +17,8 @@ from collect.reading import ActivationStore
 from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.hook_names import is_site, same_place, site_of_hook
 from train_sae.quality.metrics import evaluate
-from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.reading import find_sae
+from train_sae.sae import Sae, load_sae
 
 log = logging.getLogger(__name__)
 

@@ -14,16 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collect.errors import UserError
-from collect.printable import printable
-from train_sae.lens.config import CFG_NAME, LensConfig, read_lens_config
+from train_sae.lens.config import LensConfig, read_lens_config
 from train_sae.lens.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
 from train_sae.lens.module import LensModule, load_module
 from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
 from train_sae.step.linear import linear
 from train_sae.step.pursuit import pursue
 
-__all__ = ["CFG_NAME", "WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "find_sae", "load_sae"]
+__all__ = ["WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseActivations", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
 """The forms that are encoded here and that `export` writes."""
@@ -31,7 +29,7 @@ InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matchi
 _CHUNK_ELEMENTS = 2**24
 
 
-class SparseCodes(NamedTuple):
+class SparseActivations(NamedTuple):
     """Latent activations as a CSR matrix, the latents of a token in rising order."""
 
     indices: Int[Tensor, " nnz"]
@@ -49,8 +47,8 @@ class Sae:
     architecture: str
     """One of `InferenceArchitecture`; with `lens`, SAELens's name of it."""
     k: int
-    """Active latents a token: exactly (topk), at most (matching_pursuit), on average over the training tokens (jumprelu
-    from BatchTopK); of no meaning for others, where it is 0 if unknown."""
+    """Active latents per token: exactly (topk), at most (matching_pursuit), on average over the training tokens
+    (jumprelu from BatchTopK); of no meaning for others, where it is 0 if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
     """What a unit of activation writes; d_out is d_in but in a transcoder."""
@@ -193,7 +191,7 @@ class Sae:
         """As many tokens at once as keep dense activations small; all of a sequence, which cannot be cut."""
         return (x,) if self.is_sequential else x.split(max(1, _CHUNK_ELEMENTS // self.d_sae))
 
-    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
+    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseActivations:
         """Latent activations of raw residuals without the zeros; dense for a bounded number of tokens at a time.
 
         Args:
@@ -207,7 +205,7 @@ class Sae:
             values.append(f[tokens, latents])
             counts.append(torch.bincount(tokens, minlength=rows.shape[0]))
         ends = torch.cat(counts).cumsum(0)
-        return SparseCodes(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
+        return SparseActivations(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
 
     def decode(
         self, f: Float[Tensor, "token d_sae"], x: Float[Tensor, "token d_in"] | None = None
@@ -220,7 +218,7 @@ class Sae:
         """
         return linear(f, self.W_dec.T, self.b_dec) if self.is_plain else self._put_back(linear(f, self.W_dec.T), x)
 
-    def decode_sparse(self, codes: SparseCodes, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
+    def decode_sparse(self, codes: SparseActivations, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
         """Reconstruct raw residuals from sparse latent activations; the arguments are those of `decode`."""
         indptr, indices = codes.indptr, codes.indices.long()
         bags = F.embedding_bag(
@@ -303,39 +301,3 @@ def _of_module(cfg: LensConfig, lens: LensModule) -> Sae:
         lens=lens,
         metadata=cfg.metadata,
     )
-
-
-def find_sae(run: Path, name: str | None = None) -> Path:
-    """The folder of an SAE: the run's of that name, any other folder that holds one, or the only one of the run.
-
-    Args:
-        run: the run.
-        name: name below the run's `sae/`, or path of a folder.
-
-    Raises:
-        UserError: there is none, none of that name, or several and no name was given.
-    """
-    folders = sorted(path.parent for path in (run / "sae").glob(f"*/{CFG_NAME}"))
-    names = ", ".join(printable(folder.name, 60) for folder in folders)
-    if name is None:
-        if not folders:
-            raise UserError(
-                f"{run / 'sae'} holds no SAE: run `video-sae train --run {run} --site …` first, or give the folder of "
-                "one with --sae."
-            )
-        if len(folders) > 1:
-            raise UserError(f"{run / 'sae'} holds several SAEs ({names}): name one with --sae.")
-        return folders[0]
-    for folder in folders:
-        if folder.name == name:
-            return folder
-    elsewhere = Path(name).expanduser()
-    if not (elsewhere / CFG_NAME).is_file():
-        raise UserError(
-            f"{run / 'sae'} holds no SAE named {printable(name, 200)!r}: it has {names or 'none'}; nor is there a "
-            f"folder of that name with a {CFG_NAME}."
-        )
-    for folder in folders:
-        if folder.samefile(elsewhere):
-            return folder
-    return elsewhere

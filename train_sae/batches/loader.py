@@ -1,7 +1,7 @@
 """Shuffled batches of activations from a store, as a pure function of the seed and the step.
 
-`plan` says which row stands where; `shard_reader` puts the rows of a pool straight into their places in a buffer. So a
-batch is a stretch of the buffer and costs nothing but the reading. Two buffers take turns: while the batches of one
+`order` says which row stands where; `shard_reader` puts the rows of a pool straight into their places in a buffer. So
+a batch is a stretch of the buffer and costs nothing but the reading. Two buffers take turns: while the batches of one
 pool are used, the next pool is read in the background. A batch that reaches over the end of a pool is completed from
 the next one. The cursor of the loader is the step, and resuming there is exact, also in the middle of an epoch.
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from train_sae.batches.order import POOL_ROWS, Cursor, Plan
+from train_sae.batches.order import POOL_ROWS, Cursor, TokenOrder
 from train_sae.batches.shard_reader import RowReader
 from train_sae.batches.token_set import TokenSet
 
@@ -49,26 +49,28 @@ class _Slot:
 class _Lane:
     """One lane's endless sequence of rows, two pools of it in memory."""
 
-    def __init__(self, reader: RowReader, plan: Plan, lane: int, device: torch.device, *, resident: bool) -> None:
-        self._reader, self._plan, self._lane = reader, plan, lane
-        self._shape = (plan.capacity, reader.d_in)
+    def __init__(
+        self, reader: RowReader, order: TokenOrder, lane: int, device: torch.device, *, resident: bool
+    ) -> None:
+        self._reader, self._order, self._lane = reader, order, lane
+        self._shape = (order.capacity, reader.d_in)
         self._device = device if resident and device.type == "cuda" else _CPU
         self._is_pinned = device.type == "cuda"
         self._slots: list[_Slot] = []
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def stretch(self, position: int, wanted: int) -> Shaped[Tensor, "token d_in"]:
-        """At most so many rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
-        cursor = self._plan.cursor(position, self._lane)
+        """At most `wanted` rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
+        cursor = self._order.cursor(position, self._lane)
         slot = self._slot(cursor.epoch, cursor.pool)
         return slot.rows[cursor.position : min(cursor.position + wanted, len(slot.order))]
 
     def numbers(self, position: int, wanted: int) -> Int64[np.ndarray, " token"]:
         """Which rows `stretch` gives, without reading them."""
-        cursor = self._plan.cursor(position, self._lane)
+        cursor = self._order.cursor(position, self._lane)
         slot = self._find(cursor.epoch, cursor.pool)
         known = slot is not None and slot.pending is None
-        order = slot.order if slot and known else self._plan.pool(cursor.epoch, cursor.pool, self._lane).in_order()
+        order = slot.order if slot and known else self._order.pool(cursor.epoch, cursor.pool, self._lane).in_order()
         return order[cursor.position : cursor.position + wanted]
 
     def settle(self) -> None:
@@ -79,15 +81,15 @@ class _Lane:
             slot.pending = None
 
     def read_ahead(self, executor: ThreadPoolExecutor, position: int, stop: int) -> None:
-        """Read the pool behind the one that holds a position, unless it is there or begins beyond `stop`."""
-        cursor = self._plan.cursor(position, self._lane)
+        """Read the pool after the one that holds a position, unless it is there or begins beyond `stop`."""
+        cursor = self._order.cursor(position, self._lane)
         current = self._find(cursor.epoch, cursor.pool)
         if current is None or any(slot.pending is not None for slot in self._slots):
             return
         following = position - cursor.position + len(current.order)
         if following >= stop:
             return
-        after = self._plan.cursor(following, self._lane)
+        after = self._order.cursor(following, self._lane)
         if self._find(after.epoch, after.pool) is None:
             slot = self._free(current)
             self._await_users()
@@ -141,7 +143,7 @@ class _Lane:
 
     def _fill(self, slot: _Slot) -> None:
         epoch, pool = cast("tuple[int, int]", slot.key)
-        content = self._plan.pool(epoch, pool, self._lane)
+        content = self._order.pool(epoch, pool, self._lane)
         self._reader.read(content.rows, content.places, slot.host)
         slot.start, slot.order = content.start, content.in_order()
         if self._stream is not None and slot.device is not None:
@@ -156,7 +158,7 @@ class TokenLoader:
     Args:
         reader: where rows come from.
         tokens: what to draw from.
-        batch_size: tokens a batch, over all lanes; a multiple of `n_lanes`.
+        batch_size: tokens per batch, over all lanes; a multiple of `n_lanes`.
         seed: seed of the order.
         pool_rows: rows that are mixed with each other; two pools a lane are in memory.
         n_lanes: equal parts into which the sequence is cut: the number of data-parallel ranks.
@@ -179,22 +181,22 @@ class TokenLoader:
         resident: bool = False,
     ) -> None:
         assert batch_size % n_lanes == 0, "every lane gives the same number of tokens to a batch"
-        self.plan = Plan(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
+        self.order = TokenOrder(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
         """Which row stands where."""
         self.batch_size = batch_size
-        """Tokens a step, over all lanes."""
+        """Tokens per step, over all lanes."""
         self.n_lanes = n_lanes
         """Parts into which every batch is cut."""
         self._lane_size = batch_size // n_lanes
         self._lanes = [
-            _Lane(reader, self.plan, lane, device, resident=resident)
+            _Lane(reader, self.order, lane, device, resident=resident)
             for lane in (range(n_lanes) if lanes is None else lanes)
         ]
 
     @property
     def n_tokens(self) -> int:
         """Tokens of an epoch, over all lanes."""
-        return self.plan.n_tokens
+        return self.order.n_tokens
 
     def batch(self, step: int) -> Float[Tensor, "token d_in"]:
         """The batch of a step, in the store's dtype; it may be overwritten when a later one is asked for.
@@ -224,7 +226,7 @@ class TokenLoader:
 
     def cursor(self, step: int) -> Cursor:
         """Where the batch of a step begins, in its first lane."""
-        return self.plan.cursor(step * self._lane_size)
+        return self.order.cursor(step * self._lane_size)
 
     def batches(self, start: int, stop: int) -> Iterator[Float[Tensor, "token d_in"]]:
         """Yield the batches of the steps from start up to stop, and read ahead.

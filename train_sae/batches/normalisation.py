@@ -6,7 +6,7 @@ sqrt(d_in), so that learning rates and losses mean the same for every model and 
 
 **Sink tokens.** Some models put a few tokens of a hundred times the usual norm into the residual stream (attention
 sinks, often the first position). One of them outweighs ten thousand others in a squared error, raises the mean norm,
-and takes latents for itself. `max_norm` shortens such tokens in training to so many times the median norm, keeping
+and takes latents for itself. `max_norm` shortens such tokens in training to this many times the median norm, keeping
 their direction; leaving them out altogether is the loader's choice. Nothing is done to tokens once the SAE is exported:
 it sees sink tokens at full length, for which it was not trained, so leave them out of what is concluded from latents.
 
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.errors import UserError
-from train_sae.options import NormalizeActivations, Options
+from train_sae.options import NormalizeActivations, SaeOptions
 from train_sae.step.architectures import Weights
 
 
@@ -32,7 +32,7 @@ class Normalisation:
     """What the trainer does to its input."""
 
     scale: float
-    """The normalised input is so many times the raw one; 1 where it is whitened."""
+    """The normalised input is this many times the raw one; 1 where it is whitened."""
     mean: Float[Tensor, " d_in"]
     """Mean of the raw input, float64."""
     kind: NormalizeActivations = "expected_average_only_in"
@@ -95,7 +95,7 @@ class Normalisation:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None = None) -> Normalisation:
+def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: SaeOptions | None = None) -> Normalisation:
     """Measure what a normalisation needs on raw activations, in float64.
 
     Args:
@@ -106,7 +106,7 @@ def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None =
     Raises:
         UserError: the activations are all zero or not finite, so that they have no scale.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     whiten = options.normalize_activations.startswith("covariance_whitening")
     n, total, norms, squares, max_norm = 0, torch.zeros(()), torch.zeros(()), torch.zeros(()), None
     for chunk in chunks:
@@ -138,7 +138,7 @@ def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None =
 
 
 def _whitening(
-    covariance: Float[Tensor, "d_in d_in"], options: Options
+    covariance: Float[Tensor, "d_in d_in"], options: SaeOptions
 ) -> tuple[Float[Tensor, "d_in d_in"], Float[Tensor, "d_in d_in"]]:
     """The matrix that whitens, and its inverse.
 

@@ -45,7 +45,7 @@ class PoolRows(NamedTuple):
         return order
 
 
-class _LanePlan(NamedTuple):
+class _LaneStretch(NamedTuple):
     """A lane's stretch of an epoch."""
 
     units: Int64[np.ndarray, " unit"]
@@ -59,7 +59,7 @@ class _LanePlan(NamedTuple):
     """Position in the lane's epoch of each pool's first row."""
 
 
-class Plan:
+class TokenOrder:
     """The order of a token set's rows.
 
     Args:
@@ -86,11 +86,11 @@ class Plan:
         self._n_pools = -(-self.n_lane_tokens // pool_rows)
         self.capacity = min(-(-self.n_lane_tokens // self._n_pools) + UNIT_ROWS, self.n_lane_tokens)
         """Most rows that a pool can have."""
-        self._plans: dict[tuple[int, int], _LanePlan] = {}
+        self._stretches: dict[tuple[int, int], _LaneStretch] = {}
         self._lock = threading.Lock()
 
     def cursor(self, position: int, lane: int = 0) -> Cursor:
-        """The place behind so many rows of a lane's endless sequence."""
+        """The place after this many rows of a lane's endless sequence."""
         epoch, within = divmod(position, self.n_lane_tokens)
         starts = self._lane(epoch, lane).starts
         pool = int(np.searchsorted(starts, within, side="right")) - 1
@@ -98,16 +98,16 @@ class Plan:
 
     def pool(self, epoch: int, pool: int, lane: int = 0) -> PoolRows:
         """The rows of a pool, and their order."""
-        plan = self._lane(epoch, lane)
-        stop = plan.first_units[pool + 1] if pool + 1 < len(plan.first_units) else len(plan.units)
-        inside = slice(int(plan.first_units[pool]), int(stop))
-        rising = np.argsort(plan.units[inside])
-        rows = self._rows(*(values[inside][rising] for values in (plan.units, plan.skipped, plan.taken)))
+        stretch = self._lane(epoch, lane)
+        stop = stretch.first_units[pool + 1] if pool + 1 < len(stretch.first_units) else len(stretch.units)
+        inside = slice(int(stretch.first_units[pool]), int(stop))
+        rising = np.argsort(stretch.units[inside])
+        rows = self._rows(*(values[inside][rising] for values in (stretch.units, stretch.skipped, stretch.taken)))
         key = (self._seed, epoch, pool) if self._n_lanes == 1 else (self._seed, epoch, pool, lane)
         order = np.random.default_rng(key).permutation(len(rows))
         places = np.empty_like(order)
         places[order] = np.arange(len(rows))
-        return PoolRows(start=int(plan.starts[pool]), rows=rows, places=places)
+        return PoolRows(start=int(stretch.starts[pool]), rows=rows, places=places)
 
     def _rows(
         self,
@@ -125,16 +125,16 @@ class Plan:
         place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows[(place >= np.repeat(skipped, counts)) & (place < np.repeat(skipped + taken, counts))]
 
-    def _lane(self, epoch: int, lane: int) -> _LanePlan:
+    def _lane(self, epoch: int, lane: int) -> _LaneStretch:
         with self._lock:  # the thread that reads ahead asks as well
-            if (epoch, lane) not in self._plans:
-                old = [key for key in self._plans if key[1] == lane and key[0] < epoch - 1]
+            if (epoch, lane) not in self._stretches:
+                old = [key for key in self._stretches if key[1] == lane and key[0] < epoch - 1]
                 for key in old:
-                    del self._plans[key]
-                self._plans[epoch, lane] = self._make_lane(epoch, lane)
-            return self._plans[epoch, lane]
+                    del self._stretches[key]
+                self._stretches[epoch, lane] = self._make_lane(epoch, lane)
+            return self._stretches[epoch, lane]
 
-    def _make_lane(self, epoch: int, lane: int) -> _LanePlan:
+    def _make_lane(self, epoch: int, lane: int) -> _LaneStretch:
         units = np.random.default_rng((self._seed, epoch)).permutation(len(self._counts))
         ends = np.cumsum(self._counts[units])
         begins = ends - self._counts[units]
@@ -144,7 +144,7 @@ class Plan:
         taken = np.minimum(ends[mine], high) - begins[mine] - skipped
         positions = np.cumsum(taken) - taken
         first = np.flatnonzero(np.diff(positions * self._n_pools // self.n_lane_tokens, prepend=-1))
-        return _LanePlan(units[mine], skipped, taken, first, positions[first])
+        return _LaneStretch(units[mine], skipped, taken, first, positions[first])
 
 
 def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarray, " unit"]]:
@@ -156,7 +156,7 @@ def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarr
 
 
 def _concatenated(starts: Int64[np.ndarray, " run"], stops: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " row"]:
-    """The numbers from each start up to its stop, one run behind the other."""
+    """The numbers from each start up to its stop, one run after the other."""
     lengths = stops - starts
     shifts = starts - (np.cumsum(lengths) - lengths)
     return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(shifts, lengths)

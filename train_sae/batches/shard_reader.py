@@ -4,7 +4,7 @@ One vectored read (`preadv`) per run of neighbouring rows in a chunk: the kernel
 the reader's buffer, so that shuffling costs no second copy in memory. Several threads read at a time. A chunk's
 checksum is verified when the first of its rows is read, by reading the whole chunk; after that its rows are trusted.
 
-Files are opened for each stretch of rows and closed behind it, so that a store of any size needs few open files.
+Files are opened for each stretch of rows and closed after it, so that a store of any size needs few open files.
 """
 
 import ctypes

@@ -4,7 +4,7 @@ A token set is decided before any row is read and is part of a training's settin
 
     every:N     tokens of every N-th time step of each video
     sink:F      without tokens whose norm is more than F times the site's median norm (attention sinks)
-    mask:FILE   rows that are true in a .npy file of one bool a row, such as those inside annotated boxes
+    mask:FILE   rows that are true in a .npy file of one bool per row, such as those inside annotated boxes
 """
 
 from collections.abc import Collection, Sequence

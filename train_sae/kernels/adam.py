@@ -30,7 +30,7 @@ class Rates(NamedTuple):
     eps: float
 
 
-class Moments(NamedTuple):
+class AdamMoments(NamedTuple):
     """What Adam updates, with its moments."""
 
     weight: Float[Tensor, "*shape"]
@@ -39,7 +39,7 @@ class Moments(NamedTuple):
 
 
 def adam_rows(
-    moments: Moments,
+    moments: AdamMoments,
     grad: Float[Tensor, "row d_in"],
     numbers: Float[Tensor, "3"],
     rates: Rates,
@@ -62,7 +62,7 @@ def adam_rows(
     _launch((n_rows,), moments, grad, numbers, rates, shadow, width, n_rows * width, block, is_unit=is_unit)
 
 
-def adam_vector(moments: Moments, grad: Float[Tensor, " n"], numbers: Float[Tensor, "3"], rates: Rates) -> None:
+def adam_vector(moments: AdamMoments, grad: Float[Tensor, " n"], numbers: Float[Tensor, "3"], rates: Rates) -> None:
     """Take Adam's step on a vector; arguments as for `adam_rows`."""
     programs = (triton.cdiv(len(grad), _VECTOR_BLOCK),)
     _launch(programs, moments, grad, numbers, rates, None, _VECTOR_BLOCK, len(grad), _VECTOR_BLOCK, is_unit=False)
@@ -70,7 +70,7 @@ def adam_vector(moments: Moments, grad: Float[Tensor, " n"], numbers: Float[Tens
 
 def _launch(
     programs: tuple[int, ...],
-    moments: Moments,
+    moments: AdamMoments,
     grad: Tensor,
     numbers: Tensor,
     rates: Rates,

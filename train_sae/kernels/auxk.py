@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from train_sae.kernels.backward import Batch, Extra
+from train_sae.kernels.backward import Batch, DeadGradients
 from train_sae.kernels.select import keep_topk
 from train_sae.step.update import mean_square
 
@@ -17,7 +17,7 @@ _CHUNK = 256
 
 
 def padded(n_most: int, d_sae: int) -> int:
-    """How many places the list of at most so many dead latents gets: one of few numbers, each of which is recorded."""
+    """How many places the list of at most `n_most` dead latents gets: one of few numbers, each of which is recorded."""
     n_chunks = 1 << (-(-n_most // _CHUNK) - 1).bit_length() if n_most else 0
     return min(n_chunks, -(-d_sae // _CHUNK)) * _CHUNK
 
@@ -31,7 +31,7 @@ def dead_gradients(
     dec: Float[Tensor, "d_sae d_in"],
     *,
     trains_dec: bool = True,
-) -> tuple[Float[Tensor, ""], Extra]:
+) -> tuple[Float[Tensor, ""], DeadGradients]:
     """The AuxK loss without its coefficient, and its gradients by the dead latents.
 
     Args:
@@ -60,7 +60,9 @@ def dead_gradients(
     error = (error * batch.scale).to(dec.dtype)
     enc = dec.new_empty(n_places, d_in)
     b_enc, along = (torch.zeros(n_places, dtype=torch.float32, device=dec.device) for _ in range(2))
-    extra = Extra(torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if trains_dec else enc, b_enc, along)
+    extra = DeadGradients(
+        torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if trains_dec else enc, b_enc, along
+    )
     for chunk, members in chunks:
         active = f[:, chunk]
         directions = dec.index_select(0, members)

@@ -53,8 +53,8 @@ class Batch(NamedTuple):
     """The loss's gradient by the decoded rows is scale · residuals."""
 
 
-class Extra(NamedTuple):
-    """Gradients that some latents get besides those of the entries."""
+class DeadGradients(NamedTuple):
+    """Gradients that dead latents get from AuxK, besides those of the entries."""
 
     row: Int[Tensor, " d_sae"]
     """Row of a latent in the other three; negative for those that get none."""
@@ -98,7 +98,7 @@ def gradients(
     index: Index,
     batch: Batch,
     dec: Float[Tensor, "d_sae d_in"],
-    extra: Extra | None = None,
+    extra: DeadGradients | None = None,
     *,
     dtype: torch.dtype = torch.float32,
     trains_dec: bool = True,

@@ -1,7 +1,7 @@
 """How many latents can be dead, known to the host without waiting for the device.
 
 A latent that is dead after L more steps has already been silent for all but L steps' tokens. So the latents that have
-been are counted at every step, the number is copied to the host behind the host's back, and L steps later it bounds
+been are counted at every step, the number is copied to the host without its waiting, and L steps later it bounds
 how many are dead.
 """
 
@@ -30,7 +30,7 @@ class DeadBound:
 
         Args:
             state: before the step.
-            dead_tokens: a latent is dead after so many tokens.
+            dead_tokens: a latent is dead after this many tokens.
             n_tokens: tokens of a step.
         """
         # Counting long before a death would count the living too.

@@ -38,7 +38,7 @@ def prefix_bounds(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> I
     begins, ends = entries.offsets[:-1], entries.offsets[1:]
     if len(widths) == 1:
         return torch.stack([begins, ends])
-    # Entries are in the order of (token, latent), and a free slot is behind them all.
+    # Entries are in the order of (token, latent), and a free slot comes after them all.
     stride = widths[-1] + 1
     keys = entries.tokens.long() * stride + entries.latents
     firsts = torch.arange(n_tokens, device=keys.device) * stride

@@ -32,5 +32,5 @@ def power_of_two(n: int) -> int:
 
 
 def warps_of(n_elements: int, per_thread: int) -> int:
-    """Warps of a program whose largest block has so many elements, of which each thread is to hold so many."""
+    """Warps of a program whose largest block has this many elements, of which each thread is to hold this many."""
     return min(16, max(4, n_elements // (32 * per_thread)))

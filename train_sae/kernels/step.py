@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from train_sae.kernels.adam import Moments, Rates, adam_rows, adam_vector
+from train_sae.kernels.adam import AdamMoments, Rates, adam_rows, adam_vector
 from train_sae.kernels.auxk import dead_gradients, padded
 from train_sae.kernels.backward import Batch, Gradients, gradients, index_by_latent, weighted_sum
 from train_sae.kernels.centre import centre
@@ -131,14 +131,14 @@ def _squares(tensors: list[Tensor]) -> Float[Tensor, ""]:
     return torch.stack([torch.dot(tensor.flatten(), tensor.flatten()) for tensor in tensors]).sum()
 
 
-def _moments(state: TrainState, weight: Float[Tensor, "*shape"]) -> Moments:
+def _moments(state: TrainState, weight: Float[Tensor, "*shape"]) -> AdamMoments:
     """The moments of a weight, which is about to take a step, as torch's Adam keeps them."""
     kept: dict[str, Any] = state.optimizer.state[weight]
     if not kept:
         kept["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
         kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
     kept["step"] += 1
-    return Moments(weight, kept["exp_avg"], kept["exp_avg_sq"])
+    return AdamMoments(weight, kept["exp_avg"], kept["exp_avg_sq"])
 
 
 class _Memory:

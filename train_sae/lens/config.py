@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from collect.artefact.folder import file_hash, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
+from collect.artefact.stage import SUMMARY_NAME
 from collect.errors import UserError
 from collect.printable import printable
 from train_sae.lens.token_norm import TokenNorm
-from train_sae.summary import check_cfg
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def read_lens_config(folder: Path) -> LensConfig:
     content = read_json(path, REMEDY)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object: {REMEDY}.")
-    check_cfg(path)
+    _check_unchanged(path)
     settings, metadata = modern(cast("dict[str, Any]", content))
     fields = Fields(settings, printable(path, 4096), REMEDY)
     architecture = fields.text("architecture")
@@ -105,6 +106,24 @@ def read_lens_config(folder: Path) -> LensConfig:
         settings=settings,
         metadata=metadata,
     )
+
+
+def _check_unchanged(cfg: Path) -> None:
+    """Check that a `cfg.json` is what the training beside it wrote; one without a summary is taken as it is.
+
+    SAELens's format has no room for a checksum, so that the summary holds it.
+
+    Raises:
+        UserError: it was changed after the training, or the summary is damaged.
+    """
+    path = cfg.parent / SUMMARY_NAME
+    if not path.exists():
+        return
+    remedy = f"put the old {cfg.name} back, or delete {printable(path, 4096)} if the change was meant"
+    files: Any = read_object(path, remedy).get("files")
+    entry: Any = files.get(cfg.name) if isinstance(files, dict) else None
+    if isinstance(entry, dict) and entry.get("sha256") != file_hash(cfg):
+        raise UserError(f"{printable(cfg, 4096)} was changed after its SAE was trained: {remedy}.")
 
 
 def modern(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

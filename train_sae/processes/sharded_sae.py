@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.processes.group import Group
-from train_sae.sae import Sae, SparseCodes
+from train_sae.sae import Sae, SparseActivations
 
 
-def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> SparseCodes:
+def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> SparseActivations:
     """Latent activations above zero of the whole SAE that fall to this process's latents, numbered from its first one.
 
     Args:
@@ -26,11 +26,11 @@ def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> Spar
     selection = group.select_topk(sae.pre_activations(x), sae.k)
     active = selection.values > 0
     counted = torch.cat([active.new_zeros(1, dtype=torch.int64), active.cumsum(0)])
-    return SparseCodes(selection.latents[active].int(), selection.values[active], counted[selection.offsets])
+    return SparseActivations(selection.latents[active].int(), selection.values[active], counted[selection.offsets])
 
 
 def decode_shares(
-    sae: Sae, codes: SparseCodes, x: Float[Tensor, "token d_in"], group: Group
+    sae: Sae, codes: SparseActivations, x: Float[Tensor, "token d_in"], group: Group
 ) -> Float[Tensor, "token d_in"]:
     """Reconstruct raw residuals from what all processes have encoded.
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from collect.artefact.folder import write_atomic, write_table
+from collect.artefact.stage import SUMMARY_NAME
 from collect.printable import printable
-from train_sae.summary import SUMMARY_NAME, read_summary
+from train_sae.reading import read_summary
 
 TABLE_NAME = "comparison.parquet"
 CHART_NAME = "comparison.svg"

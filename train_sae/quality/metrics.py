@@ -34,7 +34,7 @@ class Quality:
     explained_variance: float
     """1 − FVU."""
     l0: float
-    """Mean number of active latents a token."""
+    """Mean number of active latents per token."""
     n_dead: int
     """Latents that are active at no token of the set."""
     n_dense: int
@@ -157,7 +157,7 @@ def decoder_coherence(directions: Float[Tensor, "d_sae d_in"]) -> Coherence:
     """Compare decoder directions with each other, a block of them at a time, never all pairs at once.
 
     Args:
-        directions: one a latent, of any norm above zero. Of more than 4096, evenly spaced 4096 are compared with all;
+        directions: one per latent, of any norm above zero. Of more than 4096, evenly spaced 4096 are compared with all;
             a single one is like no other.
     """
     unit = F.normalize(directions.float(), dim=1)

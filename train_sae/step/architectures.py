@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 
 BATCH_TOPK_ARCHITECTURES: frozenset[Architecture] = frozenset(("batchtopk", "matryoshka_batchtopk", "frozen_decoder"))
-"""Those that select k latents a token on average over the batch, and are exported with one threshold for all."""
+"""Those that select k latents per token on average over the batch, and are exported with one threshold for all."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def initial_weights(
     d_sae: int,
     seed: int,
     arch: Architecture = "topk",
-    options: Options | None = None,
+    options: SaeOptions | None = None,
 ) -> Weights:
     """Random unit decoder directions, the encoder tied to them, no encoder bias.
 
@@ -73,7 +73,7 @@ def initial_weights(
 
     Source: Gao et al. 2024 ("Scaling and evaluating sparse autoencoders"), appendix A.1.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(d_sae, b_dec.shape[0], generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)

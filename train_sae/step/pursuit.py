@@ -14,7 +14,7 @@ def pursue(
     """Latent activations of matching pursuit, differentiable.
 
     In each round a token subtracts from its residual what the best-fitting decoder direction explains. It stops after
-    so many rounds, below a norm of the residual, or when a round adds no new latent.
+    `max_iterations` rounds, below a norm of the residual, or when a round adds no new latent.
 
     Args:
         residual: what is to be explained, without the decoder bias.

@@ -21,7 +21,7 @@ _CHUNKS_PER_WINNER = 2
 
 
 @dataclass(frozen=True)
-class Selection:
+class ActiveLatents:
     """Which latents are active at each token of a batch and how strongly: a sparse matrix in CSR form."""
 
     offsets: Int[Tensor, " rows_and_one"]
@@ -32,7 +32,7 @@ class Selection:
     """Latent activations, zero or more."""
 
 
-def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
+def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k largest positive pre-activations of each token.
 
     Of equal values at the boundary the first latents are taken on the CPU; on other devices `torch.topk` decides, which
@@ -40,13 +40,13 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
 
     Args:
         pre: pre-activations.
-        k: active latents a token, at most d_sae.
+        k: active latents per token, at most d_sae.
     """
     n_tokens, d_sae = pre.shape
     if pre.device.type != "cpu":
         values, latents = pre.topk(k, dim=1, sorted=False)
         offsets = torch.arange(0, values.numel() + 1, k, device=pre.device)
-        return Selection(offsets, latents.flatten(), values.flatten().relu())
+        return ActiveLatents(offsets, latents.flatten(), values.flatten().relu())
     chunks = _Chunks(pre, k)
     at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima, k), 1))
     n_of_token = np.bincount(at // d_sae, minlength=n_tokens)
@@ -54,10 +54,10 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
     if longest > k:
         kept = _largest_of_each_row(bits, n_of_token, longest, k)
         at, bits = at[kept], bits[kept]
-    return _selection(pre, at, bits)
+    return _active_latents(pre, at, bits)
 
 
-def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
+def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k × batch largest positive pre-activations of the whole batch.
 
     Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
@@ -66,7 +66,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
 
     Args:
         pre: pre-activations.
-        k: active latents a token, on average over the batch; at most d_sae.
+        k: active latents per token, on average over the batch; at most d_sae.
 
     Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
     """
@@ -76,7 +76,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         values, at = pre.flatten().topk(wanted, sorted=False)
         at, order = at.sort()
         tokens = torch.div(at, d_sae, rounding_mode="floor")
-        return Selection(offsets_of(tokens, n_tokens), at - tokens * d_sae, values[order].relu())
+        return ActiveLatents(offsets_of(tokens, n_tokens), at - tokens * d_sae, values[order].relu())
     chunks = _Chunks(pre, k)
     at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima.reshape(1, -1), wanted), 1))
     if at.size > wanted:
@@ -85,7 +85,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         ties = np.flatnonzero(bits == boundary)
         kept[ties[: wanted - np.count_nonzero(kept)]] = True
         at, bits = at[kept], bits[kept]
-    return _selection(pre, at, bits)
+    return _active_latents(pre, at, bits)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Transposed:
     """Position of each entry in the selection."""
 
 
-def transpose(selection: Selection, d_sae: int) -> Transposed:
+def transpose(selection: ActiveLatents, d_sae: int) -> Transposed:
     """Order a selection's entries by latent and, within a latent, by token."""
     if selection.latents.device.type == "cpu":  # scipy counts where torch sorts
         latents, offsets = selection.latents.numpy(), selection.offsets.numpy()
@@ -111,7 +111,7 @@ def transpose(selection: Selection, d_sae: int) -> Transposed:
     return Transposed(offsets_of(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
 
 
-def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
+def tokens_of(selection: ActiveLatents) -> Int[Tensor, " nnz"]:
     """The token of each entry."""
     lengths = selection.offsets.diff()
     tokens = torch.arange(lengths.numel(), device=lengths.device)
@@ -158,13 +158,13 @@ class _Chunks:
         return hits[hit] * self._length + (inside - hit * self._length), found.ravel()[inside]
 
 
-def _selection(
+def _active_latents(
     pre: Float[Tensor, "token d_sae"], at: Int[np.ndarray, " nnz"], bits: Int[np.ndarray, " nnz"]
-) -> Selection:
+) -> ActiveLatents:
     n_tokens, d_sae = pre.shape
     tokens = at // d_sae
     latents, values = torch.from_numpy(at - tokens * d_sae), torch.from_numpy(bits).view(pre.dtype)
-    return Selection(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
+    return ActiveLatents(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
 
 
 def _largest_of_each_row(

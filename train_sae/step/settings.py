@@ -1,4 +1,4 @@
-"""What a training step is told and what it tells."""
+"""What a training step does, apart from its data, and what happened in it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.processes.group import SOLO, Group
 
 
@@ -28,7 +28,7 @@ class StepSettings:
     """Weight of the newest batch in the running mean of the smallest selected activation."""
     seed: int = 0
     """Seed of what a step draws: sampled Matryoshka widths."""
-    options: Options = field(default_factory=Options)
+    options: SaeOptions = field(default_factory=SaeOptions)
     """Settings of the architecture."""
     group: Group = SOLO
     """The processes that take the step together."""
@@ -61,7 +61,7 @@ class StepStats(NamedTuple):
     aux: Float[Tensor, ""]
     """The auxiliary term (AuxK; reconstruction from the gates of a gated SAE), without its coefficient."""
     l0: Float[Tensor, ""]
-    """Mean number of non-zero latents a token."""
+    """Mean number of non-zero latents per token."""
     n_dead: Float[Tensor, ""]
     """Number of dead latents before the step."""
     threshold: Float[Tensor, ""]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from train_sae.step.architectures import Weights
 from train_sae.step.linear import linear
-from train_sae.step.selection import Selection, Transposed, offsets_of, tokens_of, transpose
+from train_sae.step.selection import ActiveLatents, Transposed, offsets_of, tokens_of, transpose
 from train_sae.step.settings import StepSettings, StepStats
 from train_sae.step.state import TrainState
 from train_sae.step.update import Outcome, mean_square, smallest_positive, update
@@ -51,7 +51,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         if settings.arch == "topk"
         else group.select_batch_topk(pre, settings.k, state.threshold.to(pre))
     )
-    selection = Selection(selection.offsets, selection.latents, selection.values.to(x))
+    selection = ActiveLatents(selection.offsets, selection.latents, selection.values.to(x))
     n_latents = w.dec.shape[0]
     widths = settings.widths(n_latents * group.n_shards, state.step)
     rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
@@ -70,7 +70,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     if group.is_anywhere(dead_latents.numel() > 0):
         # Ranked among the dead latents only, then renumbered.
         picked = group.select_topk(pre.index_select(1, dead_latents), settings.aux_k)
-        extra = Selection(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
+        extra = ActiveLatents(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
         aux_error = group.sum_shards(_decode(extra, w.dec)).add_(error)
         aux = mean_square(aux_error)
         extra_grads = _sparse_gradients(extra, w, centred, aux_error, scale * settings.options.aux_loss_coefficient)
@@ -85,7 +85,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     return update(state, x, settings, lr, outcome, grads.along)
 
 
-class _Gradients(NamedTuple):
+class _LatentGradients(NamedTuple):
     enc: Float[Tensor, "d_sae d_in"]
     dec: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
@@ -95,7 +95,7 @@ class _Gradients(NamedTuple):
     """Sum of each latent's activations."""
 
 
-def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> Selection:
+def _by_prefix(selection: ActiveLatents, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> ActiveLatents:
     """Give each (token, prefix) a row: the latents that the prefix adds to the one before it.
 
     A token's latents rise in the selection of a batch, so that the entries are in the order of these rows already.
@@ -105,7 +105,7 @@ def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, fir
     bounds = torch.tensor(widths[:-1], device=selection.latents.device)
     prefix = torch.bucketize(selection.latents + first_latent, bounds, right=True)
     rows = tokens_of(selection).mul_(len(widths)).add_(prefix)
-    return Selection(offsets_of(rows, n_tokens * len(widths)), selection.latents, selection.values)
+    return ActiveLatents(offsets_of(rows, n_tokens * len(widths)), selection.latents, selection.values)
 
 
 def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Float[Tensor, "token d_in"]) -> None:
@@ -125,12 +125,12 @@ def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Fl
 
 
 def _sparse_gradients(
-    selection: Selection,
+    selection: ActiveLatents,
     weights: Weights,
     centred: Float[Tensor, "token d_in"],
     residuals: Float[Tensor, "row d_in"],
     scale: float,
-) -> _Gradients:
+) -> _LatentGradients:
     """Gradients of a loss whose gradient by the decoded rows is `scale * residuals`.
 
     Every token has the same number of rows, one after the other.
@@ -145,7 +145,7 @@ def _sparse_gradients(
     b_enc, along, activity = sums.T.contiguous()
     rows_per_token = residuals.shape[0] // n_tokens
     tokens = index.rows if rows_per_token == 1 else torch.div(index.rows, rows_per_token, rounding_mode="floor")
-    return _Gradients(
+    return _LatentGradients(
         enc=_sum_per_latent(tokens, index.offsets, grad_pre, centred),
         dec=_sum_per_latent(index.rows, index.offsets, values * scale, residuals),
         b_enc=b_enc,
@@ -154,7 +154,7 @@ def _sparse_gradients(
     )
 
 
-def _decode(selection: Selection, dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
+def _decode(selection: ActiveLatents, dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
     """Sum the selected decoder directions of each row, weighted by the latent activations."""
     return F.embedding_bag(
         selection.latents,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.architectures import Weights, initial_weights, trained_names
 
 ADAM_EPS = 6.25e-10
@@ -44,14 +44,14 @@ class TrainState:
         self.threshold = torch.zeros((), dtype=torch.float64, device=device)
         """Running mean of the smallest selected activation; float64, since its updates are small."""
 
-    def set_adam(self, lr: float, options: Options, divisor: Float[Tensor, ""] | None = None) -> None:
+    def set_adam(self, lr: float, options: SaeOptions, divisor: Float[Tensor, ""] | None = None) -> None:
         """Set the numbers of Adam's next step, which divides all gradients by one of them on its way."""
         group = self.optimizer.param_groups[0]
         group["lr"], group["betas"] = lr, (options.adam_beta1, options.adam_beta2)
         cast("Any", self.optimizer).grad_scale = None if divisor is None else divisor.float()
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:
-        """Latents that have not fired for so many tokens."""
+        """Latents that have not fired for this many tokens."""
         return self.tokens_since_fired >= dead_tokens
 
     def count(
@@ -97,7 +97,7 @@ class TrainState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], step: int) -> "TrainState":
-        """Rebuild the state after so many steps from what `tensors` gave.
+        """Rebuild the state after this many steps from what `tensors` gave.
 
         Raises:
             KeyError: a tensor is missing.
@@ -117,7 +117,7 @@ class TrainState:
 
 
 def initial_state(
-    b_dec: Float[Tensor, " d_in"], d_sae: int, seed: int, arch: Architecture, options: Options | None = None
+    b_dec: Float[Tensor, " d_in"], d_sae: int, seed: int, arch: Architecture, options: SaeOptions | None = None
 ) -> TrainState:
     """The state at the beginning of a training.
 
@@ -128,6 +128,6 @@ def initial_state(
         arch: architecture.
         options: settings of the architecture and the step.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     weights = initial_weights(b_dec, d_sae, seed, arch, options)
     return TrainState(weights, trained_names(arch, weights), options.ema_decay is not None)

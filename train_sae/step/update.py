@@ -1,4 +1,4 @@
-"""The part of a step behind the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
+"""The part of a step after the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
 
 It is the same for the reference and the sparse step.
 
@@ -94,7 +94,7 @@ def record(
         for name, weight in state.trained.items():
             state.average[name].lerp_(weight, 1 - options.ema_decay)
     group.unite_(outcome.fired)
-    state.count(outcome.fired, n_tokens * group.n_data, group.least(outcome.smallest), settings.threshold_rate)
+    state.count(outcome.fired, n_tokens * group.n_data, group.minimum(outcome.smallest), settings.threshold_rate)
     n_dead = outcome.dead.sum().to(variance)
     l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(n_tokens), n_dead]))
     means = torch.stack([outcome.mse, variance, outcome.aux, outcome.sparsity, l0])

@@ -1,0 +1,54 @@
+"""Where a stage computes, and in which precision: what `auto` stands for."""
+
+import os
+
+import torch
+
+from collect.errors import UserError
+from train_sae.config import Dtype
+from train_sae.processes.group import SOLO, Group
+
+_BFLOAT16_CAPABILITY = (8, 0)
+"""The first GPUs that multiply bfloat16 matrices (Ampere); on older ones torch emulates it, slowly."""
+
+
+def resolve_device(name: str, group: Group = SOLO) -> torch.device:
+    """Turn a device's name into a device.
+
+    Args:
+        name: a device of torch; `auto` is a GPU where there is one, of its own for each process of a machine.
+        group: the processes that share the work.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            if group.n_processes > 1
+            else torch.device("cuda")
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"--device {name} is not available here: choose cpu, or leave it out.") from None
+    return device
+
+
+def resolve_dtype(name: Dtype, device: torch.device) -> Dtype:
+    """The precision that a dtype's name stands for on a device: `auto` is bfloat16 on a GPU that computes in it.
+
+    Args:
+        name: auto, float32 or bfloat16.
+        device: where the products are taken.
+
+    Returns:
+        float32 or bfloat16.
+    """
+    if name != "auto":
+        return name
+    is_able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _BFLOAT16_CAPABILITY
+    return "bfloat16" if is_able else "float32"
