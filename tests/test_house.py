@@ -22,8 +22,9 @@ def names_in(package: Path) -> set[str]:
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_docstring_has_a_phrase_per_module(package: Path) -> None:
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
-    named = dict(re.findall(r"^    (\w+) +(\S.*)$", text, re.MULTILINE))
-    assert set(named) == names_in(package)
+    listed = r"^    {name}/? +\S|`{name}`.*: \S"
+    missing = {name for name in names_in(package) if not re.search(listed.format(name=name), text, re.MULTILINE)}
+    assert missing == set()
 
 
 def test_modules_and_folders_stay_small() -> None:
