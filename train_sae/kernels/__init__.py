@@ -1,17 +1,17 @@
 """The training step of the TopK family on a GPU, in Triton.
 
-- `step`: the step, launch by launch
-- `centre`: x − b_dec, and how far the batch spreads
-- `select`: which latents are active: TopK, BatchTopK
-- `chunks`: maxima of chunks of a row, and lists of those that are looked at once more
-- `bounds`: bounds that a number of entries reach
-- `decode`: reconstructions, the loss, gradients of the selected pre-activations
-- `backward`: gradients of both matrices by latent
-- `auxk`: the loss that trains dead latents
-- `adam`: Adam, with copies in another precision
-- `dead`: how many latents may be dead, without waiting for the device
-- `recording`: whole steps as CUDA graphs
-- `jit`: the decorator of the kernels, and the sizes of their blocks
+    adam       Adam, with copies in another precision
+    auxk       the loss that trains dead latents
+    backward   gradients of both matrices by latent
+    bounds     bounds that a number of entries reach
+    centre     x − b_dec, and how far the batch spreads
+    chunks     maxima of chunks of a row, and lists of those that are looked at once more
+    dead       how many latents may be dead, without waiting for the device
+    decode     reconstructions, the loss, gradients of the selected pre-activations
+    jit        the decorator of the kernels, and the sizes of their blocks
+    recording  whole steps as CUDA graphs
+    select     which latents are active: TopK, BatchTopK
+    step       the step, launch by launch
 
 They are tested in Triton's interpreter, compiled ahead of time for an H100, and measured on an H200 (docs/log.md).
 
