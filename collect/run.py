@@ -62,7 +62,7 @@ def collect(config: CollectConfig) -> Path:
     process = Process.of_environment()
     videos = choose_videos(config.data, VideoChoice.parse(config.select))
     folder = config.out / FOLDER_NAME
-    model = _Model(config, process)
+    model = _Model(config)
     with ExitStack() as held:
 
         def decide() -> dict[str, Any]:
@@ -104,9 +104,8 @@ def choose_videos(data: Path, selection: VideoChoice) -> tuple[Video, ...]:
 class _Model:
     """The model of this process, loaded when it is needed."""
 
-    def __init__(self, config: CollectConfig, process: Process) -> None:
-        self._config, self._device = config, process.device(config.device)
-
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
         self._vlm: VideoVlm | None = None
 
     def load(self) -> VideoVlm:
@@ -118,7 +117,7 @@ class _Model:
         config = self._config
         if self._vlm is None:
             vlm = load_vlm(
-                config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
+                config.model, dtype=config.dtype, device=config.device, attn_implementation=config.attn_implementation
             )
             check_sites(vlm, config.sites)
             self._vlm = vlm

@@ -6,7 +6,6 @@ videos. The only package that imports `sae_lens`. It never looks at annotations.
     batches      shuffled, normalised batches of a store
     checkpoint   a training's state on disk
     config       arguments of `train`
-    device       what `auto` stands for: the device, and the precision on it
     kernels      the training step in Triton
     lens         SAELens's folder format
     opened       an SAE that belongs to a run's activations

@@ -30,6 +30,7 @@ from collect.artefact.lock import writing
 from collect.artefact.stage import found_state
 from collect.data.split import held_out_ids
 from collect.errors import UserError
+from collect.process.device import resolve_device, resolve_dtype
 from collect.process.ranks import Process
 from collect.reading import ActivationStore
 from train_sae.batches.loader import TokenLoader
@@ -37,7 +38,6 @@ from train_sae.batches.normalisation import measure
 from train_sae.batches.shard_reader import ShardReader
 from train_sae.batches.token_set import TokenSet, filtered_rows, split_by_video
 from train_sae.config import SaeConfig, TrainConfig
-from train_sae.device import resolve_device, resolve_dtype
 from train_sae.options import LoopOptions
 from train_sae.phases import Phases
 from train_sae.processes.group import Group
@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> Path:
             "or collect that site."
         )
     with joined(config.parsed.loop.shard_latents) as group, ExitStack() as held:
-        device, first = resolve_device(config.device, group), Process.of_environment()
+        device, first = resolve_device(config.device), Process.of_environment()
         config = replace(config, dtype=first.agree(lambda: resolve_dtype(config.dtype, device)))
         inputs = {"activations": _identity(store, config.site)}
         if group.n_processes > 1:

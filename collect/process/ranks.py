@@ -44,14 +44,6 @@ class Process:
             )
         return cls(rank=rank, world_size=world_size, local_rank=local_rank)
 
-    def device(self, name: str) -> str:
-        """The device that `auto` stands for here, one GPU a process of a machine; other names stay as they are."""
-        import torch
-
-        if name != "auto" or self.world_size == 1 or not torch.cuda.is_available():
-            return name
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
-
     def agree(self, decide: Callable[[], Any]) -> Any:
         """Have the first process decide, and tell all; through torch's process group where there is one.
 

@@ -1,9 +1,7 @@
 """Loading a VLM: its family, its device, its weights, and the check that it is what its family should be."""
 
-import torch
-
 from collect.config import AttnImplementation, Dtype
-from collect.errors import UserError
+from collect.process.device import resolve_device
 from collect.vlm.check import check_prefix
 from collect.vlm.families.registry import family_class
 from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
@@ -39,7 +37,7 @@ def load_vlm(
     """
     folder, model_type = resolve_model(model)
     family = family_class(model, model_type)
-    target = None if device == SPREAD else _device(device)
+    target = None if device == SPREAD else resolve_device(device)
     placement = "auto" if target is None else target if quantization != "none" else None
     network, processor = load_weights(
         folder,
@@ -54,14 +52,3 @@ def load_vlm(
     vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
     check_prefix(vlm)
     return vlm
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
-        raise UserError(
-            f"There is no device {name!r} here: use `auto`, `spread`, `cpu` or one that torch can reach."
-        ) from None

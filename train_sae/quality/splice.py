@@ -33,11 +33,11 @@ from ask.text_loss import text_loss, text_targets
 from collect.artefact.folder import remove_orphans, write_json
 from collect.artefact.lock import writing
 from collect.data.counting import COUNTING_TAGS
+from collect.process.device import resolve_device
 from collect.reading import ActivationStore
 from train_sae.opened import open_sae
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.evaluate import held_out_quality
-from train_sae.run import resolve_device
 from train_sae.sae import Sae
 
 logger = logging.getLogger(__name__)

@@ -63,7 +63,7 @@ def test_an_unknown_family(tmp_path: Path) -> None:
 
 
 def test_no_such_device(tiny_vlm: Path) -> None:
-    with pytest.raises(UserError, match="no device 'abacus'"):
+    with pytest.raises(UserError, match="--device abacus is not available here"):
         load_vlm(str(tiny_vlm), device="abacus")
 
 

@@ -8,17 +8,10 @@ import torch
 
 import train_sae.run
 from collect.errors import UserError
+from collect.process.device import resolve_device, resolve_dtype
 from tests.train_sae.stores import SITE, write_run
 from train_sae.config import Dtype, TrainConfig
-from train_sae.device import resolve_device, resolve_dtype
-from train_sae.processes.group import Group
 from train_sae.run import train
-
-
-class Two(Group):
-    """One of two processes."""
-
-    n_processes = 2
 
 
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
@@ -29,10 +22,12 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert resolve_device("auto") == torch.device("cuda")
-    assert resolve_device("auto", Two()) == torch.device("cuda", 3)
-    assert resolve_device("cpu", Two()) == torch.device("cpu")
+    for name, value in (("RANK", "7"), ("WORLD_SIZE", "10"), ("LOCAL_RANK", "7")):
+        monkeypatch.setenv(name, value)
+    assert resolve_device("auto") == torch.device("cuda", 3)  # two processes share each GPU
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

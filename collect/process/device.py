@@ -1,35 +1,34 @@
 """Where a stage computes, and in which precision: what `auto` stands for."""
 
-import os
+from typing import Literal
 
 import torch
 
 from collect.errors import UserError
-from train_sae.config import Dtype
-from train_sae.processes.group import SOLO, Group
+from collect.process.ranks import Process
 
+Dtype = Literal["auto", "float32", "bfloat16"]
 _BFLOAT16_CAPABILITY = (8, 0)
 """The first GPUs that multiply bfloat16 matrices (Ampere); on older ones torch emulates it, slowly."""
 
 
-def resolve_device(name: str, group: Group = SOLO) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Turn a device's name into a device.
 
     Args:
-        name: a device of torch; `auto` is a GPU where there is one, of its own for each process of a machine.
-        group: the processes that share the work.
+        name: a device of torch; `auto` is a GPU where there is one, and where torchrun has started several processes
+            on this machine, each has one of its own as far as there are enough.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or torchrun's variables do not fit together.
     """
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return (
-            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            if group.n_processes > 1
-            else torch.device("cuda")
-        )
+        process = Process.of_environment()
+        if process.world_size == 1:
+            return torch.device("cuda")
+        return torch.device("cuda", process.local_rank % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
