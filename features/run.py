@@ -43,7 +43,7 @@ from features.exemplars import describe_exemplars, top_tokens
 from features.labels.corpus import Corpus, build_corpus
 from features.pictures.media import choose_latents, draw_exemplars
 from train_sae.opened import open_sae
-from train_sae.sae import WEIGHTS_NAME, Sae
+from train_sae.sae import Sae
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def features(config: FeaturesConfig) -> Path:
         data = data_of_run(config.run, store, config.data, others, own=STAGE)
         inputs = {
             "store": file_hash(store.folder / MANIFEST_NAME),
-            "sae": file_hash(opened.folder / WEIGHTS_NAME),
+            "sae": opened.weights_hash(),
             "annotations": data.annotations,
         }
         paths = {"run": config.run, "data": data.dataset.folder}

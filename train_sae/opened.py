@@ -42,6 +42,10 @@ class OpenedSae:
     argument: str | None
     """`--sae` as a stage's config.json keeps it: the same from wherever the command is called."""
 
+    def weights_hash(self) -> str:
+        """Hash of its weights' file: what a stage that resumes must find unchanged."""
+        return file_hash(self.folder / WEIGHTS_NAME)
+
 
 def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: bool) -> OpenedSae:
     """Find an SAE, read it and check that it fits the store.

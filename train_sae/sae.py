@@ -15,13 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from train_sae.lens.config import LensConfig, read_lens_config
-from train_sae.lens.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
+from train_sae.lens.folding import TENSORS, as_form, check_shapes, fold, read_weights
 from train_sae.lens.module import LensModule, load_module
 from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
 from train_sae.step.linear import linear
 from train_sae.step.pursuit import pursue
-
-__all__ = ["WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseActivations", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
 """The forms that are encoded here and that `export` writes."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from collect.artefact.folder import file_hash
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from tests.train_sae.lens_saes import edit_cfg, save_lens_sae
@@ -59,6 +60,13 @@ def test_an_sae_of_this_very_store_needs_no_word(
     with caplog.at_level(logging.INFO, "train_sae"):
         assert opened(runs["two"], folder).sae.site == SITE
     assert caplog.text == ""
+
+
+def test_its_hash_is_that_of_its_weights(runs: dict[str, Path], tmp_path: Path) -> None:
+    found = opened(runs["one"], save(tmp_path / "own", hook_name=SITE))
+    before = found.weights_hash()
+    edit_cfg(tmp_path / "own", metadata={"hook_name": SITE, "note": "more"})
+    assert found.weights_hash() == before == file_hash(tmp_path / "own" / "sae_weights.safetensors")
 
 
 @pytest.mark.parametrize("hook", [None, "", 3])
