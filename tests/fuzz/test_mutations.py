@@ -76,6 +76,19 @@ def test_a_mutated_table_is_still_parquet(files: Path) -> None:
         path.write_bytes(kept)
 
 
+def test_a_value_can_be_missing_from_a_column_that_is_to_have_all(files: Path) -> None:
+    path = files / "table.parquet"
+    table = pa.table({"n": [1, 2, 3]}, schema=pa.schema([pa.field("n", pa.int64(), nullable=False)]))
+    done = set[str | None]()
+    for seed in range(20):
+        pq.write_table(table, path)
+        words = table_mutations.change_value(path, Random(seed), files)
+        done.add(words and words.partition(" into ")[0])
+        if words and words.startswith("put None"):
+            assert pq.read_table(path)["n"].null_count == 1
+    assert "put None" in done
+
+
 def test_a_header_of_tensors_stays_json_where_its_length_is_right(files: Path) -> None:
     path = files / "weights.safetensors"
     kept = path.read_bytes()
