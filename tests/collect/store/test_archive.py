@@ -142,6 +142,14 @@ def test_an_archive_of_another_store_or_kind_is_left_alone(
     assert all_files(place) | {"archive.json": before["archive.json"]} == before
 
 
+def test_a_folder_in_the_place_of_an_object_is_named(place: Path, small: Path, compress: bool) -> None:
+    shard = next(path for path in sorted(place.rglob("0")) if path.is_file())
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(UserError, match=f"^{re.escape(str(shard))} is a folder where a file belongs: move it away"):
+        save(small / "activations", open_target(str(place)), compress=compress)
+
+
 def test_what_an_archive_lost_is_put_back_by_archiving_again(place: Path, small: Path, compress: bool) -> None:
     before = all_files(place)
     shard = next(name for name in before if name.endswith("c/1/0"))
