@@ -124,7 +124,7 @@ COMMANDS = _named(
             name="train another",
             words=(*_TRAIN[: _TRAIN.index(SAE)], OTHER, *_TRAIN[_TRAIN.index(SAE) + 1 :]),
             cleared=(f"run/sae/{OTHER}",),
-            outputs=("run/sae",),
+            outputs=(f"run/sae/{OTHER}", "run/sae/comparison.parquet", "run/sae/comparison.svg"),
         ),
         Command(
             name="evaluate",

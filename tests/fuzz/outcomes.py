@@ -110,7 +110,7 @@ def _refusal(evidence: Evidence) -> Verdict:
     """Whether a refusal is one sentence that names the file."""
     text = evidence.ending.text
     whole = text.strip() if evidence.command.lists else ""
-    message = text[text.rfind("error: ") :].strip() if "error: " in text else whole
+    message = _message(text) or whole
     shown = message.removeprefix("error: ")[:300]
     if not message or ("\n" in message and not evidence.command.lists):
         return Verdict(outcome="unnamed", reason=f"not one sentence: {_last(text)!a}")
@@ -121,6 +121,12 @@ def _refusal(evidence: Evidence) -> Verdict:
     if any(folder in message for folder in _folders(evidence.path)):
         return Verdict(outcome="refused by folder", reason=shown)
     return Verdict(outcome="unnamed", reason=shown)
+
+
+def _message(text: str) -> str:
+    """The refusal, from the last line that begins with `error: `; a library's words in it may have that too."""
+    starts = [found.start(1) for found in re.finditer(r"(?:^|[\r\n])(error: )", text)] or [text.rfind("error: ")]
+    return text[starts[-1] :].strip() if starts[-1] >= 0 else ""
 
 
 def _result(evidence: Evidence) -> Verdict:

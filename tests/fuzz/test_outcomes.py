@@ -63,6 +63,9 @@ def test_a_picture_is_shown_as_it_is_if_it_is_one() -> None:
         ("error: something is damaged.\n", "unnamed"),
         ("error: table.parquet\nis damaged.\n", "unnamed"),
         ("nothing\n", "unnamed"),
+        ("error: table.parquet cannot be read (library error: no such thing): make it again.\n", "refused"),
+        ("50%|##\rerror: run/kept/table.parquet is damaged: make it again.\n", "refused"),
+        ("error: other.parquet\nerror: something is damaged.\n", "unnamed"),
     ],
 )
 def test_a_refusal_is_one_sentence_with_the_name(text: str, expected: str) -> None:
