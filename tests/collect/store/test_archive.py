@@ -228,6 +228,15 @@ def test_a_store_is_mended_from_its_archive(place: Path, small: Path, tmp_path: 
     assert files_of_store(store) == files_of_store(small / "activations")
 
 
+def test_a_shard_in_the_place_of_another_is_mended_too(place: Path, small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small / "activations", tmp_path / "store"))
+    before = contents(folder)
+    shards = folder / "rank-0.zarr" / "projector" / "c"
+    shutil.copyfile(shards / "1" / "0", shards / "0" / "0")
+    restore(open_target(str(place)), folder)
+    assert contents(folder) == before
+
+
 def test_a_damaged_store_is_not_archived(small: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(small / "activations", tmp_path / "store"))
     (store / "rank-0.zarr/coords/c/0/0").unlink()
