@@ -4,10 +4,9 @@ import torch
 
 from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
-from collect.printable import printable
 from collect.vlm.check import check_prefix
 from collect.vlm.families.registry import family_class
-from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
+from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model, usable
 from collect.vlm.video_vlm import VideoVlm
 
 SPREAD = "spread"
@@ -52,24 +51,10 @@ def load_vlm(
     )
     if placement is None:
         network = network.to(target)  # transformers would need accelerate to place the weights itself
-    try:
+    with usable(model):
         vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
         check_prefix(vlm)
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # whatever a damaged processor or tokenizer leads to, of which there is no end
-        logger.debug("what went wrong with %s:", model, exc_info=True)
-        raise UserError(
-            f"{model} cannot be used ({_reason(error)}): check the processor, tokenizer and "
-            "configuration files in its folder, or fetch it again."
-        ) from None
     return vlm
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in a line; the message of some errors, such as of a missing key, says nothing by itself."""
-    lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-    return printable(": ".join(lines).rstrip("."), 300)
 
 
 def _device(name: str) -> torch.device:
