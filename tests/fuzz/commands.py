@@ -29,6 +29,9 @@ class Command:
     """What is among the outputs' folders but made by another command."""
     is_first: bool = False
     """Whether it is the first to read its inputs, so that nothing made before vouches for them."""
+    guard: str | None = None
+    """The command that has to find what this one leaves alone for later readers: nobody reads a large store again only
+    to go on with it."""
     lists: bool = False
     """Whether its refusal is a list of all that is wrong, not one sentence."""
 
@@ -94,7 +97,7 @@ COMMANDS = _named(
             outputs=("hub-run",),
         ),
         Command(name="collect", words=_COLLECT, cleared=(_ACTIVATIONS,), outputs=(_ACTIVATIONS,), is_first=True),
-        Command(name="resume collect", words=_COLLECT, stopped=_ACTIVATIONS, outputs=(_ACTIVATIONS,)),
+        Command(name="resume collect", words=_COLLECT, stopped=_ACTIVATIONS, outputs=(_ACTIVATIONS,), guard="verify"),
         Command(name="collect again", words=_COLLECT, outputs=(_ACTIVATIONS,)),
         Command(name="verify", words=_words("verify --run run --workers 1"), outputs=(_ACTIVATIONS,), lists=True),
         Command(
