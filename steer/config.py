@@ -55,7 +55,8 @@ class Operation:
             return cls(kind="add", strength=number)
         raise UserError(
             f"--operations {text!r} is not an operation: {remedy}; a scale lies between 0 and "
-            f"{MAX_SCALE:g} and is not 1, a quantile lies between p0 and p100, and the norm of add is at most {MAX_ADD_STRENGTH} median residual norms."
+            f"{MAX_SCALE:g} and is not 1, a quantile lies between p0 and p100, and the norm of add is at most "
+            f"{MAX_ADD_STRENGTH} median residual norms."
         )
 
     def __str__(self) -> str:

@@ -63,8 +63,9 @@ def read_config(folder: Path, stage: str) -> dict[str, Any]:
     if content.get("stage") != stage:
         belongs = printable(content.get("stage"), 40)
         raise UserError(f"{shown} belongs to the stage {belongs!r} where {stage!r} is needed: name another folder.")
-    if not isinstance(content.get("versions", {}), dict) or not isinstance(content.get("commit"), str | None):
-        raise UserError(f"{shown} has `versions` or a `commit` that this program does not write: {remake}.")
+    is_known = all(isinstance(content.get(name, {}), dict) for name in ("versions", "paths"))
+    if not is_known or not isinstance(content.get("commit"), str | None):
+        raise UserError(f"{shown} has `versions`, `paths` or a `commit` that this program does not write: {remake}.")
     return content
 
 

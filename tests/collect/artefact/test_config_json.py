@@ -50,6 +50,10 @@ def test_config_names_versions_and_commit(tmp_path: Path) -> None:
         ("{", "is not valid JSON"),
         ("[]", "is not a JSON object"),
         ('{"stage": "collect"}', "lacks `arguments` or `inputs`"),
+        (
+            '{"stage": "collect", "arguments": {}, "inputs": {}, "paths": [1]}',
+            "has `versions`, `paths` or a `commit` that",
+        ),
         ('{"stage": "train", "arguments": {}, "inputs": {}}', "belongs to the stage 'train' where 'collect' is needed"),
     ],
 )
