@@ -71,7 +71,7 @@ def features(config: FeaturesConfig) -> Path:
             **opened.hashes(),
             "annotations": data.annotations,
         }
-        paths = {"run": config.run, "data": data.dataset.folder}
+        paths = {"run": config.run, "data": data.dataset.folder, "sae": opened.folder}
         if not begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths):
             _run(config, store, opened, {video.video_id: video for video in data.dataset.videos}, folder)
     return folder

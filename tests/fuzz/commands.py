@@ -60,6 +60,8 @@ _ACTIVATIONS, _SAE = "run/activations", f"run/sae/{SAE}"
 _FEATURES_OUT, _STEER_OUT = f"run/features/{SAE}", f"run/steer/{SAE}"
 _RECORD = ("downloaded/download.json",)
 """Says what came from where; what came is what counts."""
+_COMPARED = ("run/sae/comparison.parquet", "run/sae/comparison.svg")
+"""Of all SAEs of the run, after each training; what else lies in another one's folder is no business of it."""
 _LATER = (f"{_SAE}/evaluation.json",)
 _LOGGED = (*_LATER, f"{_SAE}/metrics.jsonl")
 """A resumed training keeps the earlier lines of its log, whose numbers nothing else repeats."""
@@ -120,14 +122,14 @@ COMMANDS = _named(
             cleared=(_ACTIVATIONS,),
             outputs=(_ACTIVATIONS,),
         ),
-        Command(name="train", words=_TRAIN, cleared=(_SAE,), outputs=("run/sae",), spared=_LATER),
-        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=("run/sae",), spared=_LOGGED),
-        Command(name="train again", words=_TRAIN, outputs=("run/sae",)),
+        Command(name="train", words=_TRAIN, cleared=(_SAE,), outputs=(_SAE, *_COMPARED), spared=_LATER),
+        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=(_SAE, *_COMPARED), spared=_LOGGED),
+        Command(name="train again", words=_TRAIN, outputs=(_SAE, *_COMPARED)),
         Command(
             name="train another",
             words=(*_TRAIN[: _TRAIN.index(SAE)], OTHER, *_TRAIN[_TRAIN.index(SAE) + 1 :]),
             cleared=(f"run/sae/{OTHER}",),
-            outputs=(f"run/sae/{OTHER}", "run/sae/comparison.parquet", "run/sae/comparison.svg"),
+            outputs=(f"run/sae/{OTHER}", *_COMPARED),
         ),
         Command(
             name="evaluate",

@@ -55,6 +55,15 @@ def test_a_mutation_changes_what_is_there_and_the_seed_says_how(files: Path, nam
     assert changes > 100  # of 120: a key of another name can end where it was
 
 
+def test_what_says_the_same_is_the_same_in_a_snapshot(tmp_path: Path) -> None:
+    path = tmp_path / "zarr.json"
+    said = []
+    for content in ({"shape": [1], "storage_transformers": []}, {"shape": [1]}, {"shape": [1], "attributes": []}):
+        path.write_text(json.dumps(content))
+        said.append(snapshot(tmp_path))
+    assert said[0] == said[1] != said[2]
+
+
 def test_json_gets_values_that_json_itself_cannot_write(files: Path) -> None:
     path = files / "record.json"
     texts = set[str]()

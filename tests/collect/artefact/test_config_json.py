@@ -82,6 +82,14 @@ def test_resume_says_what_changed_in_one_sentence(tmp_path: Path) -> None:
     )
 
 
+def test_resume_says_where_a_changed_input_lies(tmp_path: Path) -> None:
+    write_config(tmp_path, "collect", {"long": "x" * 10**6}, {"model": "abc"})
+    with pytest.raises(UserError) as caught:
+        check_resume(tmp_path, "collect", {"long": "y"}, {"model": "def"}, places={"model": Path("models/a"), "b": "c"})
+    assert 'input model (models/a) = "abc" (now "def"): give' in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 def test_resume_says_when_an_argument_came_or_went(tmp_path: Path) -> None:
     write_config(tmp_path, "train", {"old": 1}, {})
     with pytest.raises(UserError, match=re.escape("old = 1 (now absent) and new = absent (now 2)")):

@@ -198,6 +198,8 @@ def test_wrong_metadata_of_an_array_are_found(store: Path) -> None:
         ("resid/2", {"codecs": []}, "zarr cannot read it|declares another array"),
         ("resid", {"zarr_format": 2}, "does not declare a group"),
         (".", {"node_type": "array"}, "does not declare a group"),
+        (".", {"attributes": []}, "does not declare a group"),
+        (".", {"other": {}}, "does not declare a group"),
     ],
 )
 def test_metadata_that_mislead_plain_zarr_are_found(
