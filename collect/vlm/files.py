@@ -5,7 +5,6 @@ Only safetensors, JSON, text and chat templates are fetched or read: never pickl
 
 import copy
 import hashlib
-import json
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from collect.artefact.json_fields import Fields
+from collect.artefact.json_file import read_json
 from collect.config import AttnImplementation, Dtype
 from collect.errors import UserError
 from collect.printable import printable
@@ -43,9 +44,8 @@ def resolve_model(model: str) -> tuple[Path, str]:
     path = folder / "config.json"
     _require_files(folder)
     try:
-        config: object = json.loads(path.read_text(encoding="utf-8"))
-        family = str(cast("dict[str, Any]", config)["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+        family = Fields(read_json(path, ""), "", "").text("model_type")
+    except UserError:
         raise UserError(
             f"{path} is missing or is no model configuration: give a folder that `save_pretrained` wrote, or a hub id."
         ) from None

@@ -56,6 +56,15 @@ def test_what_is_no_file_is_refused_before_anything_waits_for_it(copy: Path, nam
         resolve_model(str(copy))
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"model_type": 3}', "[" * 100_000, '{"a": ' * 100_000, "\udc80"])
+def test_what_is_no_configuration_is_refused_by_name(copy: Path, content: str) -> None:
+    (copy / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(copy))}/config\.json is missing or is no model configuration"
+    ):
+        resolve_model(str(copy))
+
+
 def test_lost_weights_are_refused_and_not_drawn_at_random(copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     lost = next(name for name in tensors if name.endswith("layers.1.mlp.up_proj.weight"))
