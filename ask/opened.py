@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ask.questions import Item, items_of, sample_items
-from collect.artefact.config_json import read_config
-from collect.artefact.run_data import data_of_run, model_of_run
+from collect.artefact.run_data import collected_with, data_of_run, model_of_run
 from collect.data.perception_test import Dataset
 from collect.data.split import held_out_ids
 from collect.errors import UserError
+from collect.printable import printable
 from collect.reading import ActivationStore
 from collect.video.sampling import FrameSampling
 from collect.vlm import VideoVlm, load_vlm
@@ -64,11 +64,11 @@ def open_whole_store(run: Path) -> ActivationStore:
         UserError: there are none, or only some tokens were.
     """
     folder = run / "activations"
-    collected = read_config(folder, "collect")["arguments"]
+    tokens = collected_with(folder).value("tokens")
     store = ActivationStore.open(folder)
-    if collected.get("tokens", "all") != "all":
+    if tokens not in (None, "all"):
         raise UserError(
-            f"{folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
+            f"{folder} was collected with --tokens {printable(tokens)}, and steer edits all visual tokens: "
             "collect with --tokens all."
         )
     return store
@@ -89,14 +89,15 @@ def open_asked(
     Raises:
         UserError: they do not, or one of them is missing.
     """
-    collected: Mapping[str, Any] = read_config(store.folder, "collect")["arguments"]
+    collected = collected_with(store.folder)
+    said = {name: collected.text(name) for name in ("dtype", "attn_implementation", "frames") if collected.has(name)}
     data = data_of_run(run, store, wanted.data, stages, own=own)
     model = model_of_run(run)
     vlm = load_vlm(
         model,
-        dtype=collected.get("dtype", "auto"),
+        dtype=cast("Any", said.get("dtype", "auto")),
         device=wanted.device,
-        attn_implementation=collected.get("attn_implementation", "sdpa"),
+        attn_implementation=cast("Any", said.get("attn_implementation", "sdpa")),
     )
     if vlm.fingerprint != store.model["fingerprint"]:
         raise UserError(
@@ -118,7 +119,7 @@ def open_asked(
         vlm=vlm,
         dataset=dataset,
         items=items,
-        frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
+        frames=FrameSampling.parse(said.get("frames") or str(vlm.default_frames)),
         train_videos=frozenset(stored - held_out),
         annotations=data.annotations,
     )

@@ -40,6 +40,7 @@ class _Rank:
     row_start: int
     n_tokens: int
     moments: Mapping[str, RunningMoments]
+    log: RankLog
 
 
 class ActivationStore:
@@ -77,6 +78,7 @@ class ActivationStore:
                     row_start=row_start,
                     n_tokens=log.n_rows,
                     moments=log.moments(),
+                    log=log,
                 )
             )
             row_start += log.n_rows
@@ -218,6 +220,7 @@ class ActivationStore:
                     n_chunks=shard_rows // chunk_rows,
                     chunk_rows=chunk_rows,
                     row_bytes=row_bytes,
+                    chunk_crcs=rank.log.chunk_crcs(array, k),
                 )
                 for rank in self._ranks
                 for k in range(-(-rank.n_tokens // shard_rows))

@@ -147,7 +147,9 @@ def _decide(
     }
     # Annotations decide what is stored only where that is what lies on tracks; else they may be added to at any time.
     recorded = () if TokenChoice.parse(config.tokens).on_tracks else ("annotations",)
-    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded)
+    data = f"{config.data} with --select {config.select}" if config.select else config.data
+    places = {"model": config.model, "data": data, "annotations": config.data}
+    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded, places=places)
     if is_begun and (folder / MANIFEST_NAME).is_file():
         ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}

@@ -38,7 +38,15 @@ BLOCK_TOKENS = 1 << 16
 """Tokens that a pass over the codes holds at once."""
 
 
-def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: int, device: torch.device) -> Codes:
+def encode_store(
+    store: ActivationStore,
+    sae: Sae,
+    folder: Path,
+    *,
+    batch_size: int,
+    device: torch.device,
+    name: str = "the SAE",
+) -> Codes:
     """Encode all tokens of the SAE's site and write the codes.
 
     Args:
@@ -47,6 +55,10 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
         folder: `codes.zarr`; left alone if it is there and holds codes of this store and SAE for every token.
         batch_size: tokens encoded at once; a sequential SAE encodes one whole video at once.
         device: where to encode.
+        name: what the SAE is called in messages.
+
+    Raises:
+        UserError: the SAE gives activations that are not finite, or codes that were begun are damaged.
     """
     if folder.exists():
         whole = _whole_codes(folder, store, sae)
@@ -69,6 +81,12 @@ def encode_store(store: ActivationStore, sae: Sae, folder: Path, *, batch_size: 
         while start < store.n_tokens:
             stop = ends[bisect.bisect(ends, start)] if ends else min(start + batch_size, store.n_tokens)
             codes = encode_tokens(sae, store.read(sae.site, start, stop).to(device))
+            if not np.isfinite(codes.data).all():  # finite weights can still be so large that their products are not
+                latent = int(codes.indices[~np.isfinite(codes.data)][0])
+                raise UserError(
+                    f"{printable(name, 4096)} gives activations that are not finite, of latent {latent} for one: its "
+                    "weights are too large for these residuals; restore it, train it again, or name another SAE."
+                )
             end = n_nonzeros + codes.nnz
             for name, data in (("indices", codes.indices), ("values", codes.data)):
                 arrays[name].resize((end,))

@@ -42,8 +42,7 @@ from features.config import FeaturesConfig
 from features.exemplars import describe_exemplars, top_tokens
 from features.labels.corpus import Corpus, build_corpus
 from features.pictures.media import choose_latents, draw_exemplars
-from train_sae.opened import open_sae
-from train_sae.sae import Sae
+from train_sae.opened import OpenedSae, open_sae
 
 log = logging.getLogger(__name__)
 
@@ -69,20 +68,22 @@ def features(config: FeaturesConfig) -> Path:
         data = data_of_run(config.run, store, config.data, others, own=STAGE)
         inputs = {
             "store": file_hash(store.folder / MANIFEST_NAME),
-            "sae": opened.weights_hash(),
+            **opened.hashes(),
             "annotations": data.annotations,
         }
-        paths = {"run": config.run, "data": data.dataset.folder}
+        paths = {"run": config.run, "data": data.dataset.folder, "sae": opened.folder}
         if not begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths):
-            _run(config, store, opened.sae, {video.video_id: video for video in data.dataset.videos}, folder)
+            _run(config, store, opened, {video.video_id: video for video in data.dataset.videos}, folder)
     return folder
 
 
 def _run(
-    config: FeaturesConfig, store: ActivationStore, sae: Sae, annotations: Mapping[str, Video], folder: Path
+    config: FeaturesConfig, store: ActivationStore, opened: OpenedSae, annotations: Mapping[str, Video], folder: Path
 ) -> None:
-    device = _device(config.device)
-    codes = encode_store(store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device)
+    sae, device = opened.sae, _device(config.device)
+    codes = encode_store(
+        store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device, name=str(opened.folder)
+    )
     corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
     activity = measure_activity(codes, store.videos)
     if corpus.labels:

@@ -198,14 +198,14 @@ def _store(folder: Path, gaps: list[str]) -> ActivationStore | None:
 
 
 def _training(folder: Path, gaps: list[str]) -> Training:
-    lines = read_metrics(folder)
-    if not lines:
-        gaps.append(_gap(folder / METRICS_NAME, "train", "this page has no chart of the training"))
     summary = read_summary(folder)
     path = printable(folder / SUMMARY_NAME, 4096)
     fields = Fields(summary, path, f"delete {path} and run `video-sae train` again")
     for name in _TRAINING_COUNTS:
         fields.integer(name)
+    lines = read_metrics(folder, fields.integer("n_steps"))
+    if not lines:
+        gaps.append(_gap(folder / METRICS_NAME, "train", "this page has no chart of the training"))
     return Training(summary=summary, curve=pd.DataFrame(lines))
 
 

@@ -33,7 +33,7 @@ class Inputs:
             "associations": "none" if folder is None else file_hash(folder / ASSOCIATIONS_NAME),
             "activations": self.asked.store.fingerprint,
             "model": self.asked.vlm.fingerprint,
-            "sae": self.opened.weights_hash(),
+            **self.opened.hashes(),
             "items": manifest_hash(self.asked.items),
             "annotations": self.asked.annotations,
         }

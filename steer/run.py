@@ -70,7 +70,7 @@ def steer(config: SteerConfig) -> Path:
     with writing(folder):
         inputs = load_inputs(config)
         config = dataclasses.replace(config, sae=inputs.opened.argument)
-        paths = {"run": config.run, "data": inputs.asked.dataset.folder}
+        paths = {"run": config.run, "data": inputs.asked.dataset.folder, "sae": inputs.opened.folder}
         # The items are compared; what is annotated beside them does not matter here.
         if not begin_or_resume(
             folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collect.artefact.folder import file_hash
+from collect.artefact.stage import SUMMARY_NAME
 from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import ActivationStore
+from train_sae.lens.config import CFG_NAME
 from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.hook_names import is_site, same_place, site_of_hook
 from train_sae.quality.metrics import evaluate
@@ -42,9 +44,15 @@ class OpenedSae:
     argument: str | None
     """`--sae` as a stage's config.json keeps it: the same from wherever the command is called."""
 
-    def weights_hash(self) -> str:
-        """Hash of its weights' file: what a stage that resumes must find unchanged."""
-        return file_hash(self.folder / WEIGHTS_NAME)
+    def hashes(self) -> dict[str, str]:
+        """What a resumed stage must find unchanged.
+
+        A summary vouches for the cfg.json beside it (`train_sae.lens.config`); one without a summary is hashed too.
+        """
+        found = {"sae": file_hash(self.folder / WEIGHTS_NAME)}
+        if not (self.folder / SUMMARY_NAME).exists():
+            found["sae_cfg"] = file_hash(self.folder / CFG_NAME)
+        return found
 
 
 def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: bool) -> OpenedSae:

@@ -9,6 +9,8 @@ Other packages open none of these files by name. An SAE itself is read by `train
 the run's activations by `train_sae.opened`.
 """
 
+import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +23,10 @@ from collect.errors import UserError
 from collect.printable import printable
 from train_sae.lens.config import CFG_NAME
 
+log = logging.getLogger(__name__)
+
 METRICS_NAME = "metrics.jsonl"
+_REMEDY = f"delete it; only the chart of the training needs {METRICS_NAME}"
 _TEXTS = ("site", "architecture")
 _COUNTS = ("d_in", "d_sae", "k", "n_steps", "n_training_tokens", "n_train_tokens")
 _NUMBERS = ("lr", "decoder_coherence_mean")
@@ -107,23 +112,38 @@ def _quality(fields: Fields) -> dict[str, Any]:
     return {**counts, **{name: fields.number(name) if fields.has(name) else None for name in _QUALITY_NUMBERS}}
 
 
-def read_metrics(folder: Path) -> list[dict[str, int | float]]:
+def read_metrics(folder: Path, n_steps: int | None = None) -> list[dict[str, int | float]]:
     """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
 
+    Lines that are missing are a warning: a resumed training leaves out damaged ones.
+
+    Args:
+        folder: the SAE's.
+        n_steps: of the whole training, after which the last line was written; None where that is not known.
+
     Raises:
-        UserError: a line is damaged; the message says which.
+        UserError: a line is damaged, doubled or moved; the message says which.
     """
     path = folder / METRICS_NAME
-    return (
-        [metrics_line(path, number, text) for number, text in enumerate(metrics_texts(path), 1)]
-        if path.exists()
-        else []
-    )
+    texts = metrics_texts(path) if path.exists() else []
+    found = [metrics_line(path, number, text) for number, text in enumerate(texts, 1)]
+    steps = [line["step"] for line in found]
+    for number, (before, step) in enumerate(pairwise(steps), 2):
+        if step <= before:
+            raise UserError(
+                f"{printable(path, 4096)}, line {number}, is of step {step} and the one before of step {before}: "
+                f"{_REMEDY}."
+            )
+    ends = [0, *steps[:-1]]
+    begins = [line["step"] - line.get("n_steps", line["step"] - end) for line, end in zip(found, ends, strict=False)]
+    if begins != ends[: len(begins)] or (steps and n_steps not in (None, steps[-1])):
+        log.warning("%s lacks lines: the chart of the training leaves out steps.", path)
+    return found
 
 
 def metrics_texts(path: Path) -> list[str]:
     """The lines of a `metrics.jsonl` as they stand there; the last one may have been cut short."""
-    content = read_bytes(path, f"delete it; only the chart of the training needs {METRICS_NAME}")
+    content = read_bytes(path, _REMEDY)
     return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
 
 

@@ -119,6 +119,7 @@ class SaeTrainer:
         metrics = {
             "tokens": self.step * batch_size,
             "step": self.step,
+            "n_steps": len(self._window),
             "mse": float(columns["mse"].mean()),
             "aux": float(columns["aux"].mean()),
             "sparsity": float(columns["sparsity"].mean()),

@@ -63,8 +63,9 @@ def read_config(folder: Path, stage: str) -> dict[str, Any]:
     if content.get("stage") != stage:
         belongs = printable(content.get("stage"), 40)
         raise UserError(f"{shown} belongs to the stage {belongs!r} where {stage!r} is needed: name another folder.")
-    if not isinstance(content.get("versions", {}), dict) or not isinstance(content.get("commit"), str | None):
-        raise UserError(f"{shown} has `versions` or a `commit` that this program does not write: {remake}.")
+    is_known = all(isinstance(content.get(name, {}), dict) for name in ("versions", "paths"))
+    if not is_known or not isinstance(content.get("commit"), str | None):
+        raise UserError(f"{shown} has `versions`, `paths` or a `commit` that this program does not write: {remake}.")
     return content
 
 
@@ -75,6 +76,7 @@ def check_resume(
     inputs: Mapping[str, str],
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
+    places: Mapping[str, object] | None = None,
 ) -> bool:
     """Decide whether a stage may go on in `folder`.
 
@@ -85,6 +87,7 @@ def check_resume(
         inputs: the input hashes of this run, as for `write_config`.
         ignore: names of arguments that may differ because they do not change the result, such as `device`.
         recorded: names of inputs that may differ likewise: they are kept for other stages to compare with.
+        places: where inputs lie now, by their names, for the message.
 
     Returns:
         False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
@@ -97,8 +100,8 @@ def check_resume(
     before = read_config(folder, stage)
     # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
     now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
-    changes = _changes(before["arguments"], now["arguments"], ignore)
-    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded)]
+    changes = _changes(before["arguments"], now["arguments"], ignore, {})
+    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded, places or {})]
     if changes:
         raise UserError(
             f"{folder} was begun with other settings, {_enumerate(changes)}: "
@@ -129,17 +132,20 @@ def _jsonable(value: object) -> Any:
     return value
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str]) -> list[str]:
+def _changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str], places: Mapping[str, object]
+) -> list[str]:
     absent = object()
 
     def show(value: object) -> str:
-        return "absent" if value is absent else json.dumps(value)
+        return "absent" if value is absent else printable(json.dumps(value), 400)
 
     changes: list[str] = []
     for name in [*before, *(name for name in now if name not in before)]:
         old, new = before.get(name, absent), now.get(name, absent)
         if name not in ignore and old != new:
-            changes.append(f"{name} = {show(old)} (now {show(new)})")
+            named = f"{name} ({printable(places[name], 1000)})" if name in places else name
+            changes.append(f"{named} = {show(old)} (now {show(new)})")
     return changes
 
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Generator
@@ -86,7 +87,7 @@ def _taken(folder: Path, made: list[Path], *, wait: bool) -> "FileLock | None":
 
 def _make(folder: Path, made: list[Path]) -> None:
     """Make a folder with its parents, and note which of them were not there."""
-    in_way = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    in_way = next((path for path in (folder, *folder.parents) if _is_no_folder(path)), None)
     if in_way is not None:
         raise UserError(
             f"{printable(in_way, 4096)} is not a folder, as {printable(folder, 4096)} needs it to be: "
@@ -101,6 +102,14 @@ def _make(folder: Path, made: list[Path]) -> None:
             return  # its parent was removed meanwhile; the caller tries again
         if path not in made:
             made.append(path)
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether there is something other than a folder: asked once, as another process may remove a folder meanwhile."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 class Held(Exception):  # not an error: whoever wants the lock may wait for it

@@ -21,6 +21,7 @@ import numpy as np
 
 from collect.artefact.config_json import read_config
 from collect.artefact.folder import CONFIG_NAME
+from collect.artefact.json_fields import Fields
 from collect.data.perception_test import Dataset, Video, load_dataset
 from collect.errors import UserError
 from collect.printable import printable
@@ -176,7 +177,7 @@ def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None
         A path, at which there may be nothing any more; None if the input was no path.
     """
     config = read_config(folder, stage)
-    paths = cast("dict[str, Any]", config.get("paths") or {})
+    paths = cast("dict[str, Any]", config.get("paths", {}))
     if not isinstance(paths.get(name), str):
         before = config["arguments"].get(name)  # of a program that kept no absolute paths
         return Path(before) if isinstance(before, str) else None
@@ -189,16 +190,26 @@ def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None
     return path
 
 
+def collected_with(folder: Path) -> Fields:
+    """The arguments of `collect`, from its folder; whoever changes them by hand may have left one out.
+
+    Raises:
+        UserError: its config.json is missing or damaged.
+    """
+    path = printable(folder / CONFIG_NAME, 4096)
+    remedy = f"put the old file back, or delete {printable(folder, 4096)} and collect again"
+    return Fields(read_config(folder, COLLECT)["arguments"], f"{path}, `arguments`", remedy)
+
+
 def model_of_run(run: Path) -> str:
     """The model that a run was collected with: its folder, wherever this is called from, or its name on the hub.
 
     Raises:
-        UserError: the folder is gone.
+        UserError: the folder is gone, or config.json does not name the model.
     """
     folder = run / "activations"
-    config = read_config(folder, COLLECT)
-    if "model" not in (config.get("paths") or {}):
-        return str(config["arguments"]["model"])
+    if "model" not in read_config(folder, COLLECT).get("paths", {}):
+        return collected_with(folder).text("model")
     path = recorded_path(folder, COLLECT, "model", run)
     if path is None or not path.is_dir():
         raise UserError(

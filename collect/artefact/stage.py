@@ -56,7 +56,7 @@ def begin_or_resume(
     Raises:
         UserError: it was begun with other arguments or inputs.
     """
-    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded)
+    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded, paths=paths)
     if state == "new":
         write_config(folder, stage, config, inputs, paths)
     return state == "finished"
@@ -70,13 +70,14 @@ def found_state(
     *,
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
+    paths: Mapping[str, Path] | None = None,
 ) -> Literal["new", "begun", "finished"]:
     """How far a stage is, after what an interruption left and what has changed since it was finished is removed.
 
     Arguments and errors are those of `begin_or_resume`, which also begins it.
     """
     remove_orphans(folder, deep=True)
-    if not check_resume(folder, stage, config, inputs, ignore=ignore, recorded=recorded):
+    if not check_resume(folder, stage, config, inputs, ignore=ignore, recorded=recorded, places=paths):
         _remove(folder, [SUMMARY_NAME])  # of another run, whose config.json is gone
         return "new"
     if is_finished(folder):

@@ -45,6 +45,7 @@ class CheckReport:
         return "\n".join([*lines, *([""] if lines else []), self.counts, totals])
 
 
+_OVER = "it is passed over"
 _WORDS = {"refused": ("refusal", "refusals"), "warning": ("warning", "warnings"), "note": ("note", "notes")}
 
 
@@ -111,7 +112,7 @@ def _check_lists(folder: Path, videos: Sequence[Video], findings: Findings) -> N
         try:
             named = read_ids(path)
         except UserError as error:
-            findings.warn(printable(path, 4096), "this is no list of video ids", "it is passed over", str(error))
+            findings.warn(printable(path, 4096), "this is no list of video ids", _OVER, str(error))
             continue
         _report_unknown(path, named, known, findings)
     cuts = read_cut_frames(folder, Findings(stop=False))
@@ -137,12 +138,14 @@ def _check_passed_over(folder: Path, files: VideoFiles, findings: Findings) -> N
         findings.warn(
             printable(path, 4096), "its name is not UTF-8, which no table can hold", "it is passed over; rename it"
         )
+    for path in files.no_files:
+        findings.warn(printable(path, 4096), "there is no file at this name (a link to nothing, or a pipe)", _OVER)
     read = {*annotation_files(folder), *cut_frame_files(folder), *parquet_files(folder), *_lists(folder)}
     read |= {*files.paths.values(), *files.not_utf8, *(folder / name for name in ("download.json", "config.json"))}
     around = [path for place in (folder, folder / "annotations") for path in place.glob("*") if path.is_file()]
     for path in sorted({*files.others, *files.beside, *around} - read):
         if not path.name.startswith("."):
-            findings.warn(printable(path, 4096), "this is no file that is read", "it is passed over")
+            findings.warn(printable(path, 4096), "this is no file that is read", _OVER)
 
 
 def _counts(videos: Sequence[Video], n_files: int) -> str:

@@ -130,6 +130,7 @@ def read_videos(folder: Path, files: VideoFiles, findings: Findings) -> list[Vid
         )
         for video_id, own in by_video.items()
     }
+    videos = _with_own_files(videos, files, printable(folder, 4096), findings)
     left_out = files.not_among({video.path for video in videos.values() if video.path is not None})
     if left_out:
         findings.note(
@@ -147,6 +148,25 @@ def _file_of(video_id: str, files: VideoFiles, findings: Findings) -> Path | Non
     except UserError as error:
         findings.fault(error)
         return None
+
+
+def _with_own_files(videos: Mapping[str, Video], files: VideoFiles, place: str, findings: Findings) -> dict[str, Video]:
+    """The videos, none of which has a file that is another annotated one's by its whole name.
+
+    A file in a folder also counts for an annotated video without the folder in its id, but not for both: one of them
+    might be held out, and the other not.
+    """
+    owners = {path: own for own, path in files.paths.items() if own in videos}
+    found = dict(videos)
+    for video_id, video in videos.items():
+        owner = video_id if video.path is None else owners.get(video.path, video_id)
+        if owner != video_id:
+            found[video_id] = replace(video, path=None)
+            detail = f"'{printable(video_id)}' besides '{printable(owner)}', {printable(video.path, 4096)}"
+            findings.warn(
+                place, "a video file could be that of two annotated videos", "the first is left without one", detail
+            )
+    return found
 
 
 def _annotated(

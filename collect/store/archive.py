@@ -187,6 +187,7 @@ class _Copy:
                         self._listed.objects.pop(name, None)
                         self._write_list()
                     content: Any = source.path if source.make is None else source.make()
+                    self._require_no_folder(name)
                     obstore.put(self._target, name, content)
                     entry = ObjectEntry.of(content) if source.path is None else entry_of(source.path)
                     assert entry is not None, f"{name} is a file"
@@ -204,11 +205,21 @@ class _Copy:
 
     def _is_whole(self, name: str) -> bool:
         """Whether an object is as listed; one that is no file would have to be fetched, and is checked by a restore."""
+        path = self._path(name)
+        return path is None or self._listed.objects[name] == entry_of(path)
+
+    def _require_no_folder(self, name: str) -> None:
+        path = self._path(name)
+        if path is not None and path.is_dir():
+            raise UserError(f"{printable(path, 4096)} is a folder where a file belongs: move it away.")
+
+    def _path(self, name: str) -> Path | None:
+        """The file of an object in an archive that is a folder."""
         from obstore.store import LocalStore
 
         if not isinstance(self._target, LocalStore) or self._target.prefix is None:
-            return True
-        return self._listed.objects[name] == entry_of(inside(Path(self._target.prefix), name))
+            return None
+        return inside(Path(self._target.prefix), name)
 
     def _write_list(self) -> None:
         import obstore

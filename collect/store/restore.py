@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt32
 from tqdm import tqdm
 
 from collect.artefact.folder import CONFIG_NAME, remove_orphans, sync_folder, write_atomic
@@ -36,6 +37,7 @@ from collect.store.archive_list import (
 )
 from collect.store.encoded_shard import decode_shard
 from collect.store.manifest import MANIFEST_NAME, Manifest, parse_manifest, read_manifest
+from collect.store.rank_log import RankLog
 from collect.store.shards import DAMAGE_REMEDY, PARTIAL_SUFFIX, open_shard, read_rows, write_shard
 from collect.store.zarr_arrays import METADATA_NAME
 
@@ -195,13 +197,15 @@ def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, fold
     """Write every shard of every rank as the store has it; those that are there and whole are left."""
     layout = manifest.layout
     for rank in manifest.ranks:
+        log = _log_there(manifest.log(rank))
         for array, (width, dtype) in layout.arrays().items():
             starts = range(0, rank.n_tokens, layout.shard_rows)
             for k, start in enumerate(tqdm(starts, unit="shard", desc=printable(array))):
                 name = f"{rank.zarr}/{array}/c/{k}/0"
                 path = inside(folder, name)
                 n_rows = min(layout.shard_rows, rank.n_tokens - start)
-                if _is_whole(path, manifest, n_rows, width, dtype):
+                crcs = None if log is None or k >= log.n_shards else log.chunk_crcs(array, k)
+                if _is_whole(path, manifest, n_rows, width, dtype, crcs):
                     continue
                 try:
                     rows = decode_shard(fetch(target, name, listed.objects[name]), n_rows, layout, array)
@@ -214,7 +218,22 @@ def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, fold
                 write_shard(path, rows, shard_rows=layout.shard_rows, chunk_rows=layout.chunk_rows)
 
 
-def _is_whole(path: Path, manifest: Manifest, n_rows: int, width: int, dtype: np.dtype[Any]) -> bool:
+def _log_there(path: Path) -> RankLog | None:
+    """The log of a rank, which comes after its shards; None where there is none yet."""
+    try:
+        return RankLog.read(path)
+    except UserError:
+        return None
+
+
+def _is_whole(
+    path: Path,
+    manifest: Manifest,
+    n_rows: int,
+    width: int,
+    dtype: np.dtype[Any],
+    chunk_crcs: UInt32[np.ndarray, " chunk"] | None,
+) -> bool:
     layout = manifest.layout
     try:
         shard = open_shard(
@@ -224,6 +243,7 @@ def _is_whole(path: Path, manifest: Manifest, n_rows: int, width: int, dtype: np
             n_chunks=layout.shard_rows // layout.chunk_rows,
             chunk_rows=layout.chunk_rows,
             row_bytes=width * dtype.itemsize,
+            chunk_crcs=chunk_crcs,
         )
         read_rows(shard, 0, n_rows, np.empty((n_rows, width), dtype=dtype))
     except UserError:

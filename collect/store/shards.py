@@ -15,7 +15,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt64
+from jaxtyping import Shaped, UInt8, UInt32, UInt64
 
 from collect.artefact.folder import sync_folder
 from collect.artefact.inside import open_regular
@@ -41,6 +41,8 @@ class Shard:
     chunk_offsets: UInt64[np.ndarray, " n_chunks"]
     """Byte offset of each inner chunk that holds committed rows; its rows follow each other without gaps."""
     row_bytes: int
+    chunk_crcs: UInt32[np.ndarray, " n_chunks"] | None = None
+    """crc32c of each of these chunks as it was committed; None where the log does not say."""
 
     @property
     def n_rows(self) -> int:
@@ -53,7 +55,9 @@ class Shard:
         return self.chunk_rows * self.row_bytes
 
 
-def write_shard(path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: int, chunk_rows: int) -> None:
+def write_shard(
+    path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: int, chunk_rows: int
+) -> UInt32[np.ndarray, " n_chunks"]:
     """Write one shard so that it is on disk and whole, or not there at all.
 
     Args:
@@ -62,19 +66,35 @@ def write_shard(path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: in
             chunk is zero and the chunks behind it are missing.
         shard_rows: rows of a full shard.
         chunk_rows: rows of an inner chunk; divides `shard_rows`.
+
+    Returns:
+        crc32c of each chunk that has rows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with partial.open("wb", buffering=0) as file:
-        for part in _parts(rows, shard_rows // chunk_rows, chunk_rows):
-            _write_all(file.fileno(), part)
+        crcs: list[np.ndarray] = []
+        for content, crc in _parts(rows, shard_rows // chunk_rows, chunk_rows):
+            _write_all(file.fileno(), content)
+            _write_all(file.fileno(), crc.view(np.uint8))
+            crcs.append(crc)
         os.fsync(file.fileno())
     partial.replace(path)
     for folder in (path.parent, path.parent.parent):
         sync_folder(folder)
+    return np.concatenate(crcs[:-1]).astype(np.uint32)  # the last is the index's
 
 
-def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chunk_rows: int, row_bytes: int) -> Shard:
+def open_shard(
+    path: Path,
+    *,
+    row_start: int,
+    row_stop: int,
+    n_chunks: int,
+    chunk_rows: int,
+    row_bytes: int,
+    chunk_crcs: UInt32[np.ndarray, " n_used"] | None = None,
+) -> Shard:
     """Read and check a shard's index.
 
     Args:
@@ -84,6 +104,7 @@ def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chun
         n_chunks: inner chunks of a full shard.
         chunk_rows: rows of an inner chunk.
         row_bytes: bytes of a row.
+        chunk_crcs: crc32c of each chunk that has rows, as it was committed; None where that is not known.
 
     Raises:
         UserError: the file is missing, is no regular file, is too short for its rows, or its index is damaged.
@@ -120,6 +141,7 @@ def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chun
         chunk_rows=chunk_rows,
         chunk_offsets=used[:, 0].astype(np.uint64),
         row_bytes=row_bytes,
+        chunk_crcs=chunk_crcs,
     )
 
 
@@ -166,12 +188,15 @@ def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray
     """Read one chunk's rows into `out` and verify their checksum."""
     stored = np.empty(CRC_BYTES, dtype=np.uint8)
     n_read = os.preadv(descriptor, [out.data, stored.data], int(shard.chunk_offsets[chunk]))
-    if n_read != len(out) + CRC_BYTES or google_crc32c.value(out) != int.from_bytes(stored.tobytes(), "little"):
+    crc = google_crc32c.value(out)
+    if n_read != len(out) + CRC_BYTES or crc != int.from_bytes(stored.tobytes(), "little"):
         raise damaged(shard.path, f"its chunk {chunk} fails its checksum")
+    if shard.chunk_crcs is not None and crc != shard.chunk_crcs[chunk]:
+        raise damaged(shard.path, f"its chunk {chunk} is whole, but not the one that was committed")
 
 
-def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[np.ndarray]:
-    """The bytes of a shard file, piece by piece."""
+def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The chunks of a shard file and its index, each with its crc32c."""
     n_used = -(-len(rows) // chunk_rows)
     chunk_bytes = chunk_rows * rows.shape[1] * rows.itemsize + CRC_BYTES
     index = np.full((n_chunks, 2), MISSING, dtype="<u8")
@@ -181,13 +206,13 @@ def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[np.ndar
         chunk = rows[i * chunk_rows : (i + 1) * chunk_rows]
         if len(chunk) < chunk_rows:
             chunk = np.concatenate([chunk, np.zeros((chunk_rows - len(chunk), rows.shape[1]), dtype=rows.dtype)])
-        yield from _with_crc(chunk)
-    yield from _with_crc(index)
+        yield _with_crc(chunk)
+    yield _with_crc(index)
 
 
 def _with_crc(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return flat, np.array([google_crc32c.value(flat)], dtype="<u4").view(np.uint8)
+    return flat, np.array([google_crc32c.value(flat)], dtype="<u4")
 
 
 def _write_all(descriptor: int, data: np.ndarray) -> None:

@@ -2,9 +2,9 @@
 
 What is checked: config and manifest can be read and pass their checksums; each rank's log passes its own, and is a
 chain of commits whose videos follow each other without gaps; its arrays are declared as the log says; every shard that
-a commit speaks of is there, has its size, and passes all its checksums; coordinates are those of the videos' grids;
-the manifest says what the logs say, and no video is stored twice. Values of activations are covered by their checksums
-only.
+a commit speaks of is there, has its size, passes all its checksums, and is the one that was committed; coordinates are
+those of the videos' grids; the manifest says what the logs say, and no video is stored twice. Values of activations are
+covered by their checksums only.
 
 With `repair`, a rank with a bad shard is cut back to the commits before it, so that the next `video-sae collect`
 collects the rest of it again.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt32
 from tqdm import tqdm
 
 from collect.artefact.config_json import read_config
@@ -69,6 +70,8 @@ class _ShardFile:
     dtype: np.dtype[Any]
     shard_rows: int
     chunk_rows: int
+    chunk_crcs: UInt32[np.ndarray, " chunk"] | None
+    """As the log has them, if it does."""
 
 
 def verify(config: VerifyConfig) -> Path:
@@ -176,6 +179,7 @@ def _shard_files(log: RankLog) -> list[_ShardFile]:
             dtype=dtype,
             shard_rows=size,
             chunk_rows=log.layout.chunk_rows,
+            chunk_crcs=log.chunk_crcs(array, k),
         )
         for array, (width, dtype) in log.layout.arrays().items()
         for k in range(log.n_shards)
@@ -220,6 +224,7 @@ def _open(shard: _ShardFile) -> Shard:
         n_chunks=shard.shard_rows // shard.chunk_rows,
         chunk_rows=shard.chunk_rows,
         row_bytes=shard.width * shard.dtype.itemsize,
+        chunk_crcs=shard.chunk_crcs,
     )
 
 

@@ -293,11 +293,13 @@ class StoreWriter:
     ) -> None:
         k = self._n_committed // self._shard_rows
         n = row_stop - self._n_committed
+        chunks: dict[str, str] = {}
         if n:
             for name, part in staged.items():
                 stored = part.view(torch.uint16) if part.dtype == torch.bfloat16 else part
                 path = self._zarr / name / "c" / str(k) / "0"
-                write_shard(path, stored.numpy()[:n], shard_rows=self._shard_rows, chunk_rows=self._chunk_rows)
+                crcs = write_shard(path, stored.numpy()[:n], shard_rows=self._shard_rows, chunk_rows=self._chunk_rows)
+                chunks[name] = "".join(f"{crc:08x}" for crc in crcs.tolist())
             for site, moments in self._moments.items():
                 moments.add(staged[site][:n])
         self._log.append(
@@ -309,6 +311,7 @@ class StoreWriter:
                 "videos": [e.to_json() for e in events if isinstance(e, VideoRecord)],
                 "failures": [e.to_json() for e in events if isinstance(e, Failure)],
                 "moments": {site: moments.to_json() for site, moments in self._moments.items()},
+                "chunks": chunks,
             }
         )
         self._n_committed = row_stop

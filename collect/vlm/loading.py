@@ -4,7 +4,7 @@ from collect.config import AttnImplementation, Dtype
 from collect.process.device import resolve_device
 from collect.vlm.check import check_prefix
 from collect.vlm.families.registry import family_class
-from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
+from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model, usable
 from collect.vlm.video_vlm import VideoVlm
 
 SPREAD = "spread"
@@ -49,6 +49,7 @@ def load_vlm(
     )
     if placement is None:
         network = network.to(target)  # transformers would need accelerate to place the weights itself
-    vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
-    check_prefix(vlm)
+    with usable(model):
+        vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
+        check_prefix(vlm)
     return vlm

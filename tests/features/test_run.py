@@ -31,7 +31,7 @@ from tests.features.conftest import (
     write_data,
     write_run,
 )
-from tests.train_sae.lens_saes import lens_outputs, save_lens_sae
+from tests.train_sae.lens_saes import edit_cfg, lens_outputs, save_lens_sae
 from train_sae.lens.export import save_sae
 
 TABLES = ("catalogue", "associations", "exemplars")
@@ -135,6 +135,16 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, run: Path
     with pytest.raises(UserError, match=r"permutations = 199 \(now 50\)"):
         features(replace(config_of(run), permutations=50))
     assert (finished / "summary.json").exists()
+
+
+def test_changed_settings_of_an_sae_without_a_summary_are_noticed(run: Path, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    folder = save_lens_sae(tmp_path / "lens", "topk", d_in=D_IN, d_sae=40, metadata={})
+    config = replace(config_of(copy), sae=str(folder), media=0, permutations=19, bootstraps=20)
+    features(config)
+    edit_cfg(folder, k=1)
+    with pytest.raises(UserError, match=r"begun with other settings, input sae_cfg = "):
+        features(config)
 
 
 def test_an_sae_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:

@@ -27,16 +27,22 @@ def test_saes_are_named_in_order_from_when_their_training_begins(tmp_path: Path)
     assert begun_saes(tmp_path) == ["b", "c"]
 
 
+def line_of(step: int, n_steps: int) -> dict[str, object]:
+    return seal_object({"step": step, "n_steps": n_steps, "fvu": 1 / step, "tokens": 128 * step})
+
+
 @pytest.fixture
 def three_lines(tmp_path: Path) -> Path:
     """The folder of a record with lines of the steps 10, 20 and 30."""
-    lines = [seal_object({"step": step, "fvu": 1 / step, "tokens": 128 * step}) for step in (10, 20, 30)]
+    lines = [line_of(step, n_steps=10) for step in (10, 20, 30)]
     (tmp_path / METRICS_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return tmp_path
 
 
 def test_lines_come_back_as_numbers(three_lines: Path) -> None:
-    assert read_metrics(three_lines) == [{"step": n, "fvu": 1 / n, "tokens": 128 * n} for n in (10, 20, 30)]
+    assert read_metrics(three_lines, 30) == [
+        {"step": n, "n_steps": 10, "fvu": 1 / n, "tokens": 128 * n} for n in (10, 20, 30)
+    ]
 
 
 def test_a_training_without_a_record_has_no_lines(tmp_path: Path) -> None:
@@ -70,6 +76,30 @@ def test_a_line_that_is_none_is_named_by_its_number(three_lines: Path, line: str
     path.write_text(f"{first}\n{line}\n{third}\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2,.*: delete that line"):
         read_metrics(three_lines)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1, 2), (0, 2, 1), (1, 0, 2)])
+def test_doubled_and_moved_lines_are_refused(three_lines: Path, order: tuple[int, ...]) -> None:
+    path = three_lines / METRICS_NAME
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{lines[number]}\n" for number in order))
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line [23], is of step \d0 and the one before of step \d0: delete"
+    ):
+        read_metrics(three_lines)
+
+
+@pytest.mark.parametrize(
+    ("kept", "is_said"), [((0, 1, 2, 3), False), ((0, 2, 3), True), ((1, 2, 3), True), ((0, 1, 2), True)]
+)
+def test_lines_that_are_missing_are_said(
+    three_lines: Path, kept: tuple[int, ...], is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = three_lines / METRICS_NAME
+    lines = [*path.read_text().splitlines(), json.dumps(line_of(34, n_steps=4))]  # the last window is shorter
+    path.write_text("".join(f"{lines[number]}\n" for number in kept))
+    assert len(read_metrics(three_lines, 34)) == len(kept)
+    assert ("metrics.jsonl lacks lines" in caplog.text) == is_said
 
 
 def test_a_line_of_an_earlier_version_has_no_checksum(three_lines: Path) -> None:

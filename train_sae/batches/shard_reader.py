@@ -86,6 +86,12 @@ class ShardReader:
             [shard.row_start + self._chunk_rows * np.arange(len(shard.chunk_offsets)) for shard in shards]
         )
         self._offsets = np.concatenate([shard.chunk_offsets for shard in shards]).astype(np.int64)
+        self._committed = np.concatenate(
+            [
+                np.full(n, -1) if shard.chunk_crcs is None else shard.chunk_crcs.astype(np.int64)
+                for n, shard in zip(counts, shards, strict=True)
+            ]
+        )
         self._unverified = np.full(len(self._offsets), verify)
         self._threads = threads or min(4, usable_cpus())
         self._executor: ThreadPoolExecutor | None = None
@@ -195,8 +201,11 @@ class ShardReader:
             n_read += n_now
         content = raw[:-CRC_BYTES]
         if check:
-            if google_crc32c.value(content) != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
+            crc, committed = google_crc32c.value(content), int(self._committed[chunk])
+            if crc != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
                 raise damaged(shard.path, f"its chunk at byte {offset} fails its checksum")
+            if committed not in (-1, crc):
+                raise damaged(shard.path, f"its chunk at byte {offset} is whole, but not the one that was committed")
             self._unverified[chunk] = False
         return content.reshape(self._chunk_rows, self._row_bytes)
 

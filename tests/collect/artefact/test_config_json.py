@@ -50,6 +50,10 @@ def test_config_names_versions_and_commit(tmp_path: Path) -> None:
         ("{", "is not valid JSON"),
         ("[]", "is not a JSON object"),
         ('{"stage": "collect"}', "lacks `arguments` or `inputs`"),
+        (
+            '{"stage": "collect", "arguments": {}, "inputs": {}, "paths": [1]}',
+            "has `versions`, `paths` or a `commit` that",
+        ),
         ('{"stage": "train", "arguments": {}, "inputs": {}}', "belongs to the stage 'train' where 'collect' is needed"),
     ],
 )
@@ -76,6 +80,14 @@ def test_resume_says_what_changed_in_one_sentence(tmp_path: Path) -> None:
         'input model = "abc" (now "def"): give the earlier ones to go on there, '
         "choose another --out or --name, or delete the folder."
     )
+
+
+def test_resume_says_where_a_changed_input_lies(tmp_path: Path) -> None:
+    write_config(tmp_path, "collect", {"long": "x" * 10**6}, {"model": "abc"})
+    with pytest.raises(UserError) as caught:
+        check_resume(tmp_path, "collect", {"long": "y"}, {"model": "def"}, places={"model": Path("models/a"), "b": "c"})
+    assert 'input model (models/a) = "abc" (now "def"): give' in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_resume_says_when_an_argument_came_or_went(tmp_path: Path) -> None:

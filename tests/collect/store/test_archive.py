@@ -142,6 +142,14 @@ def test_an_archive_of_another_store_or_kind_is_left_alone(
     assert all_files(place) | {"archive.json": before["archive.json"]} == before
 
 
+def test_a_folder_in_the_place_of_an_object_is_named(place: Path, small: Path, compress: bool) -> None:
+    shard = next(path for path in sorted(place.rglob("0")) if path.is_file())
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(UserError, match=f"^{re.escape(str(shard))} is a folder where a file belongs: move it away"):
+        save(small / "activations", open_target(str(place)), compress=compress)
+
+
 def test_what_an_archive_lost_is_put_back_by_archiving_again(place: Path, small: Path, compress: bool) -> None:
     before = all_files(place)
     shard = next(name for name in before if name.endswith("c/1/0"))
@@ -218,6 +226,15 @@ def test_a_store_is_mended_from_its_archive(place: Path, small: Path, tmp_path: 
     path.write_bytes(b"x" + path.read_bytes()[1:])
     restore(open_target(str(place)), store)
     assert files_of_store(store) == files_of_store(small / "activations")
+
+
+def test_a_shard_in_the_place_of_another_is_mended_too(place: Path, small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small / "activations", tmp_path / "store"))
+    before = contents(folder)
+    shards = folder / "rank-0.zarr" / "projector" / "c"
+    shutil.copyfile(shards / "1" / "0", shards / "0" / "0")
+    restore(open_target(str(place)), folder)
+    assert contents(folder) == before
 
 
 def test_a_damaged_store_is_not_archived(small: Path, tmp_path: Path) -> None:

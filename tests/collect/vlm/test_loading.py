@@ -76,6 +76,31 @@ def test_damaged_weights(tiny_vlm: Path, tmp_path: Path) -> None:
         load_vlm(str(folder), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("tokenizer_config.json", ("video_token",), None),
+        ("tokenizer_config.json", ("bos_token",), 7),
+        ("processor_config.json", ("pooling_ratio",), "two"),
+        ("processor_config.json", ("video_processor", "size"), {"height": 0, "width": 32}),
+        ("processor_config.json", ("video_processor", "image_mean"), [0.5, 0.5]),
+        ("config.json", ("video_token_id",), 10**6),
+    ],
+)
+def test_a_damaged_processor_is_refused_with_the_models_name(
+    name: str, place: tuple[str, ...], value: Any, tiny_vlm: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_vlm, tmp_path / "vlm"))
+    content: dict[str, Any] = json.loads((folder / name).read_text())
+    inner = functools.reduce(lambda found, key: found[key], place[:-1], content)
+    assert place[-1] in inner
+    inner[place[-1]] = value
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        load_vlm(str(folder), device="cpu")
+    assert str(folder) in str(caught.value)
+
+
 def test_the_check_passes_for_what_was_loaded(vlm: VideoVlm) -> None:
     check_prefix(vlm)
 
