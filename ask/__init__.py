@@ -8,7 +8,7 @@
     config      arguments of `video-sae profile`
     inference   intervals and tests over videos
     opened      a run with its model and questions, checked to belong together
-    packing     many questions behind one visual prefix
+    packing     many questions after one visual prefix
     profile     `video-sae profile`: where the answer reads the video
     questions   counting and control questions, their options and prompts
     reading     the tables of this package, as others read them

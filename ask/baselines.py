@@ -1,4 +1,4 @@
-"""What questions give away without the video: the baselines beside which a model's accuracy stands."""
+"""What questions give away without the video: the baselines that a model's accuracy is compared with."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def kinds_of(items: Sequence[Item]) -> list[tuple[str, bool, list[Item]]]:
 
 
 def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
-    """Return baselines.parquet: scores without the video beside the model's, per kind and split.
+    """Return baselines.parquet: scores without the video next to the model's, per kind and split.
 
     Args:
         items: all evaluated items.

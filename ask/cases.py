@@ -1,6 +1,6 @@
 """A case: one video with its questions, run up to the site.
 
-Everything that an edit of the residuals does not change is computed once here; whatever edits them goes on from it.
+Everything that an edit of the residuals does not change is computed once here. Edits start from the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collect.vlm import Prefix, VideoVlm
 logger = logging.getLogger(__name__)
 
 MAX_RESIDUAL_DIFFERENCE = 0.05
-"""Relative difference between a stored and a recomputed residual beyond which the video is not the stored one."""
+"""Relative difference between a stored and a recomputed residual beyond which the video counts as a different one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Case:
     """Residuals at the site; question number = 3 x item + cyclic order."""
     correct: Int[Tensor, "item order"]
     values: Float[Tensor, "item order letter"]
-    """Numbers behind the letters; NaN for control questions."""
+    """Numbers that the letters stand for; NaN for control questions."""
     logits: Float[Tensor, "item order letter"]
     mass: Float[Tensor, "item order"]
 
@@ -66,7 +66,7 @@ class Case:
 
 
 def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling | int) -> Prefix:
-    """Decode a video's clip, cut where its questions want it cut, and run the vision tower.
+    """Decode a video's clip, up to the cut frame of its questions, and run the vision tower.
 
     Raises:
         UserError: the video cannot be decoded.
@@ -82,7 +82,7 @@ def embed_items(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], *, packed:
 
 
 def packing_works(model: Asked, prefix: Prefix, items: Sequence[Item]) -> bool:
-    """Check once, on one video, whether this model answers packed questions as it answers them one by one."""
+    """Check once, on one video, whether this model answers packed questions the same way as one by one."""
     suffixes = [model.vlm.suffix(text) for item in items[:2] for text in item.prompts]
     return packing_agrees(model, model.vlm.embed([prefix] * len(suffixes), suffixes))
 

@@ -1,4 +1,4 @@
-"""What questions are put to: a run's videos, the model that its activations are from, and the questions themselves.
+"""What is needed to ask: a run's videos, the model that its activations came from, and the questions themselves.
 
 All of it is checked to belong together before anything is asked.
 """
@@ -28,14 +28,14 @@ class Wanted:
     tasks: Sequence[str]
     """Tags of the counting questions."""
     items: int
-    """Most counting questions in each of the train and held-out videos."""
+    """Most counting questions about the train videos, and about the held-out videos."""
     control_items: int
-    """The same of control questions."""
+    """The same for control questions."""
     seed: int
     """Of the draw."""
     device: str
     data: Path | None
-    """Folder of the data; where the activations came from if None."""
+    """Folder of the data; if None, where the activations came from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
 
 
 def open_whole_store(run: Path) -> ActivationStore:
-    """Open activations of which every visual token was collected.
+    """Open activations that hold every visual token.
 
     Raises:
         UserError: there are none, or only some tokens were.
@@ -77,7 +77,7 @@ def open_whole_store(run: Path) -> ActivationStore:
 def open_asked(
     run: Path, store: ActivationStore, wanted: Wanted, stages: Mapping[str, Path], own: str | None
 ) -> AskedRun:
-    """Open data and model of a run, draw the questions, and check that they belong to its activations.
+    """Open the data and the model of a run, draw the questions, and check that they belong to its activations.
 
     Args:
         run: the run folder.
@@ -126,9 +126,9 @@ def open_asked(
 
 
 def drawn(items: Sequence[Item], wanted: Wanted) -> tuple[Item, ...]:
-    """Draw the items to evaluate, in each of the train and held-out videos.
+    """Draw the items to evaluate, separately for train and held-out videos.
 
-    Control questions are drawn about the videos that have a counting question first: these are run anyway.
+    Control questions are drawn first about videos that have a counting question, because these are run anyway.
     """
     kept: set[str] = set()
     for held_out in (False, True):

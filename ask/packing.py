@@ -1,8 +1,8 @@
-"""Many questions behind one visual prefix: the sequences that a forward pass runs, and how to read them.
+"""Many questions after one visual prefix: the sequences that a forward pass runs, and how to read them.
 
-All questions about a video, in all their option orders, share its prefix. Packed, they stand one after the other behind
-it in a single row, each seeing the prefix and itself but no other question, with the positions it would have alone: the
-visual tokens, which are most of the work, are run once and not once per question. Unpacked, every question is a row of
+All questions about a video, in all their option orders, share its prefix. Packed, they follow it one after another in a
+single row, each seeing the prefix and itself but no other question, with the positions it would have alone: the visual
+tokens, which are most of the work, are run only once instead of once per question. Unpacked, every question is a row of
 its own. The two give the same logits; which one a model supports is checked by `packing_agrees`.
 """
 
@@ -26,7 +26,7 @@ PACKING_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sequences:
-    """Rows that a decoder runs; every question is a stretch of one of them."""
+    """Rows that a decoder runs; every question is a contiguous part of one of them."""
 
     hidden: Float[Tensor, "row token d_model"]
     """Residuals at the site named when they were made (input embeddings at first)."""
@@ -57,7 +57,7 @@ class Sequences:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Asked:
-    """A model as it is asked: run on from one site, and read at the option letters."""
+    """A model as it is asked: resumed at one site, and read at the option letters."""
 
     vlm: VideoVlm
     site: str
@@ -66,19 +66,19 @@ class Asked:
 
     @classmethod
     def at(cls, vlm: VideoVlm, site: str) -> Asked:
-        """A model that is run on from a site, with the letters of its own tokenizer."""
+        """A model that is resumed at a site, with the letters of its own tokenizer."""
         return cls(vlm=vlm, site=site, letters=vlm.answer_ids(LETTERS))
 
     def to(self, site: str) -> Asked:
-        """The same model, run on from another site."""
+        """The same model, resumed at another site."""
         return replace(self, site=site)
 
 
 def to_sequences(emb: Embedded, *, packed: bool) -> Sequences:
-    """Lay out the embedded questions about one video, one batch row of `emb` a question.
+    """Lay out the embedded questions about one video; `emb` has one batch row per question.
 
     Args:
-        emb: whole prompts with one and the same prefix.
+        emb: whole prompts that all have the same prefix.
         packed: all in one row, or each in its own.
     """
     n, device = len(emb.last), emb.last.device
@@ -156,7 +156,7 @@ def run_to(vlm: VideoVlm, seq: Sequences, sites: Sequence[str]) -> dict[str, Seq
     """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there.
 
     Raises:
-        UserError: the model has no such site, or cannot run on from it.
+        UserError: the model has no such site, or cannot be resumed there.
     """
     parsed = {name: vlm.resumable(name) for name in sites}
     later = [site for site in parsed.values() if site.layers_before > 0]
@@ -168,14 +168,14 @@ def run_to(vlm: VideoVlm, seq: Sequences, sites: Sequence[str]) -> dict[str, Seq
 def run_on(
     model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> Float[Tensor, "edit row token d_model"]:
-    """Run on from a site to the decoder's output.
+    """Run from a site to the decoder's output.
 
     Differentiable with respect to `hidden` where gradients are enabled.
 
     Args:
         model: the model, at the site where `hidden` was read.
         seq: the sequences that `hidden` are copies of.
-        hidden: one copy of `seq.hidden` after the other, each with its own edit: rows = edits x rows of `seq`.
+        hidden: one copy of `seq.hidden` after another, each with its own edit: rows = edits x rows of `seq`.
     """
     n_rows = len(seq.hidden)
     n_edits = len(hidden) // n_rows
@@ -187,7 +187,7 @@ def run_on(
 def read_letters(
     model: Asked, seq: Sequences, out: Float[Tensor, "edit row token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Read every question's answer in the decoder's output.
+    """Read every question's answer from the decoder's output.
 
     Args:
         model: the model.
@@ -205,14 +205,14 @@ def read_letters(
 def letter_logits(
     model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Run on from a site and read every question: `run_on` and `read_letters`."""
+    """Run from a site and read every question: `run_on` and `read_letters`."""
     return read_letters(model, seq, run_on(model, seq, hidden))
 
 
 def packing_agrees(model: Asked, emb: Embedded) -> bool:
-    """Whether the model answers packed questions as it answers them one by one, through `vlm.logits_from`.
+    """Whether the model answers packed questions the same way as one by one, through `vlm.logits_from`.
 
-    Models that refuse an attention mask of their caller, or overlook it, do not.
+    Models that refuse or ignore the caller's attention mask do not.
     """
     vlm, site = model.vlm, model.site
     with torch.no_grad():
@@ -233,7 +233,7 @@ def _kwargs(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str
         position_ids=seq.position_ids.repeat(repeats),
         visual_positions=seq.visual_positions,
         layer=layer,
-        # Made anew for every pass: kept, it would take more memory than the residuals.
+        # Made for every pass: if it were kept, it would take more memory than the residuals.
         allowed=visible(seq.question[0]) if seq.packed else None,
         blocks=seq.blocks,
         deepstack=None if seq.deep is None else seq.deep[:, None].expand(-1, n_rows, -1, -1),

@@ -1,8 +1,9 @@
 """The site profile: where the answer reads the video.
 
 The residual of all visual tokens at a site is replaced by one vector, their mean over the evaluated videos. How far the
-answer margin falls is how much of the video had not been read before that site. A latent of a site that the answer has
-already passed by cannot matter, whatever it fires on; so the profile comes before any SAE, and picks its site.
+answer margin falls is how much of the video had not been read before that site. If the answer has already been read
+before a site, no latent there can matter, whatever it fires on. So the profile comes before any SAE, and picks its
+site.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:
-    """Profile the sites of a model on a dataset's questions and pick the site for the SAE.
+    """Profile the sites of a model with a dataset's questions, and pick the site for the SAE.
 
     The questions come from the train videos, so that the held-out videos stay unseen by this choice too.
 
@@ -77,7 +78,7 @@ def run_profile(config: ProfileConfig) -> Path:
             "annotations": annotations_hash(dataset.videos),
         }
         paths = {"run": config.out, "data": config.data}
-        # What is annotated beside the questions does not matter here.
+        # Annotations other than the questions do not matter here.
         if begin_or_resume(folder, STAGE, config, inputs, ignore=IGNORED, recorded=("annotations",), paths=paths):
             return folder
         frames = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
@@ -97,7 +98,7 @@ def _items(dataset: Dataset, config: ProfileConfig) -> tuple[Item, ...]:
 
 
 def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
-    """Return the sites to profile in the order of depth: the projector always, and every resid/i if none is named.
+    """Return the sites to profile in the order of depth: always the projector, and every resid/i if none is named.
 
     Raises:
         UserError: the model has no such site.
@@ -123,7 +124,7 @@ def profile(
     """
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
-    # Both passes want every clip; as many stay in memory as fit.
+    # Both passes need every clip; as many as fit stay in memory.
     prefixes = ByteCache(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
     model = Asked.at(vlm, FIRST_SITE)
     packed = packing_works(model, prefixes[first], own)
@@ -149,7 +150,7 @@ def profile(
 
 
 def replaced(seq: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
-    """Put one vector in the place of every visual token's residual."""
+    """Replace every visual token's residual by one vector."""
     return seq.hidden.index_copy(1, seq.visual_positions, mean.expand(len(seq.hidden), len(seq.visual_positions), -1))
 
 
@@ -208,8 +209,8 @@ def _table(
 def pick_site(table: pd.DataFrame) -> str:
     """Return the latest site that keeps half of the projector's fall in the margin of all counting questions.
 
-    The fall must also be beyond chance there: its 95 % interval over videos lies above zero. Where that holds at no
-    site, the model does not use the video: the projector is returned and a warning logged.
+    The fall must also be beyond chance there: its 95 % interval over videos lies above zero. If that holds at no site,
+    the model does not use the video: the projector is returned, and a warning is logged.
     """
     rows = table[table["kind"] == "all counting"].sort_values("depth", kind="stable")
     good = rows[(rows["fall_share"] >= KEPT_SHARE) & (rows["fall_low"] > 0)]
@@ -222,7 +223,7 @@ def pick_site(table: pd.DataFrame) -> str:
 
 
 def describe(table: pd.DataFrame) -> str:
-    """Lay the profile out as text: a row per site, the margin with the visual tokens replaced, and the share kept."""
+    """The profile as text: a row per site, with the margin after replacing the visual tokens and the share kept."""
     rows = table[table["kind"] == "all counting"]
     share = rows["fall_share"].astype(float)
     text = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Reading what was asked and answered, for the packages that go on from it: items, baselines and the site profile."""
+"""Reads what was asked and answered, for the packages that use it: items, baselines and the site profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Next-token loss over the text of a question and its answer, teacher-forced, behind a video that may be edited.
+"""Next-token loss over the text of a question and its answer, teacher-forced, after a video that may be edited.
 
 Scored are the tokens of the user's text (question, options, instruction) and, after the whole prompt, the letter of the
 correct option. What the chat template writes around the text is context and is not scored: its tokens are those which
@@ -27,7 +27,7 @@ class TextTargets:
     question: Int[Tensor, " target"]
     row: Int[Tensor, " target"]
     column: Int[Tensor, " target"]
-    """Place of the token before, whose logits predict the target."""
+    """Place of the token before the target, whose logits predict it."""
     token: Int[Tensor, " target"]
     """Id of the target."""
 
@@ -38,7 +38,7 @@ def text_targets(
     template: Int[Tensor, " _"],
     answers: Int[Tensor, " question"],
 ) -> TextTargets:
-    """Find what is to be predicted in seq-out questions.
+    """Find the tokens to be predicted in questions that are laid out.
 
     Args:
         seq: the questions, in order.

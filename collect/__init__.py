@@ -9,12 +9,12 @@
     tokens      where each visual token lies, and which are stored
     video       video files: finding, decoding, sampling
     vlm         video VLMs behind one interface
-    arguments   what options must be: numbers in range, names of folders
+    arguments   rules for options: numbers in range, names of folders
     assignment  which process collects which videos
     config      arguments of collect, check, archive and verify
     errors      the one exception whose message is meant for the user
     pipeline    from videos to activations in host memory, overlapped
-    printable   text from outside, as it may be shown
+    printable   text from outside, made safe to show
     reading     the activation store as every later stage reads it
     run         the stage `collect`
 

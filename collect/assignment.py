@@ -1,12 +1,12 @@
-"""Which process collects which videos, into which rank of the store; also after a change of the number of processes.
+"""Which process collects which videos into which rank of the store, also after the number of processes has changed.
 
-Videos of one size form batches once and for all, so that a forward pass has the same shape whoever makes it and every
-stored bit is the same. A generation gives every process one rank of the store, with its batches. A run with as many
-processes as the last generation goes on in that one's ranks. One with another number begins a new generation over the
-videos that no rank has committed; ranks of earlier generations are only completed with the video that their last shard
-cuts. So no video is ever stored twice, and at most the batches that an interruption cut are computed again.
+Videos of one size are put into batches once and for all, so a forward pass has the same shape whichever process makes
+it, and every stored bit is the same. A generation gives every process one rank of the store, with its batches. A run
+with as many processes as the last generation continues in its ranks. A run with another number begins a new generation
+for the videos that no rank has committed; ranks of earlier generations are only completed with the video that their
+last shard cuts. So no video is ever stored twice, and only batches that an interruption cut short are computed again.
 
-`plan.json` records batches and generations; what is committed stands in the ranks' logs. Everything here is pure but
+`plan.json` records batches and generations; the ranks' logs record what is committed. Everything here is pure except
 reading and writing that file.
 """
 
@@ -44,11 +44,11 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One division of videos over processes."""
+    """One division of the videos among processes."""
 
     world_size: int
     streams: tuple[Stream, ...]
-    """One a process, in the order of processes."""
+    """One per process, in the order of the processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +94,9 @@ def make_batches(videos: Sequence[Video], size: int) -> tuple[Batch, ...]:
 
 
 def estimated_costs(videos: Sequence[Video]) -> list[float]:
-    """Estimated work per video: one for the model, and one on average for decoding, by frames times pixels.
+    """Estimated work per video: 1 for the model, and on average 1 for decoding, in proportion to frames times pixels.
 
-    A video whose header says nothing counts as an average one.
+    A video without sizes in its header counts as an average one.
     """
     pixels = [float(video.n_frames) * video.height * video.width for video in videos]
     known = [value for value in pixels if value > 0]
@@ -105,7 +105,7 @@ def estimated_costs(videos: Sequence[Video]) -> list[float]:
 
 
 def divide(batches: Mapping[int, Batch], costs: Sequence[float], n: int) -> list[tuple[int, ...]]:
-    """Divide batches into `n` parts of about one cost: the costliest first, each to the part that has least so far.
+    """Divide batches into `n` parts of about the same cost: the costliest first, each to the cheapest part so far.
 
     Args:
         batches: number -> videos.
@@ -204,7 +204,7 @@ def read_plan(folder: Path, n_videos: int) -> Assignment | None:
     if not isinstance(content, dict):
         raise damaged(path, "it is not the JSON that collect writes")
     content = cast("dict[str, Any]", content)
-    # Plans of the program's first versions have no checksum; a name that is not known may be a damaged one of it.
+    # Plans of the program's first versions have no checksum; an unknown name may be a damaged `checksum`.
     if object_condition(content) == "changed" or not {"batches", "generations", CHECKSUM} >= content.keys():
         raise damaged(path, "it fails its checksum, so it was changed after it was written")
     fields = Fields(content, printable(path, 4096), DAMAGE_REMEDY)

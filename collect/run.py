@@ -1,8 +1,8 @@
 """The stage `collect`: videos through a truncated VLM into an activation store, resumable at any moment.
 
-Who collects what is decided in `collect.assignment`, the way of a video from its file to its activations lies in
-`collect.pipeline`, and how they get to disk in `collect.store.writer`. Batches hold the same videos also after a resume
-and whoever makes them, so that every stored bit is that of a run that was never interrupted.
+`collect.assignment` decides who collects what, `collect.pipeline` takes a video from its file to its activations, and
+`collect.store.writer` writes these to disk. Batches hold the same videos after a resume too, and whichever process
+makes them, so every stored bit is the same as in a run that was never interrupted.
 """
 
 import logging
@@ -50,14 +50,14 @@ CHANGEABLE = ("data", "model", "out", "device", "workers", "max_failures")
 
 
 def collect(config: CollectConfig) -> Path:
-    """Collect activations; go on where an earlier run with the same arguments ended, with however many processes.
+    """Collect activations; continue where an earlier run with the same arguments ended, with any number of processes.
 
     Returns:
         The folder of the store, `config.out / "activations"`.
 
     Raises:
         UserError: data, model or a site is not there, the folder holds a store of something else, another process is
-            writing it, no video (or more than `max_failures` not) can be read, or the disk is full.
+            writing it, no video can be read (or more than `max_failures` cannot), or the disk is full.
     """
     process = Process.of_environment()
     videos = choose_videos(config.data, VideoChoice.parse(config.select))
@@ -125,7 +125,7 @@ class _Model:
 
 
 def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
-    """See that the model has all sites and that they have the same tokens, as a store has one set of coordinates.
+    """Check that the model has all sites and that they have the same tokens, since a store has one set of coordinates.
 
     Raises:
         UserError: it lacks one, or sites of the vision tower are mixed with others.
@@ -139,13 +139,13 @@ def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
 def _decide(
     config: CollectConfig, videos: Sequence[Video], folder: Path, model: _Model, world_size: int
 ) -> dict[str, Any]:
-    """What every process is to do; called in the first one only."""
+    """What every process has to do; called only in the first one."""
     inputs = {
         "model": fingerprint(resolve_model(config.model)[0]),
         "data": videos_hash(videos),
         "annotations": annotations_hash(videos),
     }
-    # Annotations decide what is stored only where that is what lies on tracks; else they may be added to at any time.
+    # Annotations decide what is stored only with `--tokens tracks`; otherwise they may be added to at any time.
     recorded = () if TokenChoice.parse(config.tokens).on_tracks else ("annotations",)
     data = f"{config.data} with --select {config.select}" if config.select else config.data
     places = {"model": config.model, "data": data, "annotations": config.data}
@@ -159,7 +159,7 @@ def _decide(
     progress = read_progress(folder, before.ranks)
     plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)
     if not is_begun:
-        model.load()  # what is wrong with model or sites is told before anything is written
+        model.load()  # what is wrong with model or sites is reported before anything is written
         write_config(folder, STAGE, config, inputs, _paths(config))
     if plan != before or not is_begun:
         write_plan(folder, plan)
@@ -179,7 +179,7 @@ def _task(content: dict[str, Any]) -> Task:
 
 
 def _paths(config: CollectConfig) -> dict[str, Path]:
-    """What later stages have to find again."""
+    """What later stages need to find again."""
     paths = {"run": config.out, "data": config.data}
     return paths | ({"model": Path(config.model)} if Path(config.model).is_dir() else {})
 
@@ -214,7 +214,7 @@ def _worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
 def _prepare(
     vlm: VideoVlm, index: int, video: Video, site: str, sampling: FrameSampling, choice: TokenChoice
 ) -> Ready | Failure:
-    """Decode and preprocess one video; runs in a thread beside others."""
+    """Decode and preprocess one video; runs in one of several threads."""
     assert video.path is not None
     try:
         clip = decode_clip(video.path, video.video_id, sampling, video.cut_frame)
@@ -294,7 +294,7 @@ def _record(ready: Ready, row_start: int) -> VideoRecord:
 
 
 def _complete(folder: Path, ranks: Sequence[int]) -> None:
-    """Write the manifest if all ranks are complete, which the last process to end finds."""
+    """Write the manifest if all ranks are complete, which is what the last process to end finds."""
     progress = read_progress(folder, ranks)
     if not all(rank in progress and progress[rank].is_final for rank in ranks):
         logger.info("this process is done; others are still writing %s", folder)

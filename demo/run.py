@@ -1,6 +1,6 @@
-"""`video-sae demo`: every stage on the embedded default, each through the same function as its own subcommand.
+"""`video-sae demo`: every stage on the embedded default, each through the same function as its subcommand.
 
-Stages are resumable by themselves, so the demo is: run again, it goes on where it was.
+Stages are resumable, so the demo is too: run it again, and it continues where it was.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 
 def closing_table(run: Path, sae: str, site: str) -> str:
-    """The few figures that say what the run found, one a line."""
+    """The few figures that say what the run found, one per line."""
     from features.reading import read_features_tables
     from steer.reading import read_effects_tables
     from train_sae.reading import read_summary

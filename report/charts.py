@@ -85,7 +85,7 @@ def _kind_style(kind: str, place: int) -> tuple[str, float, str]:
 
 
 def training_chart(curve: pd.DataFrame, held_out_fvu: Number | None) -> Markup:
-    """FVU, L0 and dead latents over the training tokens, one below the other.
+    """FVU, L0 and dead latents over the training tokens, one below another.
 
     Args:
         curve: rows of metrics.jsonl.

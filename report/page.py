@@ -2,7 +2,7 @@
 
     RUN/report/index.html     inline styles, charts as SVG, pictures embedded; no script, no request to anywhere
 
-The page is made again from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
+The page is made from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
 sentences come from `report.verdicts`, the charts from `report.charts`, the layout from `page.html.j2`.
 """
 

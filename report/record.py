@@ -1,7 +1,7 @@
-"""What a run holds, read for the report: every stage's tables and figures, and what of them is missing.
+"""What a run holds, read for the report: every stage's tables and figures, and which of them are missing.
 
-What is not there is named and left out; what is there and damaged is an error, so that no page is made from it. Reading
-only; what the tables mean is in `report.verdicts`.
+Missing tables are named and left out; a damaged one is an error, so that no page is made from it. This module only
+reads; what the tables mean is in `report.verdicts`.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _gap(path: Path, stage: str, without: str) -> str:
 
 
 def _name(path: Path) -> str:
-    """A file of a stage as the page names it, which does not change where a run is moved."""
+    """A file of a stage as the page names it, which does not change if the run is moved."""
     return printable(f"{path.parent.parent.name}/{path.parent.name}/{path.name}", 400)
 
 

@@ -1,4 +1,4 @@
-"""What was edited, beside what it goes along with: association and effect as two axes of one table.
+"""What was edited, next to what it goes with: association and effect as two axes of one table.
 
 Input association and output effect rarely coincide in one latent, so the report shows both for every target. Pure
 functions of summary.parquet and catalogue.parquet.

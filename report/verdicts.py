@@ -1,6 +1,7 @@
 """What the tables of a run say, in plain sentences: the verdicts at the top of the report, and its selections of rows.
 
-A verdict is worded from the numbers alone, and a negative one as plainly as a positive one. Pure functions of tables.
+A verdict follows from the numbers alone, and a negative one is worded as plainly as a positive one. Pure functions of
+tables.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def split_name(split: str) -> str:
     return split.replace("_", "-")
 
 
-# --- What latents go along with --------------------------------------------------------------------------------------
+# --- What latents go with --------------------------------------------------------------------------------------
 
 
 def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any] | None:

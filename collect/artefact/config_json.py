@@ -1,4 +1,4 @@
-"""`config.json` of an artefact folder: with which arguments it was begun, by what, from which inputs."""
+"""`config.json` of an artefact folder: the arguments, versions and inputs that it was begun with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_config(
             tuples become lists, enums their values.
         inputs: hash (or fingerprint) of each input, by name.
         paths: where inputs lie, by the argument that names them. They are kept absolute, so that they are found from
-            any folder; nothing compares them.
+            any folder; they are never compared.
     """
     content = {
         "stage": stage,
@@ -78,7 +78,7 @@ def check_resume(
     recorded: Collection[str] = (),
     places: Mapping[str, object] | None = None,
 ) -> bool:
-    """Decide whether a stage may go on in `folder`.
+    """Decide whether a stage may continue in `folder`.
 
     Args:
         folder: the artefact folder.
@@ -90,7 +90,7 @@ def check_resume(
         places: where inputs lie now, by their names, for the message.
 
     Returns:
-        False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
+        False if the folder has no `config.json` yet, True if it was begun with the same arguments and inputs.
 
     Raises:
         UserError: the folder was begun with other arguments or inputs; the message says which and what to do.
@@ -98,7 +98,7 @@ def check_resume(
     if not (folder / CONFIG_NAME).exists():
         return False
     before = read_config(folder, stage)
-    # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
+    # Compared as JSON returns them, so that 1.0 and 1, or a tuple and a list, are the same.
     now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
     changes = _changes(before["arguments"], now["arguments"], ignore, {})
     changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded, places or {})]

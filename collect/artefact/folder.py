@@ -58,7 +58,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def give_usual_mode(*paths: Path) -> None:
     """Give files the mode that a new file has under the user's umask; some libraries write theirs for the owner only.
 
-    The umask itself cannot be read without changing it for every thread, so a file is made to see.
+    The umask cannot be read without changing it for every thread, so a new file is made to find out.
     """
     for folder in {path.parent for path in paths}:
         probe = folder / f".mode.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
@@ -73,7 +73,7 @@ def give_usual_mode(*paths: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as far as its file system can: some do not open or synchronise folders."""
+    """Make the names in a folder durable, if its file system can: some cannot open or synchronise folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -86,7 +86,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_orphans(folder: Path, *, deep: bool = False) -> None:
-    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there.
+    """Remove the unfinished files of a `write_atomic` whose process was killed; only while nobody writes there.
 
     Args:
         folder: the artefact folder.
@@ -114,7 +114,7 @@ def read_table(path: Path, schema: pyarrow.Schema | None = None) -> pandas.DataF
 
     Args:
         path: the parquet file.
-        schema: what it was written with; its columns and rules are checked.
+        schema: the schema it was written with; its columns and rules are checked.
 
     Raises:
         UserError: the file does not exist, was changed after it was written, or is another table.
@@ -148,7 +148,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object. A checksum in it is verified and left out; one without is taken as it is.
+    """Read a JSON object. A checksum in it is verified and left out; an object without one is taken as it is.
 
     Args:
         path: the file.

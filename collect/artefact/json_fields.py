@@ -1,4 +1,4 @@
-"""Reading JSON objects written by others, so that whatever is wrong with one is told by file, place and field."""
+"""Reading JSON objects written by others; errors name the file, the place and the field."""
 
 import re
 import reprlib
@@ -82,7 +82,7 @@ class Fields:
         return int(cast("int", value))
 
     def array(self, name: str, *, dtype: type[np.float64] | type[np.int64], width: int | None = None) -> np.ndarray:
-        """A list of finite numbers, or with `width` of lists of that many; also a long one is read fast."""
+        """A list of finite numbers, or with `width` of lists of that many; fast for long ones too."""
         wanted = "whole numbers" if dtype is np.int64 else "finite numbers"
         expected = f"a list of {wanted}" if width is None else f"a list of lists of {width} {wanted}"
         value = self._content.get(name)
@@ -115,7 +115,7 @@ class Fields:
         return float(cast("float", value))
 
     def flag(self, name: str, *, absent: bool | None = None) -> bool:
-        """A truth value, also written 0 or 1; `absent`, unless None, is that of a missing field, of null and of -1."""
+        """A truth value, also written 0 or 1; `absent`, unless None, is the value for a missing field, null and -1."""
         value = self._content.get(name)
         if absent is not None and value in (None, -1):
             return absent

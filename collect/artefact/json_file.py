@@ -1,7 +1,7 @@
 """Reading JSON, whoever wrote it: one function, and one error for everything that can be wrong with a file.
 
-Besides syntax that is nesting too deep to parse, numbers of thousands of digits, bytes that are no text, folders and
-devices in the place of files, and files of a size that no JSON of this program has. A byte-order mark is passed over.
+Besides wrong syntax, this covers nesting too deep to parse, numbers with thousands of digits, bytes that are not text,
+folders and devices in place of files, and files larger than any JSON of this program. A byte-order mark is skipped.
 """
 
 import json

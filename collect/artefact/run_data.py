@@ -2,11 +2,11 @@
 
 A stage records the absolute paths of what it reads (`config.json`, `paths`), and hashes: of the videos (ids, file
 sizes, cut frames), and of what is annotated about them. A later stage takes the data from where an earlier one had it,
-or from `--data`, and in either case sees that
+or from `--data`, and in either case checks that
 
 - the videos are those that were collected,
-- what is annotated about them is what the other stages of the same SAE took, and, unless `--data` says that it may
-  have changed, what it was when the earlier stage recorded the path.
+- their annotations are those that the other stages of the same SAE took, and, unless `--data` says that they may have
+  changed, those that were there when the earlier stage recorded the path.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ def videos_hash(videos: Iterable[Video]) -> str:
 
 
 def annotations_hash(videos: Iterable[Video]) -> str:
-    """Hash of what is annotated about videos, wherever and in whichever files it stands; their order does not count."""
+    """Hash of the annotations of videos, in whichever files they are; their order does not matter."""
     digest = hashlib.sha256()
     for video in sorted(videos, key=lambda video: video.video_id):
         for name in _ANNOTATED:
@@ -139,7 +139,7 @@ def data_of_run(
 
 
 def check_agreement(run: Path, folders: Mapping[str, Path]) -> None:
-    """See that stages which have begun took the same annotations.
+    """Check that all stages that have begun took the same annotations.
 
     Args:
         run: the run folder.
@@ -165,7 +165,7 @@ def check_agreement(run: Path, folders: Mapping[str, Path]) -> None:
 
 
 def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None:
-    """Where a stage had an input; what lay within the run is looked for in the run, which may have been moved.
+    """Where a stage had an input. If it lay within the run, it is looked for in the run, which may have been moved.
 
     Args:
         folder: the artefact folder of the stage.
@@ -245,7 +245,7 @@ def _collected_ids(store: ActivationStore) -> frozenset[str]:
 
 
 def _check_videos(store: ActivationStore, dataset: Dataset, collected: list[Video]) -> None:
-    """See that a data folder has the videos of a store, as far as their files are there."""
+    """Check that a data folder has the videos of a store, as far as their files are there."""
     folder = printable(dataset.folder, 4096)
     if not collected:
         raise UserError(

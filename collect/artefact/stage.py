@@ -6,8 +6,8 @@
         …
         write_summary(folder, figures, files)              last: with it the stage is finished
 
-`summary.json` names the files that the stage made, with their sizes and hashes. A folder is finished when it has one
-and every file is as it says; that a file is there does not count. What is not as it was is made again.
+`summary.json` names the files that the stage made, with their sizes and hashes. A folder is finished when it has this
+file and every file is as it says; the existence of a file alone does not count. Whatever has changed is made again.
 
 The store of `collect` is too large to be hashed: its manifest and its logs say what is there (`collect.store.verify`).
 """
@@ -39,7 +39,7 @@ def begin_or_resume(
     recorded: Collection[str] = (),
     paths: Mapping[str, Path] | None = None,
 ) -> bool:
-    """Begin a stage in a folder, or go on with it; the caller holds the folder (`collect.artefact.lock.writing`).
+    """Begin a stage in a folder, or continue it; the caller holds the folder (`collect.artefact.lock.writing`).
 
     Args:
         folder: the artefact folder.
@@ -47,7 +47,7 @@ def begin_or_resume(
         config: its arguments, as for `collect.artefact.folder.write_config`.
         inputs: hashes of its inputs.
         ignore: arguments that may differ from those it was begun with.
-        recorded: inputs that may differ likewise.
+        recorded: inputs that may differ too.
         paths: where inputs lie.
 
     Returns:

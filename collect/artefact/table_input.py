@@ -1,7 +1,7 @@
-"""Tables of a finished stage, as another stage reads them: which are there, and whether their numbers can be.
+"""Tables of a finished stage, as another stage reads them: which are there, and whether their numbers are possible.
 
-A table that is damaged or does not fit the others is an error that names it; one that is not there is read as one
-without rows and named, since a reader can often go on without it.
+A table that is damaged or does not fit the others is an error that names it. A missing table is read as one without
+rows and is named, since a reader can often do without it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_found_table(folder: Path, name: str, schema: pa.Schema) -> pd.DataFrame
     """Read one table of a stage's folder; None where it is not there.
 
     Raises:
-        UserError: it is damaged, or holds a number that none can be.
+        UserError: it is damaged, or holds an impossible number.
     """
     path = table_path(folder, name)
     if not path.exists():
@@ -55,10 +55,10 @@ def read_found_tables(
     """Read all tables of a stage's folder.
 
     Returns:
-        The tables by name, those that are not there without rows; and the names of these.
+        The tables by name, with missing ones as tables without rows; and the names of the missing ones.
 
     Raises:
-        UserError: one is damaged, or holds a number that none can be.
+        UserError: one is damaged, or holds an impossible number.
     """
     found = {name: read_found_table(folder, name, schema) for name, schema in schemas.items()}
     tables = {name: empty_table(schemas[name]) if table is None else table for name, table in found.items()}

@@ -1,4 +1,4 @@
-"""`video-sae check`: reads a whole folder of data as the stages would, and lists all that it finds.
+"""`video-sae check`: reads a whole folder of data as the stages would, and lists everything it finds.
 
 Of video files, the header and the first picture are read; no model is loaded. What is refused here
 would end a stage, or be missing from it.
@@ -80,7 +80,7 @@ def check(config: CheckConfig) -> CheckReport:
 
 
 def _check_files(folder: Path, videos: Sequence[Video], files: VideoFiles, findings: Findings) -> None:
-    """Report video files that cannot be opened or contradict their metadata, and what has no counterpart."""
+    """Report video files that cannot be opened or contradict their metadata, and those without a counterpart."""
     place = printable(folder, 4096)
     read = {video.path: video for video in videos if video.path is not None}
     for path in tqdm(files.paths.values(), desc="check", unit="video", disable=len(files.paths) < 1000):
@@ -133,7 +133,7 @@ def _lists(folder: Path) -> list[Path]:
 
 
 def _check_passed_over(folder: Path, files: VideoFiles, findings: Findings) -> None:
-    """Report files that no stage reads, where somebody may have thought that one does."""
+    """Report files that no stage reads but somebody may expect to be read."""
     for path in files.not_utf8:
         findings.warn(
             printable(path, 4096), "its name is not UTF-8, which no table can hold", "it is passed over; rename it"

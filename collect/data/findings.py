@@ -1,6 +1,6 @@
 """What is wrong or odd in a folder of data, collected so that it can be listed, logged, or end a run.
 
-A finding says where it is, what is the matter and what follows. `refused` means that the data is not read;
+A finding says where it is, what is wrong and what follows. `refused` means that the data is not read;
 `warning` that it is read, and that somebody should look; `note` that it is read in a way worth saying.
 """
 
@@ -22,9 +22,9 @@ class Finding:
 
     level: Level
     place: str
-    """File, video and entry, as `Fields` names them; empty where `what` says it all."""
+    """File, video and entry, as `Fields` names them; empty if `what` says it all."""
     what: str
-    """What is the matter, in the same words wherever it is the same."""
+    """What is wrong, always in the same words for the same thing."""
     detail: str = ""
     """The numbers of this place."""
     follows: str = ""
@@ -79,7 +79,7 @@ class Findings:
         return tuple(sorted(self._found, key=lambda finding: LEVELS.index(finding.level)))
 
     def log(self, logger: logging.Logger) -> None:
-        """Log warnings and notes, those of one kind in one line that names the first place."""
+        """Log warnings and notes, one line per kind, which names the first place."""
         for level, method in (("warning", logger.warning), ("note", logger.info)):
             for same in _by_kind(finding for finding in self._found if finding.level == level):
                 first = str(same[0])

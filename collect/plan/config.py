@@ -18,29 +18,30 @@ class PlanConfig:
     """Estimate tokens, bytes and GPU hours of a collection before anything is spent."""
 
     model: str
-    """Video VLM: a folder with its config.json, or a hub id; weights are not read unless with --probe."""
+    """Video VLM: a folder with its config.json, or a hub id; weights are read only with --probe."""
     sites: tuple[str, ...] = ("resid/0",)
     """Hook sites, as for `collect`."""
     frames: str = "16"
     """Frames of a clip: a number such as 16, a rate such as 2fps or 2fps:32, or frame ids such as 0,30,60."""
     data: Path | None = None
-    """Data folder whose videos are counted; without it the published numbers of Perception Test are taken."""
+    """Data folder whose videos are counted; without it, the published numbers of Perception Test are used."""
     select: str | None = None
-    """Videos, as for `collect`, such as `valid` or `valid,100`; without --data a published split, or `valid`."""
+    """Videos, as for `collect`, such as `valid` or `valid,100`; without --data, a published split, by default
+    `valid`."""
     videos: int | None = None
-    """Number of videos, in place of that of the data."""
+    """Number of videos, instead of that of the data."""
     dtype: StoredDtype = "bfloat16"
     """Type of the weights and of the stored activations."""
     gpu: Gpu = "h100"
-    """Whose peak speed and memory are taken."""
+    """The GPU whose peak speed and memory are assumed."""
     utilisation: float = 0.4
-    """Share of that peak that the model reaches; --probe measures it where that GPU is here."""
+    """Share of that peak that the model reaches; --probe measures it if this machine has that GPU."""
     gpus: tuple[int, ...] = (1, 8, 64)
     """Numbers of GPUs to give the time for."""
     cores_per_gpu: int = 16
-    """Processor cores per GPU, which decode and preprocess."""
+    """Processor cores per GPU for decoding and preprocessing."""
     price_per_gpu_hour: float | None = None
-    """Adds what the time on the GPUs costs, in the currency that you think in."""
+    """Price of a GPU hour, in any currency; adds what the time on the GPUs costs."""
     probe: bool = False
     """Load the model and time it on a few videos (of --data, or blank ones) on this machine."""
     json: Path | None = None

@@ -1,6 +1,7 @@
 """A family's sizes and layout, read from its config.json and its processor's: no weights, no model code, no network.
 
-Nothing is filled in here: `collect.plan.files` completes a config.json first. What is missing or no size is named.
+Nothing is filled in here: `collect.plan.files` completes a config.json first. The error names what is missing or is not
+    a size.
 """
 
 import math
@@ -18,7 +19,7 @@ PERCEPTION_ENCODERS: Mapping[str, Mapping[str, int]] = {
     "vit_pe_lang_large_patch14_448": {"embed_dim": 1024, "depth": 23, "mlp": 4096, "patch": 14, "image": 448},
     "vit_pe_lang_gigantic_patch14_448": {"embed_dim": 1536, "depth": 47, "mlp": 8960, "patch": 14, "image": 448},
 }
-"""Towers of PerceptionLM, which its config.json only names, but for single sizes that differ (timm.models.eva)."""
+"""Towers of PerceptionLM (timm.models.eva): its config.json gives only their names, and single sizes that differ."""
 _ELSEWHERE = {
     "internvl_chat": " (which runs code of its own; InternVL's checkpoints whose names end in -hf are of the family "
     "internvl)",

@@ -29,7 +29,7 @@ def read_sizes(model: str) -> ModelSizes:
 
 
 def _completed(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what it leaves out; those of no family here are left for `sizes_of` to refuse."""
+    """A configuration with everything that it leaves out; unknown families are left for `sizes_of` to refuse."""
     family = config.get("model_type")
     return whole_config(model, config) if isinstance(family, str) and family in FAMILIES else config
 
@@ -43,7 +43,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _processor(folder: Path) -> dict[str, Any]:
-    """The video processor's configuration, under any of the names that it has had."""
+    """The video processor's configuration, under any name that the file has had."""
     for name in PROCESSOR_FILES:
         if (folder / name).is_file():
             content = _json(folder / name)

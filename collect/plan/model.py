@@ -49,9 +49,9 @@ class Layout:
     merge: int
     """Patches along each side of a visual token; 0 where `per_frame` says it all."""
     image_px: int = 0
-    """Side that every frame is brought to; 0 where its own size counts."""
+    """Side that every frame is resized to; 0 if frames keep their own size."""
     per_frame: int = 0
-    """Visual tokens of a frame, whatever its size; 0 where they follow from its size."""
+    """Visual tokens of a frame, whatever its size; 0 if they depend on its size."""
     temporal: int = 1
     """Frames that share a time step."""
     min_px: int = 0
@@ -90,7 +90,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """A video VLM as far as its cost goes."""
+    """The sizes of a video VLM that decide its cost."""
 
     name: str
     family: str

@@ -1,7 +1,8 @@
 """The stage `plan`: what a collection will take, before anything is spent.
 
 Tokens and bytes follow from the model's sizes and the videos; time follows from operations and a GPU's peak speed times
-the share of it that is assumed to be reached, or from speeds that a probe measures here. What is assumed is said.
+the share of it that is assumed to be reached, or from speeds that a probe measures here. The table states what is
+assumed.
 """
 
 import json
@@ -64,7 +65,7 @@ def plan(config: PlanConfig) -> str:
 
 
 def estimate(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
-    """Do the arithmetic, after a probe where one is asked for."""
+    """Do the arithmetic, after a probe if one is asked for."""
     sampling = FrameSampling.parse(config.frames)
     total, pixels = NOTHING, 0.0
     for kind, n in collection.kinds.items():

@@ -1,7 +1,7 @@
 """Held-out accuracy of the demo model on decoded MP4 files: `python -m demo.vlm.evaluate --model FOLDER --data DATA`.
 
-The files come from a world seed that training never used and go the way of any user's videos: decoded, preprocessed by
-the model's own processor, asked through its chat template in all three cyclic orders of the options.
+The files come from a world seed that training never used, and are treated like any user's videos: decoded, preprocessed
+by the model's own processor, asked through its chat template in all three cyclic orders of the options.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is, and what happens, at every visual token of a scene: targets of the training's auxiliary heads.
 
-Labels are boolean [SAMPLES, grid, grid, n]. SEEN can be told from one frame; HAPPENED needs several frames.
+Labels are boolean [SAMPLES, grid, grid, n]. SEEN can be known from one frame; HAPPENED needs several frames.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def asked_about(item: Item, scene: Scene) -> str:
 
 
 def relevant_tokens(asked: str, seen: np.ndarray, happened: np.ndarray) -> np.ndarray:
-    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts as many as there are.
+    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts, as many as the count.
 
     Args:
         asked: one of `ASKED`.

@@ -56,7 +56,7 @@ def build_pool(folder: Path, *, seed: int, n_videos: int, image_px: int, grid: i
     )
     labels = np.zeros((n_videos, SAMPLES * grid**2, -(-(len(SEEN) + len(HAPPENED)) // 8)), np.uint8)
     chunks = [range(a, min(a + CHUNK, n_videos)) for a in range(0, n_videos, CHUNK)]
-    # Forked from a process with threads, a worker may wait for ever for what one of them held.
+    # A worker that is forked from a process with threads may wait for ever for a lock that one of them held.
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(workers, mp_context=context) as executor,
@@ -83,7 +83,7 @@ class Question:
 
 
 class Pool:
-    """Drawn scenes with their labels and questions, V = SAMPLES · grid² visual tokens a video."""
+    """Drawn scenes with their labels and questions, V = SAMPLES · grid² visual tokens per video."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.seed = seed
@@ -101,7 +101,7 @@ class Pool:
 
     @cached_property
     def grid(self) -> int:
-        """Rows (and columns) of visual tokens a frame."""
+        """Rows (and columns) of visual tokens per frame."""
         return round((self._packed.shape[1] / SAMPLES) ** 0.5)
 
     def labels(self, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +153,7 @@ def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """K question blocks about each of B videos, packed into T text positions a video; position -1 stands for none."""
+    """K question blocks about each of B videos, packed into T text positions per video; position -1 stands for none."""
 
     ids: np.ndarray  # [B, T]
     block: np.ndarray  # [B, T] block number, -1 = padding

@@ -187,7 +187,7 @@ class Network:
         return -logs[torch.arange(len(rows)), :, right].mean()
 
     def option_loss(self, text: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of telling from the option words' states [B, T, d] which is right and which letter each has."""
+        """Cross-entropy of reading from the option words' states [B, T, d] which is right and which letter each has."""
         rows, blocks = batch.with_options()
         if not len(rows):
             return torch.zeros(())

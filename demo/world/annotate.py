@@ -1,6 +1,6 @@
-"""A scene as one record of Perception Test's annotation JSON, and its full truth beside it.
+"""A scene as one record of Perception Test's annotation JSON, along with its full truth.
 
-The record follows the benchmark's schema to the field: boxes normalised as x1, y1, x2, y2 about once a second, which
+The record follows the benchmark's schema exactly: boxes normalised as x1, y1, x2, y2 about once per second, which
 persist while something hides the object; microsecond timestamps; class ids of this world's own vocabulary. The truth
 (every frame, every hidden state) is for tests only and is never read by a stage.
 """
@@ -33,7 +33,7 @@ def frame_of(seconds: float, n_frames: int) -> int:
 
 
 def by_track(scene: Scene, frame: int) -> dict[int, Placement]:
-    """The things of one frame by track id; the hand's last pose wins where it holds several."""
+    """The things of one frame by track id; if the hand holds several poses, the last one wins."""
     return {p.track: p for p in placements(scene, frame / FPS)}
 
 

@@ -1,4 +1,4 @@
-"""Draws a `demo.world.scene.Scene` as RGB frames with Pillow: sprites made once a scene, pasted frame by frame."""
+"""Draws a `demo.world.scene.Scene` as RGB frames with Pillow: sprites made once per scene, pasted frame by frame."""
 
 from __future__ import annotations
 

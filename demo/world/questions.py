@@ -63,7 +63,7 @@ def _choice_item(kind: str, question: str, answer: str, others: list[str], rng: 
 
 
 def last_toy_colour(scene: Scene) -> str | None:
-    """Colour of the toy that appears last, or None where two come too close together to be told apart."""
+    """Colour of the toy that appears last, or None if two come too close together to be distinguished."""
     firsts = sorted((toy.visible[0][0], toy.colour) for toy in scene.toys)
     if firsts[-1][0] == 0.0 or firsts[-1][0] - firsts[-2][0] < 1.1 * scene.interval_s:
         return None

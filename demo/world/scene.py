@@ -1,7 +1,7 @@
 """The demo world: the script of one short tabletop video.
 
-A `Scene` holds all that happens in a video. `demo.world.script` draws it at random, `demo.world.motion` says where
-everything is at any second, `demo.world.draw` paints that, `demo.world.annotate` writes its annotations and
+A `Scene` holds everything that happens in a video. `demo.world.script` draws it at random, `demo.world.motion` says
+where everything is at any second, `demo.world.draw` paints that, `demo.world.annotate` writes its annotations and
 `demo.world.questions` its questions.
 
 Two kinds of scene. *Tabletop*: toys of five colours and four shapes that may enter, leave and return, a lamp that
