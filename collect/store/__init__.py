@@ -7,10 +7,10 @@
     manifest       `manifest.json`: the table of contents
     moments        mean, second moment and median norm, gathered as rows are stored
     rank_log       what a commit log says, checked
-    restore        an archive brought back
+    restore        an archive turned back into a store
     shards         shard files, written whole and read without zarr
     verify         `video-sae verify`: every checksum and every count
-    video_record   what the logs say of each video
+    video_record   what the logs say about each video
     writer         writing one rank, so that a crash loses nothing committed
     zarr_arrays    how the arrays are declared, for plain zarr to read
 

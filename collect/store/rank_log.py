@@ -1,7 +1,7 @@
-"""What the commit log of one rank says, checked: nothing of it is used before all of it fits together.
+"""What the commit log of one rank says, checked: nothing in it is used before all of it fits together.
 
 A log is input, whoever wrote it: a field that is missing or of another kind, a count beyond all bounds, commits that do
-not follow each other and videos whose rows overlap are one error that names the file and the line.
+    not follow one another and videos whose rows overlap all give one error that names the file and the line.
 """
 
 import re
@@ -125,7 +125,7 @@ class RankLog:
 
     @classmethod
     def read_if_begun(cls, path: Path) -> "RankLog | None":
-        """As `read`; None for a log whose header a crash tore, so that nothing was committed.
+        """As `read`; None for a log whose header was torn by a crash, so nothing was committed.
 
         Raises:
             UserError: as for `read`.
@@ -183,7 +183,7 @@ class RankLog:
 
     @property
     def n_shards(self) -> int:
-        """Shards of each array that the commits speak of."""
+        """Number of committed shards of each array."""
         return -(-self.n_rows // self.layout.shard_rows)
 
     def moments(self, commit: Commit | None = None) -> dict[str, RunningMoments]:
@@ -206,7 +206,7 @@ class RankLog:
         return None if crcs is None else crcs[array]
 
     def problems(self) -> Iterator[str]:
-        """Where the commits do not follow each other."""
+        """Where the commits do not follow one another."""
         size = self.layout.shard_rows
         row, next_row, is_final = 0, 0, False
         seen: set[int] = set()

@@ -1,8 +1,8 @@
-"""Bringing an archive back as a store: every object against its checksum, and nothing written over another store.
+"""Restoring a store from an archive: every object is checked, and no other store is overwritten.
 
-The folder must be empty, hold the very store that is brought back (whose missing or changed files are then mended), or
-hold `restoring.json`, which says that bringing this store back was begun there. The order is that of collecting:
-shards, logs, then what says that they are there, and the manifest last.
+The folder must be empty, hold the same store (whose missing or changed files are then repaired), or hold
+`restoring.json`, which says that restoring this store was begun there. The order is the same as in collecting: shards,
+logs, then the files that list them, and the manifest last.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ _PLAN_NAME = "plan.json"
 
 
 def restore(target: "ObjectStore", folder: Path) -> None:
-    """Bring an archive back as a store; the manifest comes last.
+    """Restore a store from an archive; the manifest comes last.
 
     Raises:
         UserError: the archive is not complete, an object of it was lost or changed, or the folder holds another store.
@@ -76,7 +76,7 @@ def restore(target: "ObjectStore", folder: Path) -> None:
     _require_all(listed, manifest)
     if listed.is_compressed:
         for name in (MANIFEST_NAME, *(f"{place}{METADATA_NAME}" for place in sorted(arrays))):
-            if name in listed.objects:  # for plain zarr only; but what was changed is told
+            if name in listed.objects:  # for plain zarr only; but changes are reported
                 fetch(target, name, listed.objects[name])
     is_new = _claim(folder, listed.store)
     if listed.is_compressed:
@@ -98,7 +98,7 @@ def restore(target: "ObjectStore", folder: Path) -> None:
 
 
 def identity(folder: Path) -> str | None:
-    """Hash of what tells a finished store from all others, its manifest and logs; None where there is no such store."""
+    """Hash of what identifies a finished store, its manifest and logs; None if there is no such store."""
     try:
         manifest = read_manifest(folder)
         digest = hashlib.sha256(read_bytes(manifest.path, DAMAGE_REMEDY))
@@ -125,7 +125,7 @@ def _complete_list(target: "ObjectStore", there: dict[str, int]) -> ArchiveList:
 
 
 def _require_all(listed: ArchiveList, manifest: Manifest) -> None:
-    """Make sure that the list has every file that the manifest speaks of, before any is written."""
+    """Make sure that the list has every file that the manifest names, before any is written."""
     layout = manifest.layout
     for rank in manifest.ranks:
         n_shards = -(-rank.n_tokens // layout.shard_rows)
@@ -138,7 +138,7 @@ def _require_all(listed: ArchiveList, manifest: Manifest) -> None:
 
 
 def _claim(folder: Path, store: str) -> bool:
-    """Make sure that the folder is this store's; whether it was not complete before.
+    """Make sure that the folder is this store's; returns whether it was incomplete before.
 
     Raises:
         UserError: it holds something else.
@@ -173,7 +173,7 @@ def _ordered(names: Iterable[str], manifest: Manifest) -> list[str]:
 
 
 def _bring(target: "ObjectStore", name: str, entry: ObjectEntry, path: Path) -> bool:
-    """Write one object to a file unless that is there already; whether it was written."""
+    """Write one object to a file unless it is there already; returns whether it was written."""
     if entry_of(path) == entry:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def _bring(target: "ObjectStore", name: str, entry: ObjectEntry, path: Path) -> 
 
 
 def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, folder: Path) -> None:
-    """Write every shard of every rank as the store has it; those that are there and whole are left."""
+    """Write every shard of every rank as it is in the store; complete ones that are there are left."""
     layout = manifest.layout
     for rank in manifest.ranks:
         log = _log_there(manifest.log(rank))

@@ -2,8 +2,8 @@
 
 A shard holds `shard_rows` rows of an array [token, d] as inner chunks of `chunk_rows` rows. The file is the chunks,
 each followed by the four bytes of its crc32c, then an index of (offset, length) per chunk as unsigned 64-bit integers,
-then the crc32c of the index. A chunk that was never written has both entries 2**64 - 1. Writers lay the chunks out in
-order; readers go by the index. All numbers are little-endian.
+then the crc32c of the index. A chunk that was never written has both entries 2**64 - 1. Writers put the chunks in
+order; readers follow the index. All numbers are little-endian.
 
 Source: Zarr v3 core specification, codecs `sharding_indexed`, `bytes` and `crc32c`.
 """
@@ -36,10 +36,10 @@ class Shard:
     row_start: int
     """First of the shard's rows, counted over the whole store."""
     row_stop: int
-    """Behind its last committed row."""
+    """One past its last committed row."""
     chunk_rows: int
     chunk_offsets: UInt64[np.ndarray, " n_chunks"]
-    """Byte offset of each inner chunk that holds committed rows; its rows follow each other without gaps."""
+    """Byte offset of each inner chunk that holds committed rows; its rows follow one another without gaps."""
     row_bytes: int
     chunk_crcs: UInt32[np.ndarray, " n_chunks"] | None = None
     """crc32c of each of these chunks as it was committed; None where the log does not say."""
@@ -63,7 +63,7 @@ def write_shard(
     Args:
         path: the shard file.
         rows: its rows, in C order; fewer than `shard_rows` in the last shard of a store, where the rest of the last
-            chunk is zero and the chunks behind it are missing.
+            chunk is zero and the chunks after it are missing.
         shard_rows: rows of a full shard.
         chunk_rows: rows of an inner chunk; divides `shard_rows`.
 
@@ -100,7 +100,7 @@ def open_shard(
     Args:
         path: the shard file.
         row_start: first of its rows, counted over the whole store.
-        row_stop: behind its last committed row.
+        row_stop: one past its last committed row.
         n_chunks: inner chunks of a full shard.
         chunk_rows: rows of an inner chunk.
         row_bytes: bytes of a row.
@@ -116,7 +116,7 @@ def open_shard(
         descriptor = open_regular(path)
         try:
             end = os.fstat(descriptor).st_size - index_bytes - CRC_BYTES
-            # Before anything is allocated: no number of a log is larger than what is on disk for it.
+            # Checked before anything is allocated: the file must be large enough for the numbers in the log.
             if end < n_used * chunk_bytes:
                 raise damaged(path, "it is too short for its rows")
             tail = os.pread(descriptor, index_bytes + CRC_BYTES, end)
@@ -151,7 +151,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
     Args:
         shard: from `open_shard`.
         start: first row, counted over the whole store.
-        stop: behind the last row.
+        stop: one past the last row.
         out: [stop - start, d], in C order, of the stored type.
 
     Raises:
@@ -167,7 +167,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
         for chunk in chunks:
             chunk_start = shard.row_start + chunk * shard.chunk_rows
             low, high = max(start, chunk_start), min(stop, chunk_start + shard.chunk_rows)
-            if high - low == shard.chunk_rows:  # straight to where it is wanted
+            if high - low == shard.chunk_rows:  # directly into the result
                 _read_chunk(descriptor, shard, chunk, out[low - start : high - start].reshape(-1).view(np.uint8))
                 continue
             if spare is None:

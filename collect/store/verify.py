@@ -6,8 +6,8 @@ a commit speaks of is there, has its size, passes all its checksums, and is the 
 those of the videos' grids; the manifest says what the logs say, and no video is stored twice. Values of activations are
 covered by their checksums only.
 
-With `repair`, a rank with a bad shard is cut back to the commits before it, so that the next `video-sae collect`
-collects the rest of it again.
+With `repair`, a rank with a bad shard is cut back to the commits before it, so the next `video-sae collect` collects
+the rest again.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShardFile:
-    """One shard file that the log speaks of, and what should be in it."""
+    """One shard file that the log names, and what should be in it."""
 
     path: Path
     log: Path
@@ -81,7 +81,8 @@ def verify(config: VerifyConfig) -> Path:
         The folder of the store, if nothing is wrong with it.
 
     Raises:
-        UserError: there is no store, or something is wrong; the message names every bad file (of very many, the first).
+        UserError: there is no store, or something is wrong; the message names every bad file, or the first of very
+            many.
     """
     folder = config.run / "activations" if (config.run / "activations").is_dir() else config.run
     if not folder.is_dir():
@@ -154,7 +155,7 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
 
 
 def _log_paths(folder: Path, manifest: Manifest | None, problems: list[Problem]) -> list[Path]:
-    """Where the logs lie, within the store only; what leads out of it becomes a problem."""
+    """Where the logs lie, only within the store; a path that leads out of it becomes a problem."""
     paths: list[Path] = []
     names = sorted((path.name for path in folder.glob("rank-*.jsonl")), key=lambda name: (len(name), name))
     for name in names if manifest is None else [entry.log for entry in manifest.ranks]:

@@ -9,7 +9,7 @@
     group_decode    the wanted pictures, and as few others as they need
     packet_order    whether packets prove the order of the pictures
     picture_stream  all pictures of a stream, intact or damaged
-    sampling        which frames a VLM is given, as one word
+    sampling        which frames a VLM is given, in one word
 
 Importing the package imports none of its modules.
 """

@@ -1,8 +1,8 @@
-"""The video files of a folder, and the names that they go by.
+"""The video files of a folder, and their ids.
 
 A video's id is its path below the folder with `/` between the parts and without the suffix: `video_1`, or
-`class a/clip 7` where videos are sorted into folders. Every suffix that FFmpeg reads as video counts; what is passed
-over is named. What starts with a dot is hidden and does not count.
+`class a/clip 7` where videos are sorted into folders. Every suffix that FFmpeg reads as video counts; files that are
+skipped are named. Names that start with a dot are hidden and do not count.
 """
 
 import logging
@@ -26,9 +26,9 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 _ANNOTATION_SUFFIXES = frozenset({".json", ".parquet", ".csv", ".txt", ".md"})
-"""Of files that may lie beside videos and speak of them."""
+"""Suffixes of files that may lie next to videos and be about them."""
 _NAMED = 5
-"""Files that are named in a message; of more, their number is given."""
+"""Most files that a message names; of more, it gives the number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class VideoFiles:
     paths: Mapping[str, Path]
     """Videos by id, sorted."""
     others: tuple[Path, ...] = ()
-    """Files that are no videos by their names, nor anything that speaks of videos."""
+    """Files whose names are neither those of videos nor of files about videos."""
     not_utf8: tuple[Path, ...] = ()
     """Videos whose names no table can hold."""
     no_files: tuple[Path, ...] = ()
     """Names of videos at which there is no file: links to nothing, pipes."""
     beside: tuple[Path, ...] = ()
-    """Files that may speak of videos: annotations, tables, lists, notes."""
+    """Files that may be about videos: annotations, tables, lists, notes."""
 
     @property
     def passed_over(self) -> tuple[Path, ...]:
@@ -52,7 +52,7 @@ class VideoFiles:
         return (*self.others, *self.not_utf8, *self.no_files)
 
     def of(self, video_id: str) -> Path | None:
-        """The file of an annotated video: under its id, or in any folder below if that is the only one of its name.
+        """The file of an annotated video: under its id, or in any folder below if it is the only file with that name.
 
         So the videos `clip` and `a/clip` may have one file, which belongs to the second.
 
@@ -117,7 +117,7 @@ def find_videos(folder: Path) -> VideoFiles:
 
 
 def log_passed_over(files: VideoFiles) -> None:
-    """Name the files that are passed over, and say why."""
+    """Name the files that are skipped, and say why."""
     if files.others:
         logger.warning("Passed over, because their names are not those of videos: %s", listed(files.others))
     if files.not_utf8:

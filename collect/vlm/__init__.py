@@ -11,11 +11,11 @@
     clip_metadata  a clip's frame rate, indices and times, for transformers' processors
     prompt         a prompt in its stages: a clip's prefix, and whole prompts as embeddings
     attention      which tokens see each other, and what DeepStack adds
-    sites          hook sites: names, reading them with an early exit, running on after one
+    sites          hook sites: names, reading them with an early exit, resuming after one
     prefix_cache   keys and values of one prefix, for any number of questions
     conformance/   what every family must do, as tests that anyone can subclass
 
-`docs/models.md` says how a family is added, here or in a package of one's own.
+`docs/models.md` says how a family is added, here or in a package of your own.
 """
 
 from collect.vlm.families.registry import register_family

@@ -19,7 +19,7 @@ def visible_in_blocks(
     """Which key (column) each query (row) may see: what is allowed, and every token of its own block.
 
     Args:
-        allowed: None where tokens see those before them.
+        allowed: None if tokens see those before them.
         blocks: number of each token's block, -1 outside blocks.
     """
     n = len(blocks)
@@ -43,10 +43,10 @@ def attention_mask(
 
     Args:
         allowed: which key (column) each query (row) may see.
-        position_ids: of the rows, which differ in their right padding only.
+        position_ids: of the rows, which differ only in their right padding.
         dtype: of the residual stream.
-        sliding_window: how many positions layers of transformers' kind `sliding_attention` see; None where there are
-            no such layers.
+        sliding_window: how many positions layers of transformers' kind `sliding_attention` see; None if there are no
+            such layers.
 
     Returns:
         One mask, or one for each kind of layer.
@@ -73,7 +73,7 @@ def deepstack_kwargs(
 
     Args:
         deepstack: what is added after decoder layer 0, 1, ….
-        visual_positions: where the visual tokens stand in every row.
+        visual_positions: where the visual tokens are in every row.
         n_tokens: length of a row.
         layer: the first layer whose features are still to be added; those of earlier ones are in the residual.
     """

@@ -1,8 +1,8 @@
 """A model's chat prompt: the text that its template renders for a video and a question, and the tokens after the video.
 
 The prompt is what the checkpoint's own chat template renders for one user turn with the video first and the question
-after it, up to where the model's answer begins. A processor then puts many tokens in the place of the template's
-placeholder; how many, and with what between them, is the processor's business.
+after it, up to where the model's answer begins. A processor then replaces the template's placeholder by many tokens;
+the processor decides how many, and what comes between them.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Chat:
         """
         tokenizer = self._processor.tokenizer
         after = self.text(question).rpartition(self._placeholder)[2]
-        # The token that stands before is tokenised too, because some tokenizers treat the start of a text otherwise.
+        # The token before it is tokenised too, because some tokenizers treat the start of a text differently.
         anchor: str = tokenizer.convert_ids_to_tokens(self._visual_token_id)
         ids = torch.tensor(tokenizer(anchor + self._closing_text + after, add_special_tokens=False)["input_ids"])
         places = (ids == self._visual_token_id).nonzero()[:, 0].tolist()

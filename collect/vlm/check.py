@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.02}
 def check_prefix(vlm: VideoVlm) -> None:
     """Compare the last layer's residuals with those of the model's own forward pass, for two different questions.
 
-    One number tells that the prefix does not depend on the question, that the early exit changes nothing, and that
+    One number shows that the prefix does not depend on the question, that the early exit changes nothing, and that
     positions, masks and placeholders are the model's own. Two small frames of noise, three passes.
 
     Raises:

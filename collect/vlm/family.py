@@ -30,7 +30,7 @@ class VlmFamily(ABC):
     The model is put in evaluation mode and its weights are frozen.
 
     Args:
-        name: what the user named, for messages.
+        name: the name that the user gave, for messages.
         model: the transformers model.
         processor: its transformers processor.
 
@@ -41,15 +41,15 @@ class VlmFamily(ABC):
     model_type: ClassVar[str]
     """The `model_type` of the family's transformers configuration."""
     default_frames: ClassVar[int]
-    """Frames a clip has where the user names no number."""
+    """Frames of a clip if the user gives no number."""
     frames_are_images: ClassVar[bool] = False
     """Whether each frame is an image of its own in the chat; otherwise the clip is one video."""
     vision_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
     """What the processor makes for the vision tower, by its names."""
     n_newlines: ClassVar[int] = 0
-    """Learned newlines after the last frame, which stand among the visual tokens but lie nowhere in the video."""
+    """Learned newlines after the last frame, which are among the visual tokens but have no place in the video."""
     has_bidirectional_frames: ClassVar[bool] = False
-    """Whether the visual tokens of a frame, which then stand side by side, see each other in both directions."""
+    """Whether the visual tokens of a frame, which are then contiguous, see each other in both directions."""
 
     def __init__(self, name: str, model: nn.Module, processor: Any) -> None:
         self.name = name
@@ -99,14 +99,14 @@ class VlmFamily(ABC):
 
     @property
     def sliding_window(self) -> int | None:
-        """How many positions the decoder's layers of the kind `sliding_attention` see; None where it has none."""
+        """How many positions the decoder's layers of the kind `sliding_attention` see; None if it has none."""
         return None
 
     # Prompts
 
     @property
     def visual_token_id(self) -> int:
-        """Id of the token that stands where a visual feature goes."""
+        """Id of the token that marks the place of a visual feature."""
         found = getattr(self.config, "video_token_id", None)
         return int(found if found is not None else self.config.image_token_id)
 
@@ -128,8 +128,8 @@ class VlmFamily(ABC):
         """Positions of a prompt's tokens for the rotary embedding, on one axis or several.
 
         Args:
-            inputs: what the processor made of a clip. `input_ids` and what else has one number per token is cut after
-                the first token of the text that follows the video.
+            inputs: what the processor made of a clip. `input_ids`, and everything else with one number per token, is
+                cut after the first token of the text that follows the video.
         """
         return torch.arange(inputs["input_ids"].shape[1])[None]
 
@@ -158,7 +158,7 @@ class VlmFamily(ABC):
     def vision_tokens(
         self, hidden: Float[Tensor, "*rows d_vision"], grid: TokenGrid
     ) -> Float[Tensor, "clip token d_vision"]:
-        """Bring what a layer of the vision tower returns into the order of the grid; class tokens are dropped.
+        """Put the output of a layer of the vision tower into the order of the grid; class tokens are dropped.
 
         Args:
             hidden: by default [frame, token, d_vision], class tokens first.

@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 18
 
 
 def resolve_model(model: str) -> tuple[Path, str]:
-    """Find the folder of a checkpoint, fetching it from the hub where `model` is not a folder, and its family.
+    """Find the folder of a checkpoint, fetching it from the hub if `model` is not a folder, and its family.
 
     Returns:
         The folder, and the `model_type` of its configuration.
@@ -101,10 +101,10 @@ def _without_words() -> Generator[None]:
 def whole_config(model: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """A model's configuration with everything that its config.json leaves to transformers.
 
-    That is sizes that were left out, and the text model's part where an earlier layout has its sizes at the top level.
+    That means sizes that were left out, and the text model's part if an earlier layout has its sizes at the top level.
 
     Args:
-        model: what the user named, for messages.
+        model: the name that the user gave, for messages.
         content: what its config.json holds, of a family that transformers knows.
 
     Raises:
@@ -143,8 +143,8 @@ def _hub_folder(model: str) -> Path:
 def fingerprint(folder: Path) -> str:
     """Hash what decides a model's activations: configuration, processor, tokenizer and weights.
 
-    Weight files count with their size and evenly spread blocks of their content, which is every byte of a file of up
-    to 16 MiB, so that a checkpoint of any size takes less than a second.
+    Weight files contribute their size and evenly spread blocks of their content (every byte of a file of up to 16 MiB),
+    so a checkpoint of any size takes less than a second.
 
     Returns:
         32 hexadecimal digits.
@@ -175,11 +175,11 @@ def load_weights(
 
     Args:
         folder: where they are.
-        model: what the user named, for messages.
+        model: the name that the user gave, for messages.
         dtype: of the weights.
         attn_implementation: attention kernel.
         device_map: transformers' own argument; None loads to the CPU.
-        quantization: bits of the weights, by bitsandbytes.
+        quantization: bits of the weights, with bitsandbytes.
 
     Raises:
         UserError: the folder lacks a file or weights, a file is damaged, or a package is missing that was asked for.

@@ -8,7 +8,7 @@ from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_m
 from collect.vlm.video_vlm import VideoVlm
 
 SPREAD = "spread"
-"""Stands for all devices where one is asked for."""
+"""As a device, stands for all devices."""
 
 
 def load_vlm(
@@ -26,11 +26,11 @@ def load_vlm(
     Args:
         model: a folder in transformers' layout, or a hub id such as `facebook/Perception-LM-1B`.
         dtype: of the weights; `auto` takes the checkpoint's own.
-        device: such as `cpu` or `cuda:1`; `auto` takes a GPU where there is one; `spread` divides the layers among all
-            GPUs and the host's memory, by accelerate (transformers' `device_map="auto"`).
+        device: such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one; `spread` divides the layers among all
+            GPUs and the host's memory, using accelerate (transformers' `device_map="auto"`).
         attn_implementation: transformers' attention kernel.
-        quantization: load the weights in 8 or 4 bits, by bitsandbytes. Nobody has tested this yet: activations are
-            those of the quantised model, so collect and steer with the same setting.
+        quantization: load the weights in 8 or 4 bits, with bitsandbytes. This is untested. Activations are those of the
+            quantised model, so collect and steer with the same setting.
 
     Raises:
         UserError: there is no such model or device, its family is not supported, or the check fails.

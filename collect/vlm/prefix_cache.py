@@ -36,7 +36,7 @@ class PrefixCache:
             )
 
     def logits(self, suffixes: Sequence[Int64[Tensor, " _"]]) -> Float[Tensor, "suffix vocab"]:
-        """Answer questions: float32 logits at each question's last token. The cache stays as it is.
+        """Answer questions: float32 logits at each question's last token. The cache does not change.
 
         Args:
             suffixes: from `VideoVlm.suffix`.

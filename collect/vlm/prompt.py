@@ -19,22 +19,22 @@ class Prefix:
     pixels: Mapping[str, Tensor]
     """Inputs of the vision tower by the names that the processor gives them; empty once `features` is set."""
     visual_positions: Int64[Tensor, " visual"]
-    """Where the visual tokens stand; not necessarily side by side."""
+    """Where the visual tokens are; not necessarily contiguous."""
     grid: TokenGrid
     """Where the visual tokens lie in the video."""
     vision_grid: TokenGrid | None = None
     """Where the vision tower's own tokens lie, before the projector merges them."""
     newline_positions: Int64[Tensor, " newline"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Where learned newlines stand, which the projector makes too but which lie nowhere in the video; LLaVA-OneVision
+    """Where learned newlines are. The projector makes these too, but they have no place in the video; LLaVA-OneVision
     puts one after the last frame."""
     position_ids: Int64[Tensor, "axis n_prefix"] | None = None
-    """Positions for the rotary embedding; None where they count from 0 along one axis."""
+    """Positions for the rotary embedding; None if they count from 0 along one axis."""
     next_position: int | None = None
     """Position of the first token after the prefix, on every axis; None for the number of tokens."""
     blocks: Int64[Tensor, " n_prefix"] | None = None
     """Number of the block in which a token sees every other one, -1 outside blocks; None in a causal model."""
     features: Float[Tensor, "feature d_model"] | None = None
-    """Output of the projector, where it has been computed (`VideoVlm.with_features`)."""
+    """Output of the projector, if it has been computed (`VideoVlm.with_features`)."""
     deepstack: Float[Tensor, "deepstack visual d_model"] | None = None
     """What is added to the visual tokens after the first decoder layers, computed together with `features`."""
 
@@ -56,7 +56,7 @@ class Prefix:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Projected:
-    """What the vision side of a model makes of clips, one clip after the other along any number of axes."""
+    """What the vision side of a model makes of clips, one clip after another along any number of axes."""
 
     features: Float[Tensor, "*rows d_model"]
     deepstack: Float[Tensor, "deepstack *rows d_model"] | None = None

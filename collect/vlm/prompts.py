@@ -65,7 +65,7 @@ class Prompts:
                 f"The processor of {family.name} writes {len(places)} visual tokens where {family.model_type} has "
                 f"{grid.n_tokens + family.n_newlines}: this checkpoint is not supported; use another of the family."
             )
-        # The first token after the video shows where the text goes on.
+        # The first token after the video shows where the text continues.
         positions = family.position_ids(_cut(inputs, n_prefix + 1))
         return Prefix(
             input_ids=ids[None, :n_prefix],

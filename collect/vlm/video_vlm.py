@@ -1,6 +1,7 @@
 """A loaded video VLM: hidden states at sites without a question, and logits resumed after one.
 
-In a causal VLM the video stands before the question, so the residuals at the visual tokens do not depend on it. A
+In a causal VLM the video comes before the question, so the residuals at the visual tokens do not depend on the
+question. A
 prompt is therefore split once: the prefix ends after the last visual token, the suffix is the rest for one question.
 What differs between families is in a `VlmFamily`, and what the processor does with a clip or a question in `Prompts`.
 
@@ -45,7 +46,7 @@ class VideoVlm:
 
     @property
     def default_frames(self) -> int:
-        """Frames a clip has where the user names no number."""
+        """Frames of a clip if the user gives no number."""
         return self.family.default_frames
 
     @property
@@ -76,7 +77,7 @@ class VideoVlm:
     @property
     def dtype(self) -> torch.dtype:
         """Data type of the residual stream."""
-        # The norms, because a quantised model keeps its matrices as integers.
+        # Read from the norms, because a quantised model keeps its matrices as integers.
         return next(p.dtype for p in self.decoder.parameters() if p.is_floating_point())
 
     def describe(self) -> dict[str, Any]:
@@ -109,10 +110,10 @@ class VideoVlm:
         return parse_site(name, self.n_layers, len(self.family.vision_layers))
 
     def resumable(self, name: str) -> Site:
-        """Read the name of a site that holds the whole residual stream, so that the decoder can run on from it.
+        """Read the name of a site that holds the whole residual stream, so that the decoder can be resumed there.
 
         Raises:
-            UserError: the model has no such site, or it is no place to run on from.
+            UserError: the model has no such site, or cannot be resumed there.
         """
         site = self.site(name)
         if not site.is_residual:
@@ -168,7 +169,7 @@ class VideoVlm:
     def with_features(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         """Run the vision tower and the projector, once per distinct prefix, and keep the result in place of the pixels.
 
-        Worth its memory where one clip serves many forward passes; all prefixes must have the same size.
+        Worth its memory if one clip serves many forward passes; all prefixes must have the same size.
         """
         distinct = {id(p): p for p in prefixes if p.features is None}
         done: dict[int, Prefix] = {}
@@ -182,7 +183,7 @@ class VideoVlm:
     ) -> dict[str, Float[Tensor, "batch token d_site"]]:
         """Hidden states at the sites, by one forward pass that has no question and ends at the last of them.
 
-        The tokens of a site lie where `grid` says: at `vision/i` they are the vision tower's, elsewhere the visual
+        `grid` says where the tokens of a site lie: at `vision/i` they are the vision tower's, elsewhere the visual
         tokens in the decoder.
 
         Args:
@@ -215,7 +216,7 @@ class VideoVlm:
         """Embed one prompt per prefix and suffix; the vision tower runs once per distinct prefix.
 
         Args:
-            prefixes: clips of one layout; the same object may stand there several times.
+            prefixes: clips of one layout; the same object may occur several times.
             suffixes: one per prefix, from `suffix`; None embeds the prefixes alone.
         """
         prefixes = self.with_features(prefixes)
@@ -261,7 +262,7 @@ class VideoVlm:
     def logits_from(
         self, site: str, residual: Float[Tensor, "batch token d_model"], emb: Embedded
     ) -> Float[Tensor, "batch vocab"]:
-        """Run on from the residual at a site and return float32 logits at each prompt's last token.
+        """Resume from the residual at a site and return float32 logits at each prompt's last token.
 
         Differentiable with respect to `residual` where gradients are enabled.
 
@@ -296,9 +297,9 @@ class VideoVlm:
 
         Args:
             position_ids: positions, on one axis or several.
-            visual_positions: where the visual tokens stand in every row.
-            layer: the first layer that is still to add its DeepStack features: the layer of the site to run on from.
-            allowed: which key (column) each query (row) may see; None where rows are plainly causal. Right padding
+            visual_positions: where the visual tokens are in every row.
+            layer: the first layer that is still to add its DeepStack features: the layer of the site to resume from.
+            allowed: which key (column) each query (row) may see; None if rows are plainly causal. Right padding
                 needs no mask then: no real token comes after it, and attention kernels take their causal path.
             blocks: blocks of tokens that see each other in both directions.
             deepstack: DeepStack features.

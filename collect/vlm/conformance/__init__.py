@@ -13,9 +13,9 @@
     class TestMyFamily(VideoVlmTests):
         frames_per_step = 1
 
-The model has random weights: the tests check where things are, and that shortcuts equal the long way round, not
-meaning. It needs at least 3 decoder layers, several tokens per frame, and a token for each of the letters A, B and C.
-This package is imported in tests only, because it needs pytest:
+The model has random weights: the tests do not check meaning; they check where things are, and that shortcuts equal the
+long way round. It needs at least 3 decoder layers, several tokens per frame, and a token for each of the letters A, B
+and C. This package is imported only in tests, because it needs pytest:
 
     places       what is painted into a box of a frame changes the token that claims that box
     prompts      prompts are what the checkpoint's own processor and chat template make
@@ -40,4 +40,4 @@ __all__ = ["VideoVlmTests", "byte_tokenizer", "chat_template", "clip_of", "close
 
 
 class VideoVlmTests(PlaceTests, PromptTests, PassTests):
-    """All tests of a family; whoever subclasses it gives a fixture `vlm`."""
+    """All tests of a family; a subclass provides a fixture `vlm`."""

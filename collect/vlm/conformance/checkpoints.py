@@ -1,4 +1,4 @@
-"""Tiny random checkpoints that load like those of the hub: tokenizers byte by byte, chat templates, weights."""
+"""Tiny random checkpoints that load like those from the hub: tokenizers byte by byte, chat templates, weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def chat_template(video: str, image: str = "<image>") -> str:
 
 
 def byte_tokenizer(*specials: str, **named: str) -> PreTrainedTokenizerFast:
-    """One token a byte, and the special tokens of a family, some of them under a name."""
+    """One token per byte, and the special tokens of a family, some of them with a name."""
     added = (*SPECIALS, "<|im_start|>", "<|im_end|>", *specials)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate((*added, *alphabet))}, merges=[]))

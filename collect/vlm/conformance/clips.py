@@ -1,4 +1,4 @@
-"""Small clips for the suite: still pictures of grey blocks, boxes painted into them, and files of them."""
+"""Small clips for the suite: still grey blocks, boxes painted into them, and video files of them."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def painted(clip: Clip, box: Float[np.ndarray, " 4"], frame: int) -> Clip:
 
 
 def write_mp4(path: Path, frames: Iterable[UInt8[np.ndarray, "height width 3"]]) -> Path:
-    """Encode frames as H.264, nearly without loss and none depending on another."""
+    """Encode frames as H.264, nearly without loss and each independent of the others."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"crf": "1", "g": "1"})
         stream.pix_fmt = "yuv420p"

@@ -1,6 +1,6 @@
 """Tests of forward passes: every shortcut must equal the long way round.
 
-The long way round is the model's own forward pass on all that its own processor makes of a clip and a question.
+The long way round is the model's own forward pass on everything that its own processor makes of a clip and a question.
 """
 
 import copy

@@ -11,7 +11,7 @@ N_FRAMES = 4
 
 
 class Subject:
-    """Fixtures of the suite. The fixture `vlm`, which gives the model, is that of whoever runs it."""
+    """Fixtures of the suite. Whoever runs it provides the fixture `vlm`, which is the model."""
 
     frames_per_step: int = 1
     """How many frames become one time step of tokens."""

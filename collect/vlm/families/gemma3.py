@@ -35,7 +35,7 @@ class Gemma3(VlmFamily):
 
     @property
     def sliding_window(self) -> int | None:
-        """Most layers see a window only."""
+        """Most layers see only a window."""
         return int(self.config.get_text_config().sliding_window)
 
     def processor_arguments(self, clip: Clip) -> dict[str, Any]:

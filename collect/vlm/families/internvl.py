@@ -12,7 +12,7 @@ from collect.vlm.prompt import Projected
 
 
 class InternVl(VlmFamily):
-    """Frames go through the path of images: `Frame1: <img>…</img>`, with the token id of images."""
+    """Frames take the path of images: `Frame1: <img>…</img>`, with the token id of images."""
 
     model_type: ClassVar[str] = "internvl"
     default_frames: ClassVar[int] = 8
@@ -20,7 +20,7 @@ class InternVl(VlmFamily):
 
     @property
     def closing_text(self) -> str:
-        """Every frame is enclosed."""
+        """Each frame is enclosed in tokens."""
         return str(self.processor.end_image_token)
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:

@@ -33,7 +33,7 @@ class _Llava(VlmFamily):
 class LlavaOnevision(_Llava):
     """Frames are squashed to a square; bilinear pooling halves rows and columns, rounded up.
 
-    After the last frame stands a learned newline, which lies nowhere in the video. Pixels beyond the last whole
+    After the last frame comes a learned newline, which has no place in the video. Pixels beyond the last whole
     patch (6 of 384) are not seen.
     """
 
@@ -64,7 +64,7 @@ class LlavaOnevision(_Llava):
 class LlavaNextVideo(_Llava):
     """Frames are resized to one length of the shorter side and cropped in the middle; squares of patches are pooled.
 
-    What lies outside the crop is seen by no token, so the patch boxes do not cover the frame.
+    No token sees what lies outside the crop, so the patch boxes do not cover the frame.
     """
 
     model_type: ClassVar[str] = "llava_next_video"

@@ -12,7 +12,7 @@ from collect.vlm.prompt import Projected
 
 
 class PerceptionLm(VlmFamily):
-    """Tokens stand in one block without separators; rows and columns divide the whole frame evenly."""
+    """Tokens form one block without separators; rows and columns divide the whole frame evenly."""
 
     model_type: ClassVar[str] = "perception_lm"
     default_frames: ClassVar[int] = 16

@@ -22,12 +22,12 @@ class _Qwen(VlmFamily):
 
     @property
     def merge(self) -> int:
-        """Patches a side that become one visual token."""
+        """Patches along each side that become one visual token."""
         return int(self.processor.video_processor.merge_size)
 
     @property
     def frames_per_step(self) -> int:
-        """Frames that become one time step; the last one is repeated where they do not come out even."""
+        """Frames that become one time step; the last one is repeated if the number is not a multiple of this."""
         return int(self.processor.video_processor.temporal_patch_size)
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
@@ -47,7 +47,7 @@ class _Qwen(VlmFamily):
         return Projected(features=torch.cat(list(out.pooler_output)))
 
     def position_ids(self, inputs: Mapping[str, Any]) -> Int64[Tensor, "axis token"]:
-        """The model's own three axes; text after the video goes on along all of them."""
+        """The model's own three axes; text after the video continues along all of them."""
         assert int(inputs["mm_token_type_ids"][0, -1]) == 0, "no text follows the video"
         return self.core.get_rope_index(
             input_ids=inputs["input_ids"],
@@ -59,7 +59,7 @@ class _Qwen(VlmFamily):
     def vision_tokens(
         self, hidden: Float[Tensor, "row d_vision"], grid: TokenGrid
     ) -> Float[Tensor, "clip token d_vision"]:
-        """Patches stand in squares that are merged later: bring them into rows and columns."""
+        """Patches come in squares that are merged later: put them in rows and columns."""
         m = self.merge
         squares = hidden.reshape(-1, grid.n_t, grid.n_rows // m, grid.n_cols // m, m, m, hidden.shape[-1])
         return squares.permute(0, 1, 2, 4, 3, 5, 6).reshape(-1, grid.n_tokens, hidden.shape[-1])
@@ -93,7 +93,7 @@ class Qwen3Vl(_Qwen):
     """A time stamp before every time step, and DeepStack: further features are added after the first decoder layers.
 
     `resid/i` is what layer i returns, before its DeepStack features are added, and `resid_pre/i+1` what the next layer
-    reads, after. The decoder can run on from either, since the features that are still to come are known.
+    reads, after. The decoder can be resumed from either, since the features that are still to be added are known.
     """
 
     model_type: ClassVar[str] = "qwen3_vl"
@@ -101,11 +101,11 @@ class Qwen3Vl(_Qwen):
 
     @property
     def closing_text(self) -> str:
-        """Every time step is enclosed."""
+        """Each time step is enclosed in tokens."""
         return str(self.processor.vision_end_token)
 
     def processor_arguments(self, clip: Clip) -> dict[str, Any]:
-        """A single frame is given twice, as the last of an odd number is: the processor takes no fewer."""
+        """A single frame is given twice, like the last of an odd number: the processor needs at least two."""
         if len(clip.frames) < self.frames_per_step:
             n = self.frames_per_step
             frames, times_s = (np.repeat(x[:1], n, axis=0) for x in (clip.frames, clip.times_s))

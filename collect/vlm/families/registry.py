@@ -20,7 +20,7 @@ _families: dict[str, type[VlmFamily]] = {cls.model_type: cls for cls in _OWN}
 
 
 def register_family(cls: type[VlmFamily]) -> type[VlmFamily]:
-    """Let `load_vlm` take checkpoints of a family, in this process; also a decorator.
+    """Let `load_vlm` take checkpoints of a family, in this process; works as a decorator too.
 
     The commands take families of installed packages, which offer them as entry points (`ENTRY_POINTS`).
 
@@ -28,7 +28,7 @@ def register_family(cls: type[VlmFamily]) -> type[VlmFamily]:
         UserError: another class has its `model_type`.
     """
     taken = _families.get(cls.model_type, cls)
-    # A notebook's cell that is run again defines its class anew.
+    # If a notebook's cell is run again, it defines its class again.
     if _name(taken) != _name(cls):
         raise UserError(f"{_name(cls)} cannot be registered: {_name(taken)} is the family {cls.model_type!r} already.")
     _families[cls.model_type] = cls
@@ -39,7 +39,7 @@ def family_class(model: str, model_type: str) -> type[VlmFamily]:
     """The class of a model's family.
 
     Args:
-        model: what the user named, for messages.
+        model: the name that the user gave, for messages.
         model_type: of its configuration.
 
     Raises:
@@ -61,7 +61,7 @@ def _loaded(entry: EntryPoint) -> type[VlmFamily]:
     remedy = f"mend the package that offers the family {entry.name!r} as the entry point {entry.value}, or remove it"
     try:
         found: object = entry.load()
-    except Exception as error:  # whatever another package's import comes across
+    except Exception as error:  # whatever another package's import raises
         reason = printable(" ".join(str(error).split()) or type(error).__name__, 200).rstrip(".")
         raise UserError(f"{entry.value} cannot be imported ({reason}): {remedy}.") from None
     if not (isinstance(found, type) and issubclass(found, VlmFamily) and found.model_type == entry.name):

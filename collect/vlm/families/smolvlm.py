@@ -13,7 +13,7 @@ from collect.vlm.prompt import Projected
 
 
 class SmolVlm(VlmFamily):
-    """Frames go through the path of images, after `Frame from MM:SS:`; the chat template is transformers' own."""
+    """Frames take the path of images, after `Frame from MM:SS:`; the chat template is transformers' own."""
 
     model_type: ClassVar[str] = "smolvlm"
     default_frames: ClassVar[int] = 32
