@@ -3,7 +3,7 @@
 A checkpoint holds the whole state (weights, Adam's moments, counters, normalisation, step, place in the data). The
 step decides the learning rate and, with the seed, everything random, so a training that is killed and resumed from its
 checkpoint ends with the weights, bit for bit, of one that was not. The place in the data follows from the step too; it
-is kept so that a resumed run can tell that it would go on elsewhere.
+is kept so that a resumed run can notice that it would continue at another place.
 """
 
 import json
@@ -35,7 +35,7 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
 
     Args:
         folder: the SAE's folder.
-        part: of which process, where each has its own share of the latents.
+        part: which process's, if each has its own share of the latents.
     """
     found = (folder / FOLDER_NAME / part).glob("step-*.safetensors")
     return sorted(path for path in found if _NAME.fullmatch(path.name))
@@ -52,7 +52,7 @@ def step_of(path: Path) -> int:
 
 
 def part_name(group: Group) -> str:
-    """Where under the checkpoints a process keeps its own: empty where all processes have the same state."""
+    """Where under the checkpoints a process keeps its own: empty if all processes have the same state."""
     return f"latents-{group.rank}-of-{group.n_shards}" if group.n_shards > 1 else ""
 
 
@@ -99,7 +99,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Tra
 
 
 def _check_shapes(state: TrainState) -> None:
-    """Check that the tensors fit each other.
+    """Check that the tensors fit together.
 
     Raises:
         KeyError: one does not.

@@ -52,30 +52,30 @@ class TrainConfig:
     site: str
     """Hook site to train on, such as resid/12; `collect` names the sites that it stored."""
     name: str | None = None
-    """Name of the SAE's folder under `sae/`; SITE-ARCH-dSAE-kK if not given. In a sweep, what the names begin with."""
+    """Name of the SAE's folder under `sae/`; by default SITE-ARCH-dSAE-kK. In a sweep, the beginning of the names."""
     arch: tuple[Architecture, ...] = ("batchtopk",)
     """Which latents stay active: the k largest of each token (topk), k per token on average (batchtopk), the same in
-    nested dictionaries (matryoshka_batchtopk), and others in SAELens's names."""
+    nested dictionaries (matryoshka_batchtopk), and others with SAELens's names."""
     d_sae: tuple[int, ...] = (32768,)
     """Number of latents."""
     k: tuple[int, ...] = (64,)
     """Active latents per token."""
     lr: tuple[float, ...] = ()
-    """Peak learning rate; 2e-4 / sqrt(d_sae / 16384) if not given."""
+    """Peak learning rate; by default 2e-4 / sqrt(d_sae / 16384)."""
     epochs: float = 1.0
     """Passes over the train videos' tokens; may be a fraction."""
     batch_size: int = 4096
     """Tokens per step, over all processes."""
     tokens: tuple[str, ...] = ()
-    """Train on some tokens only: every:N (each N-th time step), sink:F (none with more than F times the median norm),
-    mask:FILE.npy (rows marked in a file of one bool per row)."""
+    """Train only on some tokens: every:N (each N-th time step), sink:F (none with more than F times the median norm),
+    mask:FILE.npy (rows marked in a file with one bool per row)."""
     seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1 …."""
     dtype: Dtype = "auto"
-    """Precision of the encoder's matrix product; weights and optimiser are float32 throughout. `auto` is bfloat16 on a
-    GPU that computes in it, else float32."""
+    """Precision of the encoder's matrix product; weights and optimiser are always float32. `auto` is bfloat16 on a GPU
+    that computes in it, else float32."""
     options: tuple[str, ...] = ()
     """Further settings as NAME=VALUE, such as dead_tokens=1000000 or checkpoint_every=500; docs/training.md has all."""
     wandb: bool = False
@@ -153,7 +153,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SaeConfig:
-    """One SAE of a training: one value of everything that may have several."""
+    """One SAE of a training: one value for each argument that may have several."""
 
     config: TrainConfig
     """What it shares with the others."""
@@ -170,7 +170,7 @@ class SaeConfig:
         return self.config.run / "sae" / self.name
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments that train this SAE alone into the same folder; options without effect on it are left out."""
+        """Arguments that train only this SAE into the same folder; options without effect on it are left out."""
         config = self.config
         alone = {"name": self.name if self.name != self._plain_name() else config.name}
         single = {"arch": self.arch, "d_sae": self.d_sae, "k": self.k, "lr": self.lr}

@@ -1,7 +1,7 @@
-"""Settings that seldom need another value: what `--options` takes as NAME=VALUE.
+"""Settings that seldom need changing: what `--options` takes as NAME=VALUE.
 
-Those of an SAE carry SAELens's names where SAELens has them, so that its documentation and configurations apply.
-Free of torch.
+Settings of an SAE have SAELens's names where SAELens has them, so its documentation and configurations apply. This
+module does not import torch.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ class SaeOptions:
     """What is done to the input; folded into the weights at export. `covariance_whitening` rotates into principal
     components as SAELens does, `covariance_whitening_zca` rotates back (our addition)."""
     whitening_epsilon: float = 1e-3
-    """Added to the covariance's eigenvalues, in units of their mean, before their roots are divided by."""
+    """Added to the covariance's eigenvalues, in units of their mean, before dividing by their square roots."""
     max_norm: float | None = None
-    """Longer tokens are shortened, in training only, to this many times the median norm: what keeps massive-norm sink
-    tokens from ruling the loss."""
+    """Longer tokens are shortened to this many times the median norm, in training only; this keeps sink tokens with
+    massive norms from dominating the loss."""
     matryoshka_widths: tuple[int, ...] = ()
-    """Latents in each prefix, rising; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
+    """Latents in each prefix, in ascending order; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
     matryoshka_samples: int = 0
-    """Draw this many prefix widths anew at every step instead of the fixed ones."""
+    """Draw this many new prefix widths at every step instead of using the fixed ones."""
     l1_coefficient: float = 1.0
     """Weight of the sparsity penalty of `standard` and `gated`."""
     lp_norm: float = 1.0
@@ -48,7 +48,7 @@ class SaeOptions:
     jumprelu_tanh_scale: float = 4.0
     """Scale of the activations inside the tanh."""
     jumprelu_ste_to_input: bool = False
-    """Whether the estimated gradient reaches the encoder too, not the threshold alone."""
+    """Whether the estimated gradient also reaches the encoder, not only the threshold."""
     l0_coefficient: float = 1.0
     """Weight of the sparsity penalty of jumprelu."""
     l0_warm_up_steps: int = 0
@@ -64,9 +64,10 @@ class SaeOptions:
     clip_grad_norm: float | None = 1.0
     """Scale all gradients down together to at most this norm, as SAELens does; `null` leaves them as they are."""
     adam_beta1: float = 0.9
-    """Share of the old mean of the gradients that Adam keeps at a step."""
+    """Share of the old mean of the gradients that Adam keeps at each step."""
     adam_beta2: float = 0.999
-    """The same for the mean of their squares. 0.99 trains faster, and more latents die at high rates (docs/log.md)."""
+    """The same for the mean of their squares. 0.99 trains faster, but more latents die at high learning rates
+    (docs/log.md)."""
     ema_decay: float | None = None
     """Export the exponential moving average of the weights, with this much of the old average kept at each step."""
 
@@ -110,7 +111,7 @@ class SaeOptions:
             )
 
     def widths(self, d_sae: int) -> tuple[int, ...]:
-        """Widths of the fixed Matryoshka prefixes, the last one being the whole dictionary.
+        """Widths of the fixed Matryoshka prefixes; the last one is the whole dictionary.
 
         Raises:
             UserError: a prefix is wider than the dictionary.
@@ -127,8 +128,8 @@ class LoopOptions:
     """How the loop over the steps runs, and when a latent counts as dead."""
 
     dead_tokens: int | None = None
-    """A latent is dead, and revived by AuxK, after this many tokens without firing; one epoch's tokens, but at most ten
-    million, if not given."""
+    """A latent is dead, and revived by AuxK, after this many tokens without firing; by default one epoch's tokens, but
+    at most ten million."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     log_every: int = 50
@@ -140,7 +141,7 @@ class LoopOptions:
     shard_latents: bool = False
     """Under torchrun, give each process a share of the latents rather than of the tokens."""
     deterministic: bool = False
-    """Whether the steps may use none but torch's deterministic algorithms; slower on a GPU, no change on a CPU."""
+    """Whether the steps use only deterministic algorithms of torch; slower on a GPU, no change on a CPU."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -154,7 +155,7 @@ class LoopOptions:
                 raise UserError(f"{name}={value} is too small: give at least 1, or leave it out.")
 
     def effective(self) -> list[str]:
-        """NAME=VALUE of what differs from its default and changes what comes out of a training."""
+        """NAME=VALUE of options that differ from their defaults and change the result of a training."""
         return [
             f"{field.name}={str(getattr(self, field.name)).lower()}"
             for field in dataclasses.fields(self)
@@ -163,7 +164,7 @@ class LoopOptions:
 
 
 WITHOUT_EFFECT = ("checkpoint_every", "log_every", "verify", "resident")
-"""Loop options that change how a training runs and not what comes out; a resumed run may change them."""
+"""Loop options that change how a training runs but not its result; a resumed run may change them."""
 
 
 class Options(NamedTuple):
@@ -172,10 +173,10 @@ class Options(NamedTuple):
     loop: LoopOptions
     sae: SaeOptions
     typed: tuple[str, ...]
-    """What was typed of `sae`, sorted."""
+    """What was typed for `sae`, sorted."""
 
     def effective(self) -> tuple[str, ...]:
-        """NAME=VALUE of what changes what comes out of a training, as its config.json keeps it."""
+        """NAME=VALUE of options that change the result of a training, as its config.json keeps them."""
         return (*self.loop.effective(), *self.typed)
 
 
@@ -183,7 +184,7 @@ def parse_options(pairs: Iterable[str]) -> Options:
     """Options from NAME=VALUE texts, such as `l1_coefficient=2` or `matryoshka_widths=[256,1024]`.
 
     Raises:
-        UserError: a text is no such pair, there is no option of that name, or the value is not of its kind.
+        UserError: a text is not such a pair, there is no option with that name, or the value is of the wrong kind.
     """
     of_loop, of_sae = get_type_hints(LoopOptions), get_type_hints(SaeOptions)
     loop: dict[str, Any] = {}

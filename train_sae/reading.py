@@ -1,8 +1,8 @@
-"""What a training wrote, as others read it: which SAEs a run has, their summaries, the record of their trainings.
+"""What a training wrote, for other packages: which SAEs a run has, their summaries, the records of their trainings.
 
     RUN/sae/NAME/   config.json     from when the training began
-                    metrics.jsonl   a line per window of steps; every line carries its checksum
-                    cfg.json        from when the SAE is whole, with its weights
+                    metrics.jsonl   a line per window of steps; every line has its own checksum
+                    cfg.json        once the SAE is complete, with its weights
                     summary.json    last; it holds the hashes of the folder's files
 
 Other packages open none of these files by name. An SAE itself is read by `train_sae.sae.load_sae`, and checked against
@@ -35,17 +35,17 @@ _QUALITY_NUMBERS = ("fvu", "l0", "cosine", "relative_bias")
 
 
 def begun_saes(run: Path) -> list[str]:
-    """Names of the SAEs of a run whose training has begun, also those that are finished, in order."""
+    """Names of the SAEs of a run whose training has begun, including finished ones, in order."""
     return sorted(path.parent.name for path in (run / "sae").glob(f"*/{CONFIG_NAME}"))
 
 
 def finished_saes(run: Path) -> list[str]:
-    """Names of the SAEs of a run that can be loaded, in order; such a one may also have been put there by hand."""
+    """Names of the SAEs of a run that can be loaded, in order; an SAE may also have been put there by hand."""
     return sorted(path.parent.name for path in (run / "sae").glob(f"*/{CFG_NAME}"))
 
 
 def find_sae(run: Path, name: str | None = None) -> Path:
-    """The folder of an SAE: the run's of that name, any other folder that holds one, or the only one of the run.
+    """The folder of an SAE: the run's with that name, any other folder that holds one, or the run's only one.
 
     Args:
         run: the run.
@@ -107,7 +107,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _quality(fields: Fields) -> dict[str, Any]:
-    """The numbers of a quality that others read; None where one is not defined."""
+    """The numbers of a quality that others read; None if one is not defined."""
     counts = {name: fields.integer(name) for name in _QUALITY_COUNTS}
     return {**counts, **{name: fields.number(name) if fields.has(name) else None for name in _QUALITY_NUMBERS}}
 
@@ -167,6 +167,6 @@ def metrics_line(path: Path, number: int, text: str) -> dict[str, int | float]:
     for name, value in cast("dict[str, object]", content).items():
         if name in (CHECKSUM, "step"):
             continue
-        # A figure may be undefined (NaN), but is never a whole number that no float can hold.
+        # A figure may be undefined (NaN), but is never a whole number too large for a float.
         found[name] = value if isinstance(value, float) else fields.number(name)
     return found

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def newest_step(sae: SaeConfig, group: Group, device: torch.device) -> int:
     """After how many steps the newest checkpoint was written that every process has; 0 if there is none.
 
-    A process that was killed while others wrote has one checkpoint less than they, who keep the one before.
+    A process that was killed while others wrote has one checkpoint fewer; the others still have the one before.
     """
     saved = checkpoints(sae.folder, part_name(group))
     newest = step_of(saved[-1]) if saved else 0
@@ -40,7 +40,7 @@ def begin_or_resume(
     measured: Normalisation | None,
     device: torch.device,
 ) -> SaeTrainer:
-    """Start an SAE's training, or go on from a checkpoint.
+    """Start an SAE's training, or continue from a checkpoint.
 
     Args:
         settings: how it is trained.
@@ -51,7 +51,7 @@ def begin_or_resume(
         device: where it is trained.
 
     Raises:
-        UserError: the checkpoint is damaged, or is of another order of the tokens.
+        UserError: the checkpoint is damaged, or belongs to another order of the tokens.
     """
     group, arch, options = settings.step.group, settings.step.arch, settings.step.options
     if step:
@@ -65,7 +65,7 @@ def begin_or_resume(
         log.info("Going on from step %d (%s).", state.step, path)
         return SaeTrainer(settings, store, loader, state, normalisation)
     assert measured is not None, "a training that starts is given its normalisation"
-    # The dictionary may be too large for the device until it is shared out.
+    # The dictionary may be too large for the device until it is divided.
     center = measured.center.float().to("cpu" if group.n_shards > 1 else device)
     state = initial_state(center, settings.d_sae, settings.step.seed, arch, options)
     if group.n_shards > 1:

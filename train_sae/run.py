@@ -4,12 +4,12 @@
                     config.json metrics.jsonl summary.json checkpoints/     how it came about, how good it is
     RUN/sae/        comparison.parquet comparison.svg                       all finished SAEs of the run
 
-Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
-train videos only; `collect.data.split` says which those are. `summary.json` is written last (`collect.artefact.stage`).
-Until then a rerun goes on from the newest checkpoint of each SAE.
+Several SAEs share one pass over the data: each batch is read once and trains them one after another. Only train videos
+are used; `collect.data.split` says which those are. `summary.json` is written last (`collect.artefact.stage`). Until
+then, a rerun continues from the newest checkpoint of each SAE.
 
-Under `torchrun` the processes share the work (`parallel`), and the first one writes and, unless the latents are shared
-out, evaluates.
+Under `torchrun` the processes share the work (`parallel`). The first one writes and, unless the latents are divided,
+evaluates.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Train SAEs, or go on with them, and return the folder: of the SAE, or of all of them in a sweep.
+    """Train SAEs, or continue training them, and return the folder: of the SAE, or of all of them in a sweep.
 
     Raises:
         UserError: there are no activations of that site, no train videos, a folder belongs to other settings, another
@@ -85,7 +85,7 @@ def train(config: TrainConfig) -> Path:
 
 
 def _hold(saes: Sequence[SaeConfig], inputs: Mapping[str, str], held: ExitStack) -> list[bool]:
-    """Keep every other job out of the SAEs' folders, and see which of them are finished."""
+    """Keep every other job out of the SAEs' folders, and find out which of them are finished."""
     for sae in saes:
         held.enter_context(writing(sae.folder))
     return [
@@ -158,7 +158,7 @@ def _finish_all(
     held_out_set: TokenSet,
     group: Group,
 ) -> None:
-    """Evaluate the SAEs, of which each process may have a share, and write their folders."""
+    """Evaluate the SAEs (each process may have only a share of them) and write their folders."""
     on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS), group), group)
     on_held_out, settings = None, trainers[0].settings
     if held_out_set.n_tokens:
@@ -174,7 +174,7 @@ def _finish_all(
 
 
 def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
-    """The rows to train on, and the same of the held-out videos.
+    """The rows to train on, and the same for the held-out videos.
 
     Raises:
         UserError: a filter cannot be applied.
@@ -234,7 +234,7 @@ def _fit(
 
 
 def _counted(what: str, chunks: Iterable[Tensor], group: Group) -> Iterator[Tensor]:
-    """Show progress in tokens where going through the chunks takes long, in the first process."""
+    """Show progress in tokens, in the first process, if going through the chunks takes long."""
     quiet = not group.is_first
     with tqdm(desc=what, unit="token", unit_scale=True, delay=2, leave=False, disable=quiet) as progress:
         for chunk in chunks:

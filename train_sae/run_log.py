@@ -1,7 +1,7 @@
 """The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked.
 
-Every line carries its checksum (`collect.artefact.seal`), so that a damaged one is not taken for one that a crash cut
-short.
+Every line has its own checksum (`collect.artefact.seal`), so that a damaged line is not mistaken for one that a crash
+cut short.
 """
 
 import json
@@ -25,7 +25,7 @@ WANDB_NAME = "wandb.json"
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, going on after the step that a training resumes from.
+    """Appends to `metrics.jsonl`, continuing after the step that a training resumes from.
 
     Args:
         settings: of the SAE; they say whether to log to Weights & Biases as well.
@@ -88,7 +88,7 @@ def _kept(path: Path, lines: list[str], step: int) -> list[str]:
 
 
 def _wandb_id(path: Path) -> str:
-    """The id of the SAE's run, which a resumed training goes on with; on disk before a run of that id can exist.
+    """The id of the SAE's run, which a resumed training continues; it is on disk before a run with that id can exist.
 
     Raises:
         UserError: the file holds no id.

@@ -1,8 +1,8 @@
 """A trained SAE: read from its SAELens folder, encode, decode.
 
 Five forms are encoded here, with torch and safetensors alone: `topk`, `jumprelu` (BatchTopK and Matryoshka too),
-`gated`, `standard` and `matching_pursuit`. Their settings are folded into the weights (`folding`), so that an SAE takes
-and gives back raw residuals. What else SAELens can load is encoded by SAELens's own class (`lens_module`).
+`gated`, `standard` and `matching_pursuit`. Their settings are folded into the weights (`folding`), so an SAE takes and
+returns raw residuals. Everything else that SAELens can load is encoded by SAELens's own class (`lens_module`).
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ _CHUNK_ELEMENTS = 2**24
 
 
 class SparseActivations(NamedTuple):
-    """Latent activations as a CSR matrix, the latents of a token in rising order."""
+    """Latent activations as a CSR matrix, the latents of a token in ascending order."""
 
     indices: Int[Tensor, " nnz"]
     """Latent of each entry, int32."""
@@ -46,10 +46,10 @@ class Sae:
     """One of `InferenceArchitecture`; with `lens`, SAELens's name of it."""
     k: int
     """Active latents per token: exactly (topk), at most (matching_pursuit), on average over the training tokens
-    (jumprelu from BatchTopK); of no meaning for others, where it is 0 if unknown."""
+    (jumprelu from BatchTopK); without meaning for others, and 0 there if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
-    """What a unit of activation writes; d_out is d_in but in a transcoder."""
+    """What a unit of activation writes; d_out is d_in except in a transcoder."""
     b_enc: Float[Tensor, " d_sae"]
     b_dec: Float[Tensor, " d_out"]
     threshold: Float[Tensor, " d_sae"]
@@ -61,11 +61,11 @@ class Sae:
     residual_threshold: float = 0.0
     """Of matching pursuit: norm of the residual at which a token is finished."""
     token_norm: TokenNorm = "none"
-    """What is done to each token before it is encoded, and undone to its reconstruction."""
+    """What is done to each token before it is encoded, and undone on its reconstruction."""
     lens: LensModule | None = None
-    """SAELens's own object, which encodes where it is given; `W_enc` and `b_enc` are then not used."""
+    """SAELens's own object; if given, it encodes, and `W_enc` and `b_enc` are not used."""
     is_one_sided: bool = False
-    """Whether each latent of a signed SAE stands here twice; see `one_sided`."""
+    """Whether each latent of a signed SAE appears here twice; see `one_sided`."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is known about the SAE: model, site, store, training."""
 
@@ -81,22 +81,22 @@ class Sae:
 
     @property
     def site(self) -> str:
-        """Hook site that the SAE was trained on; empty where that is not known."""
+        """Hook site that the SAE was trained on; empty if that is not known."""
         return self._text("hook_name")
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the activation store that the SAE was trained on; empty where that is not known."""
+        """Fingerprint of the activation store that the SAE was trained on; empty if that is not known."""
         return self._text("store_fingerprint")
 
     @property
     def model_fingerprint(self) -> str:
-        """Fingerprint of the model whose activations the SAE was trained on; empty where that is not known."""
+        """Fingerprint of the model whose activations the SAE was trained on; empty if that is not known."""
         return self._text("model_fingerprint")
 
     @property
     def model_name(self) -> str:
-        """Name of that model, as whoever trained the SAE calls it; empty where that is not known."""
+        """Name of that model, as given by whoever trained the SAE; empty if that is not known."""
         return self._text("model_name")
 
     @property
@@ -139,7 +139,8 @@ class Sae:
         """The same SAE with no activation below zero.
 
         Each latent of a signed SAE becomes two: i is its activation where that is above zero, and writes W_dec[i];
-        d_sae + i is minus its activation where that is below, and writes −W_dec[i]. Others stay as they are.
+            d_sae + i is minus its activation where that is below zero, and writes −W_dec[i]. Other SAEs stay as they
+            are.
         """
         if not self.is_signed:
             return self
@@ -179,14 +180,14 @@ class Sae:
         return pre.relu() * (pre > self.threshold)
 
     def pre_activations(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_sae"]:
-        """What latents of raw residuals are selected by, in topk, jumprelu and standard SAEs."""
+        """The values by which latents are selected for raw residuals, in topk, jumprelu and standard SAEs."""
         return linear(self._centred(x), self.W_enc.T, self.b_enc)
 
     def _centred(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         return normalised(x.to(self.W_dec), self.token_norm) - self.b_dec
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """As many tokens at once as keep dense activations small; all of a sequence, which cannot be cut."""
+        """Chunks of tokens that keep dense activations small; a sequence stays whole, because it cannot be cut."""
         return (x,) if self.is_sequential else x.split(max(1, _CHUNK_ELEMENTS // self.d_sae))
 
     def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseActivations:
@@ -212,7 +213,7 @@ class Sae:
 
         Args:
             f: latent activations.
-            x: the residuals that they are of; needed unless `is_plain`.
+            x: the residuals that they came from; needed unless `is_plain`.
         """
         return linear(f, self.W_dec.T, self.b_dec) if self.is_plain else self._put_back(linear(f, self.W_dec.T), x)
 
@@ -241,7 +242,7 @@ class Sae:
         return scale_and_shift(x.to(self.W_dec), self.token_norm)[0].squeeze(1)
 
     def _put_back(self, product: Tensor, x: Tensor | None) -> Tensor:
-        """Add what a reconstruction holds besides the latents, and undo what was done to each token."""
+        """Add what a reconstruction contains besides the latents, and undo what was done to each token."""
         assert x is not None, "the reconstruction follows from the latents and the residuals together"
         x = x.to(self.W_dec)
         if self.lens is None:

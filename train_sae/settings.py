@@ -1,7 +1,7 @@
-"""How an SAE is trained, with all that follows from the data and from the processes that share the work: resolved once.
+"""How an SAE is trained, with everything that follows from the data and from the processes: resolved once.
 
 `SaeSettings` is one SAE: its folder, its size, its rate. It holds the `StepSettings` of its steps, which hold the
-`SaeOptions`: what `--options` says of the architecture, the normalisation and the optimiser.
+`SaeOptions`: what `--options` says about the architecture, the normalisation and the optimiser.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def resolve(sae: SaeConfig, *, d_in: int, n_tokens: int, group: Group = SOLO) ->
     """Work out how an SAE is trained.
 
     Args:
-        sae: what was asked for; its dtype is one of a tensor, not `auto`.
+        sae: what was requested; its dtype is a tensor's, not `auto`.
         d_in: width of the residual stream.
         n_tokens: tokens to train on, over all processes: those of one epoch.
         group: the processes that train it together.
@@ -60,7 +60,7 @@ def resolve(sae: SaeConfig, *, d_in: int, n_tokens: int, group: Group = SOLO) ->
         dead_tokens=given if given is not None else min(n_tokens, _MAX_DEAD_TOKENS),
         aux_k=max(1, d_in // 2),
         precision=_PRECISIONS[config.dtype],
-        # Short trainings forget faster: the first steps, with other activations, are to be forgotten by the end.
+        # Short trainings forget faster: the first steps, with different activations, should be forgotten by the end.
         threshold_rate=min(1.0, max(_THRESHOLD_RATE, 20 / n_steps)),
         seed=config.seed,
         options=options.sae,

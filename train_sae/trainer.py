@@ -39,7 +39,7 @@ class SaeTrainer:
 
     Args:
         settings: how it is trained, and by which processes.
-        store: what it is trained on; names the tokens of a batch that breaks it.
+        store: what it is trained on; used to name the tokens of a batch that breaks it.
         loader: where its batches come from.
         state: weights, optimiser and counters.
         normalisation: what is done to its input.
@@ -71,10 +71,10 @@ class SaeTrainer:
         return self.state.step
 
     def open_log(self, phases: Phases) -> None:
-        """Go on with the record of the training.
+        """Continue the record of the training.
 
         Args:
-            phases: clocks of the process, which every line reports.
+            phases: clocks of the process; every line reports them.
         """
         self._log = MetricsLog(self.settings, self.step) if self._group.is_first else None
         self._phases, self._seconds_before = phases, dict(phases.seconds)
@@ -96,7 +96,7 @@ class SaeTrainer:
         self._window.append(take_step(self.state, self.normalisation.apply(x), self.settings.step, self._lr))
 
     def write_log(self) -> dict[str, str]:
-        """Reduce the steps since the last line to one line, and return what a progress bar shows of it.
+        """Summarise the steps since the last line in one line, and return the part that a progress bar shows.
 
         The only place where the host waits for the device.
 
@@ -150,9 +150,9 @@ class SaeTrainer:
             save_checkpoint(self.settings.folder, self.state, self.normalisation, cursor, part)
 
     def export(self, store: ActivationStore) -> Sae:
-        """This process's share of the SAE as it is now, on the CPU: all of it where the latents are not shared out.
+        """This process's share of the SAE as it is now, on the CPU: all of it if the latents are not divided.
 
-        Every process of the group has to ask for it.
+        Every process of the group must call this.
         """
         self._n_dead = int(self._group.sum_shards(self.state.dead(self.settings.step.dead_tokens).sum()))
         return to_sae(
@@ -185,11 +185,11 @@ class SaeTrainer:
         }
 
     def _all_rows(self, step: int) -> np.ndarray:
-        """Which rows of the store the batch of a step holds, over all processes; every one of them has to ask."""
+        """Which rows of the store the batch of a step holds, over all processes; every one of them must call this."""
         return self._of_all_lanes(torch.from_numpy(self._loader.rows(step))).numpy()
 
     def _of_all_lanes(self, values: Shaped[Tensor, " token"]) -> Shaped[Tensor, " batch"]:
-        """One value per token of a batch, over all processes that share out the tokens; on the CPU."""
+        """One value per token of a batch, over all processes that share the tokens; on the CPU."""
         if self._group.n_data == 1:
             return values.cpu()
         return torch.cat(self._group.gather(values.to(self.state.threshold.device)))
@@ -201,7 +201,7 @@ class SaeTrainer:
     def _stop_at_broken_batch(self, step: int, loss: float) -> None:
         """Say where in the data a loss that is not finite comes from.
 
-        The loss is a mean over all processes, so that all of them come here, and all say the same.
+        The loss is a mean over all processes, so all of them get here and say the same.
         """
         cursor, rows = self._loader.cursor(step), self._all_rows(step)
         place = f"epoch {cursor.epoch}, pool {cursor.pool}, position {cursor.position}"
@@ -251,7 +251,7 @@ def finish(
         trainer: after its last step.
         sae: its SAE.
         on_train: quality and firing rates on train videos.
-        on_held_out: the same on held-out ones, where there are any.
+        on_held_out: the same on held-out ones, if there are any.
     """
     folder = trainer.settings.folder
     save_sae(folder, sae.to("cpu"), on_train[1])

@@ -3,8 +3,8 @@
 The rows of a token set are cut into units of 64 consecutive rows. Every epoch permutes the units by (seed, epoch) and
 cuts the sequence of their rows into as many equal lanes as there are data-parallel ranks, and each lane into equal
 pools of at most about half a million rows; the rows of a pool are permuted by (seed, epoch, pool). A lane's pools end
-to end, epoch after epoch, are its endless sequence, in which each epoch holds every row of the set once (but for the n
-mod n_lanes rows at the end of the permuted sequence, which are left out where lanes would be unequal).
+to end, epoch after epoch, are its endless sequence. Over all lanes, each epoch holds every row of the set once, except
+the n mod n_lanes rows at the end of the permuted sequence, which are left out so that lanes are equal.
 """
 
 import threading
@@ -34,7 +34,7 @@ class PoolRows(NamedTuple):
     start: int
     """Position in the lane's epoch of the pool's first row."""
     rows: Int64[np.ndarray, " row"]
-    """Rows of the store, in rising order."""
+    """Rows of the store, in ascending order."""
     places: Int64[np.ndarray, " row"]
     """Where in the pool each of them goes."""
 
@@ -46,13 +46,13 @@ class PoolRows(NamedTuple):
 
 
 class _LaneStretch(NamedTuple):
-    """A lane's stretch of an epoch."""
+    """A lane's part of an epoch."""
 
     units: Int64[np.ndarray, " unit"]
     skipped: Int64[np.ndarray, " unit"]
     """Rows at the beginning of a unit that belong to the lane before."""
     taken: Int64[np.ndarray, " unit"]
-    """Rows of the unit that belong to this lane, behind the skipped ones."""
+    """Rows of the unit that belong to this lane, after the skipped ones."""
     first_units: Int64[np.ndarray, " pool"]
     """First unit of each pool."""
     starts: Int64[np.ndarray, " pool"]
@@ -65,7 +65,7 @@ class TokenOrder:
     Args:
         tokens: at least one row per lane.
         seed: seed of the order.
-        pool_rows: rows that are mixed with each other, about.
+        pool_rows: approximate number of rows that are mixed with each other.
         n_lanes: equal parts into which every epoch is cut.
     """
 
@@ -115,7 +115,7 @@ class TokenOrder:
         skipped: Int64[np.ndarray, " unit"],
         taken: Int64[np.ndarray, " unit"],
     ) -> Int64[np.ndarray, " row"]:
-        """The rows of some units, which rise."""
+        """The rows of some units, in ascending order."""
         rows = _concatenated(self._starts[units], self._stops[units])
         if self._kept is not None:
             rows = rows[self._kept[rows]]
@@ -126,7 +126,7 @@ class TokenOrder:
         return rows[(place >= np.repeat(skipped, counts)) & (place < np.repeat(skipped + taken, counts))]
 
     def _lane(self, epoch: int, lane: int) -> _LaneStretch:
-        with self._lock:  # the thread that reads ahead asks as well
+        with self._lock:  # the thread that reads ahead also calls this
             if (epoch, lane) not in self._stretches:
                 old = [key for key in self._stretches if key[1] == lane and key[0] < epoch - 1]
                 for key in old:
@@ -148,7 +148,7 @@ class TokenOrder:
 
 
 def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarray, " unit"]]:
-    """First and one past the last row of each unit; no unit reaches over the end of its range."""
+    """First and one past the last row of each unit; no unit reaches past the end of its range."""
     ranges = [rows for rows in tokens.ranges if rows.stop > rows.start]
     starts = np.concatenate([np.arange(start, stop, UNIT_ROWS, dtype=np.int64) for start, stop in ranges])
     ends = np.concatenate([np.full(-(-(stop - start) // UNIT_ROWS), stop, dtype=np.int64) for start, stop in ranges])
@@ -156,7 +156,7 @@ def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarr
 
 
 def _concatenated(starts: Int64[np.ndarray, " run"], stops: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " row"]:
-    """The numbers from each start up to its stop, one run after the other."""
+    """The numbers from each start up to its stop, one run after another."""
     lengths = stops - starts
     shifts = starts - (np.cumsum(lengths) - lengths)
     return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(shifts, lengths)

@@ -3,9 +3,9 @@
     adam       Adam, with copies in another precision
     auxk       the loss that trains dead latents
     backward   gradients of both matrices by latent
-    bounds     bounds that a number of entries reach
+    bounds     bounds that a given number of entries reach
     centre     x − b_dec, and how far the batch spreads
-    chunks     maxima of chunks of a row, and lists of those that are looked at once more
+    chunks     maxima of chunks of a row, and lists of those that are read again
     dead       how many latents may be dead, without waiting for the device
     decode     reconstructions, the loss, gradients of the selected pre-activations
     jit        the decorator of the kernels, and the sizes of their blocks

@@ -1,8 +1,8 @@
 """AuxK on the device: the dead latents as a list of padded size, whose products are dense.
 
-Gao et al. let half of d_in dead latents reconstruct the error of each token. That is so large a part of them that a
-dense product over all dead latents is less work than gathering the chosen ones. The list is walked through in chunks
-of one size, so that each product has the same shape, and so the same rounding, however long the list was made.
+Gao et al. let d_in / 2 dead latents reconstruct the error of each token. That is so large a part of the dead latents
+that a dense product over all of them is less work than gathering the chosen ones. The list is processed in chunks of
+one size, so each product has the same shape, and the same rounding, however long the list is.
 """
 
 import torch
@@ -17,7 +17,7 @@ _CHUNK = 256
 
 
 def padded(n_most: int, d_sae: int) -> int:
-    """How many places the list of at most `n_most` dead latents gets: one of few numbers, each of which is recorded."""
+    """Places in the list of at most `n_most` dead latents: one of few numbers, each with its own recording."""
     n_chunks = 1 << (-(-n_most // _CHUNK) - 1).bit_length() if n_most else 0
     return min(n_chunks, -(-d_sae // _CHUNK)) * _CHUNK
 
@@ -37,11 +37,12 @@ def dead_gradients(
     Args:
         pre: pre-activations.
         dead: which latents are dead.
-        n_places: places of the list, from `padded`, which the dead latents do not exceed; more change nothing but time.
+        n_places: places in the list, from `padded`, at least the number of dead latents; more places change only the
+            time.
         k: dead latents that reconstruct the error of one token.
         batch: x − b_dec; the residuals x_hat − x of the whole dictionary; the factor of the gradients.
         dec: decoder directions, in the precision of the inputs, which is that of the products.
-        trains_dec: whether the directions are trained; their gradients are left out else.
+        trains_dec: whether the directions are trained; otherwise their gradients are left out.
     """
     n_latents, d_in = dec.shape
     starts = range(0, n_places, _CHUNK)

@@ -1,7 +1,7 @@
-"""Bounds that a number of entries reach: of each row bit by bit, of the whole batch from histograms of its digits.
+"""Bounds that a given number of entries reach: for each row bit by bit, for the whole batch from histograms of digits.
 
 Entries are bit patterns, as in `chunks`. Both searches are exact. What they find is the largest positive bound that the
-wanted number of entries reaches, or 0 where fewer are positive; and how many entries exceed it.
+wanted number of entries reaches, or 0 if fewer are positive; and how many entries exceed it.
 """
 # pyright: basic
 # Kernels are a language of their own, without annotations.
@@ -18,7 +18,7 @@ _DIGITS = 256
 _RESIDENT = 32768
 """A row of at most this many entries stays in registers while its bound is searched."""
 _PROGRAMS = 1024
-"""Programs that count the digits of all rows: few, as each adds its counts to those of all."""
+"""Programs that count the digits of all rows: few, because each adds its counts to the total."""
 
 
 def row_bounds(bits: Int[Tensor, "token entry"], k: int) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
@@ -35,7 +35,7 @@ def row_bounds(bits: Int[Tensor, "token entry"], k: int) -> tuple[Int[Tensor, " 
 def listed_bounds(
     bits: Int[Tensor, "token d_sae"], listed: ListedChunks, k: int
 ) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
-    """As `row_bounds`, of the entries of the listed chunks only."""
+    """As `row_bounds`, but only for the entries of the listed chunks."""
     n_tokens, d_sae = bits.shape
     bounds, above = bits.new_empty(n_tokens, dtype=torch.int32), bits.new_empty(n_tokens, dtype=torch.int32)
     block = power_of_two(listed.chunks.shape[1] * listed.length)
@@ -53,7 +53,7 @@ def batch_bound(
 
     Args:
         bits: the entries.
-        wanted: how many are to reach it.
+        wanted: how many must reach it.
         listed: the chunks to which the search is confined.
     """
     n_tokens, n_entries = bits.shape
@@ -133,7 +133,7 @@ def _listed_bounds(
 
 @kernel()
 def _digits(bits, prefix, shift):
-    # How many positive entries with the given higher digits have each next digit of eight bits.
+    # Counts positive entries with the given higher digits by their next digit of eight bits.
     bits = bits.to(tl.int32)
     shifted = bits >> shift
     inside = (bits > 0) & ((shifted >> 8) == prefix)

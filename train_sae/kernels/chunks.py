@@ -1,7 +1,7 @@
-"""Chunks of a row: their maxima in one reading, and lists of those that are looked at once more.
+"""Chunks of a row: their maxima from reading the row once, and lists of chunks that are read again.
 
 The n largest entries of a row lie in the n chunks with the largest maxima (of chunks with equal maxima at the boundary,
-in the first ones), so that what comes after reads no more than n chunks. Entries are bit patterns: those of positive
+in the first ones), so that later work reads no more than n chunks. Entries are bit patterns: those of positive
 floating-point numbers, read as integers, are in the order of the numbers, and those of negative ones are negative.
 """
 # pyright: basic
@@ -25,7 +25,7 @@ _MIN_CHUNK, _MAX_CHUNK = 8, 64
 
 
 class ListedChunks(NamedTuple):
-    """Chunks of each row that are looked at once more, in the order of their latents."""
+    """Chunks of each row that are read again, in the order of their latents."""
 
     chunks: Int[Tensor, "token slot"]
     counts: Int[Tensor, " token"]
@@ -73,7 +73,7 @@ def listed_block(length: int) -> int:
 
 
 def _chunk_length(d_sae: int, k: int) -> int:
-    """About what makes the maxima of a row as many as the entries of its winning chunks."""
+    """A length for which a row has about as many maxima as its winning chunks have entries."""
     wanted = math.sqrt(d_sae / k)
     return min(_MAX_CHUNK, max(_MIN_CHUNK, triton.next_power_of_2(math.ceil(wanted / math.sqrt(2)))))
 
@@ -107,7 +107,7 @@ def _list_chunks(maxima_ptr, bounds_ptr, needs_ptr, chunks_ptr, counts_ptr, n_ch
 
 @kernel("CHUNK", "BLOCK")
 def listed_entries(bits_ptr, chunks_ptr, row, start, count, d_sae, capacity, CHUNK, BLOCK):
-    """Entries of a row's listed chunks from one of them on, in the order of their latents; −1 behind the last."""
+    """Entries of a row's listed chunks from one of them on, in the order of their latents; −1 after the last."""
     entries = tl.arange(0, BLOCK)
     slots = start + entries // CHUNK
     chunks = tl.load(chunks_ptr + row * capacity + slots, mask=slots < count, other=0)

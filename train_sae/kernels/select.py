@@ -1,8 +1,8 @@
-"""TopK and BatchTopK on the device: chunk maxima in one reading, then an exact look at the winning chunks only.
+"""TopK and BatchTopK on the device: chunk maxima from one reading, then an exact search in the winning chunks only.
 
 All pre-activations are read once, for the maximum of each chunk of a row; everything after that reads the chunks that
-can hold a winner (`chunks`). TopK finds each row's bounds, BatchTopK that of the batch (`bounds`). Of equal values at
-the boundary the first by (token, latent) are taken, as everywhere.
+can hold a winner (`chunks`). TopK finds each row's bound, BatchTopK that of the batch (`bounds`). Among equal values at
+the boundary, the first by (token, latent) are taken, as everywhere.
 """
 # pyright: basic
 # Kernels are a language of their own, without annotations.
@@ -32,7 +32,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32}
 class Entries(NamedTuple):
     """A selection in memory of fixed size: its entries in the order of (token, latent), then free slots.
 
-    Every entry is positive. A free slot has the value 0, and the token and the latent behind the last ones.
+    Every entry is positive. A free slot has the value 0, and token and latent numbers one past the last.
     """
 
     offsets: Int[Tensor, " rows_and_one"]
@@ -72,7 +72,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Entries:
     maxima, length = chunk_maxima(bits, k)
     bound, _ = batch_bound(maxima, wanted, None)
     everywhere = bound.expand(n_tokens).contiguous()
-    # All chunks that reach the bound, where a few of equal maxima may be too many: a row has room for all its chunks.
+    # All chunks that reach the bound; a few with equal maxima may be too many, but a row has room for all its chunks.
     listed = list_chunks(maxima, (everywhere - 1).clamp_(min=0), torch.zeros_like(everywhere), maxima.shape[1], length)
     bound, above = batch_bound(bits, wanted, listed)
     everywhere = bound.expand(n_tokens).contiguous()

@@ -1,8 +1,8 @@
 """From trained weights to a folder that SAELens loads: `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`.
 
 BatchTopK, Matryoshka and the frozen-decoder baseline are exported as `jumprelu` with one threshold for all latents, as
-SAELens does; the others under their own names. Only architectures that SAELens registers are written, since a folder of
-another one needs a plugin to load.
+SAELens does; the others under their own names. Only architectures that SAELens registers are written, since a folder
+with another one needs a plugin to load.
 
 Source: sae_lens 6.54, `saes/sae.py` (`load_from_disk`), `saes/batchtopk_sae.py`, `training/sae_trainer.py`.
 """

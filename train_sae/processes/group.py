@@ -1,6 +1,6 @@
-"""The processes that take a training step together, as the step sees them. This one is a process alone.
+"""The processes that take a training step together, as the step sees them. The group here is a single process.
 
-A step asks its group for what depends on the other processes: which latents win where tokens or latents are spread over
+A step asks its group for what depends on the other processes: which latents win if tokens or latents are spread over
 processes, sums over latent shards, means over token shards. `parallel` has the groups of several processes.
 """
 
@@ -33,7 +33,7 @@ class Group:
         return self.rank * n_local if self.n_shards > 1 else 0
 
     def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
-        """The k largest pre-activations of each token, of all shards; all of them where there are fewer.
+        """The k largest pre-activations of each token over all shards; all of them if there are fewer.
 
         Returns:
             The entries among this process's latents, numbered from its first one.
@@ -80,7 +80,7 @@ class Group:
         return [shard.cpu()]
 
     def gather_first(self, shard: Shaped[Tensor, "*shape"]) -> list[Shaped[Tensor, "*shape"]]:
-        """As `gather` on the first process; an empty list on the others, whose memory would hold it for nothing."""
+        """As `gather` on the first process; an empty list on the others, which do not need it."""
         return [shard.cpu()]
 
     def barrier(self) -> None:

@@ -1,15 +1,16 @@
 """Training in several processes, started by `torchrun`: over tokens (data-parallel) or over latents (sharded).
 
 **Data-parallel.** Every process holds all weights and takes its lane of every batch. Gradients are averaged, counters
-and thresholds are kept equal, and BatchTopK selects over the whole batch, so that the losses are those of one process
-that takes both lanes.
+and thresholds are kept equal, and BatchTopK selects over the whole batch, so the losses are those of one process that
+takes all lanes.
 
 **Latent-sharded.** Every process takes the whole batch and holds the encoder and decoder rows of its share of the
-latents, for dictionaries that outgrow one GPU. TopK is exact: each process offers its k best per token, and those among
-the k best of all stay. What is decoded is summed over the processes; gradients of the weights need no exchange. The SAE
-is evaluated in its shares too, and put together on the first process's CPU only to be written (`sharded_sae`).
+latents, for dictionaries that are too large for one GPU. TopK is exact: each process offers its k best per token, and
+those among the k best of all stay. Decoded parts are summed over the processes; gradients of the weights need no
+exchange. The SAE is also evaluated in its shares, and put together on the first process's CPU only for writing
+(`sharded_sae`).
 
-Which one is decided by the option `shard_latents`. Selections wait for the device; with one process nothing does.
+The option `shard_latents` decides which. Selections wait for the device; with one process nothing does.
 """
 
 import importlib
@@ -29,7 +30,8 @@ from train_sae.step.architectures import Weights
 from train_sae.step.selection import ActiveLatents, offsets_of
 
 _BUCKET_ELEMENTS = 2**20
-"""Of tensors that are exchanged together. What is larger is worth an exchange of its own, and a copy costs more."""
+"""Most elements of tensors that are exchanged together. A larger tensor is exchanged alone, because a copy would cost
+more."""
 SHARDED_ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
 
@@ -42,7 +44,7 @@ class _Processes(Group):
     def select_batch_topk(
         self, pre: Float[Tensor, "token latent"], k: int, guess: Float[Tensor, ""] | None = None
     ) -> ActiveLatents:
-        """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
+        """See `Group`. Among equal values at the boundary, those of earlier processes are taken first."""
         n_tokens, n_latents = pre.shape
         flat, wanted = pre.flatten(), k * n_tokens * self.n_data
         chosen = (flat > 0.9 * guess.clamp(min=0)).nonzero().squeeze(1) if guess is not None else None
@@ -79,7 +81,7 @@ class _Processes(Group):
         dist.barrier()
 
     def _gather(self, shard: Shaped[Tensor, "*shape"], *, wanted: bool) -> list[Shaped[Tensor, "*shape"]]:
-        """One process's tensor at a time is in flight; they are kept where they are wanted."""
+        """One process's tensor at a time is sent; only processes that want them keep them."""
         parts: list[Tensor] = []
         for rank in range(self.n_processes):
             part = shard.detach().clone() if rank == self.rank else torch.empty_like(shard)
@@ -135,7 +137,7 @@ class LatentSharded(_Processes):
         self.n_shards = self.n_processes
 
     def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
-        """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
+        """See `Group`. Among equal values at the boundary, those of earlier processes are taken first."""
         values, latents = pre.topk(min(k, pre.shape[1]), dim=1, sorted=False)
         offered = torch.nn.functional.pad(values.float(), (0, k - values.shape[1]), value=-torch.inf)
         parts = [torch.empty_like(offered) for _ in range(self.n_processes)]
@@ -161,7 +163,7 @@ class LatentSharded(_Processes):
 
 
 def in_buckets(tensors: Iterable[Tensor], most: int = _BUCKET_ELEMENTS) -> list[list[Tensor]]:
-    """Sort tensors into groups that are exchanged together: one alone that is large, else several of one type.
+    """Sort tensors into groups that are exchanged together: a large one alone, or several of one type.
 
     Args:
         tensors: in the same order in every process.
@@ -198,19 +200,20 @@ class _Bucket:
 
 @contextmanager
 def joined(shard_latents: bool) -> Generator[Group]:
-    """Within the block, be one of the processes that `torchrun` started; a process that it did not start is alone.
+    """Within the block, be one of the processes that `torchrun` started; a process that it did not start is on its own.
 
-    Torch's default process group is left as it was found: a process that ends with one of its own may be aborted.
+    Torch's default process group is left as it was found: a process that ends while it has one may be aborted.
 
     Args:
-        shard_latents: whether the processes share out the latents instead of the tokens.
+        shard_latents: whether the processes share the latents instead of the tokens.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SOLO
         return
     is_ours = not dist.is_initialized()
     if is_ours:
-        # Its functions have the group as a default, from when torch first needs the module: none yet, or for ever ours.
+        # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours
+        # for ever.
         importlib.import_module("torch.distributed.nn")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -223,7 +226,7 @@ def joined(shard_latents: bool) -> Generator[Group]:
 
 
 def check_parts(group: Group, config: TrainConfig) -> None:
-    """Check that the work can be shared out.
+    """Check that the work can be divided.
 
     Raises:
         UserError: the tokens or the latents do not divide evenly, or an architecture cannot be trained in shards.

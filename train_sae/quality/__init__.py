@@ -4,7 +4,7 @@
     config      arguments of `evaluate`
     evaluate    the metrics of an SAE on the held-out videos of its store
     metrics     reconstruction, sparsity and decoder coherence over a set of tokens
-    splice      the `evaluate` stage: how the model answers with the reconstruction in the residual's place
+    splice      the `evaluate` stage: how the model answers with the residual replaced by its reconstruction
 
 Importing the package imports none of its modules.
 """

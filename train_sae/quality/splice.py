@@ -1,8 +1,9 @@
 """The `evaluate` command: an SAE on held-out videos, by itself and spliced into its model.
 
 Spliced means that the residual of every visual token at the SAE's site is replaced by its reconstruction, and the model
-goes on from there to answer. What the answers lose says how much of what the model uses the reconstruction keeps. Two
-replacements that keep nothing of the video stand beside it: zeros, and the mean residual of the store.
+continues from there to its answer. What the answers lose shows how much of what the model uses is kept by the
+reconstruction. It is compared with two replacements that keep nothing of the video: zeros, and the mean residual of the
+store.
 
     RUN/sae/NAME/evaluation.json
 
@@ -66,7 +67,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     store = ActivationStore.open(config.run / "activations")
     opened = open_sae(config.run, store, config.sae, decoded=True)
-    folder = config.run / "sae" / opened.name  # also of an SAE that lies elsewhere, where nothing is written
+    folder = config.run / "sae" / opened.name  # also for an SAE that lies elsewhere, because nothing is written there
     path = folder / EVALUATION_NAME
     with writing(folder):
         remove_orphans(folder)
@@ -134,7 +135,7 @@ def score(
     Args:
         model: the model, at the site where the residuals were read.
         case: the video and its questions.
-        replaced: what stands at the visual tokens in each version.
+        replaced: the residuals at the visual tokens in each version.
     """
     vlm = model.vlm
     seq, orders = case.sequences, (-1, N_OPTIONS)
@@ -179,11 +180,11 @@ def score_letters(
 
 
 def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
-    """Means of each version over videos, and what the SAE recovers of what zeros and the mean residual lose.
+    """Means of each version over videos, and how much the SAE recovers of what zeros and the mean residual lose.
 
     Recovered is (replaced − SAE) / (replaced − original) of the means over videos; its 95 % interval resamples videos.
-    It is null where the replacement loses nothing, so that there is nothing to recover, and draws in which it loses
-    nothing are left out of the interval.
+    It is null if the replacement loses nothing, since then there is nothing to recover; draws in which it loses nothing
+    are left out of the interval.
 
     Args:
         found: scores by video.
@@ -211,7 +212,7 @@ def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
 
 
 def _recovered(values: np.ndarray, baseline: int, draws: np.ndarray, *, falls: bool) -> dict[str, float | None]:
-    """Share that comes back, from scores [video, version]; `falls` where a worse answer has a lower score."""
+    """Share that is recovered, from scores [video, version]; `falls` if a worse answer has a lower score."""
     sign = -1 if falls else 1
     lost = sign * (values[:, baseline] - values[:, VERSIONS.index("original")])
     left = sign * (values[:, baseline] - values[:, VERSIONS.index("sae")])

@@ -3,9 +3,9 @@
     architectures  the weights of each architecture
     dense          losses of the architectures that activate any number of latents
     determinism    the same bits each time
-    fastest        the step by the fastest way that architecture, device and processes have
+    fastest        the fastest step for an architecture, a device and processes
     linear         matrix products by oneDNN
-    memory         freed memory kept on a CPU
+    memory         keeping freed memory on a CPU
     pursuit        how matching pursuit encodes
     reference      the step in plain autograd, the definition of correct
     schedule       the learning rate

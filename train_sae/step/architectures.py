@@ -15,7 +15,8 @@ from train_sae.config import Architecture
 from train_sae.options import SaeOptions
 
 BATCH_TOPK_ARCHITECTURES: frozenset[Architecture] = frozenset(("batchtopk", "matryoshka_batchtopk", "frozen_decoder"))
-"""Those that select k latents per token on average over the batch, and are exported with one threshold for all."""
+"""Architectures that select k latents per token on average over the batch, and are exported with one threshold for
+all."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def initial_weights(
         b_dec: the mean of the normalised input, which makes a good decoder bias from the start.
         d_sae: number of latents.
         seed: seed of the directions; drawn on the CPU, so that every device starts from the same weights.
-        arch: architecture, which decides on the tensors beyond these.
+        arch: architecture, which decides which other tensors there are.
         options: settings of the architecture.
 
     Source: Gao et al. 2024 ("Scaling and evaluating sparse autoencoders"), appendix A.1.

@@ -27,7 +27,7 @@ def pursue(
     acts = torch.zeros(residual.shape[0], dec.shape[0], device=dec.device, dtype=residual.dtype)
     support = torch.zeros_like(acts, dtype=torch.bool)
     done = torch.zeros(residual.shape[0], dtype=torch.bool, device=dec.device)
-    # Every round but the last adds a latent, so that there cannot be more.
+    # Every round but the last adds a latent, so there cannot be more.
     for _ in range(min(max_iterations, dec.shape[0] + 1)):
         best = (residual.detach() @ dec.detach().T).argmax(dim=1)
         chosen = dec[best]

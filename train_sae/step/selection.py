@@ -3,7 +3,7 @@
 Nothing here makes a dense `[batch, d_sae]` activation, and nothing sorts one. Bit patterns of positive floating-point
 numbers are in the order of the numbers, so that everything is compared as integers. A selection reads all entries once,
 for the maxima of short chunks: that w chunks have a maximum of at least b means that w entries reach b. Few more do,
-and only the chunks that hold them are looked at again. numpy compares 16-bit integers and finds the largest of them
+and only the chunks that hold them are looked at again. numpy compares 16-bit integers, and finds the largest of them,
 several times faster than torch.
 """
 
@@ -27,7 +27,7 @@ class ActiveLatents:
     offsets: Int[Tensor, " rows_and_one"]
     """The entries of token t are those from offsets[t] up to offsets[t + 1]."""
     latents: Int[Tensor, " nnz"]
-    """Rising within a token, but not where `torch.topk` selected them."""
+    """Ascending within a token, except where `torch.topk` selected them."""
     values: Float[Tensor, " nnz"]
     """Latent activations, zero or more."""
 
@@ -35,8 +35,8 @@ class ActiveLatents:
 def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k largest positive pre-activations of each token.
 
-    Of equal values at the boundary the first latents are taken on the CPU; on other devices `torch.topk` decides, which
-    also selects zeros and, as zeros, negative ones where a token has fewer than k positive pre-activations.
+    Among equal values at the boundary, the CPU takes the first latents. On other devices `torch.topk` decides, which
+    also selects zeros and, as zeros, negative ones if a token has fewer than k positive pre-activations.
 
     Args:
         pre: pre-activations.
@@ -60,8 +60,8 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
 def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k × batch largest positive pre-activations of the whole batch.
 
-    Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
-    the first ones by (token, latent) are taken on the CPU, so the selection is a function of the values alone. On other
+    Exactly k × batch entries are selected, or all positive ones if there are fewer. Among equal values at the boundary,
+    the CPU takes the first ones by (token, latent), so the selection is a function of the values alone. On other
     devices `torch.topk` decides, as above.
 
     Args:
@@ -95,7 +95,7 @@ class Transposed:
     offsets: Int[Tensor, " latents_and_one"]
     """The entries of latent i are those from offsets[i] up to offsets[i + 1]."""
     rows: Int[Tensor, " nnz"]
-    """Row of each entry in the selection, within a latent rising."""
+    """Row of each entry in the selection, ascending within a latent."""
     order: Int[Tensor, " nnz"]
     """Position of each entry in the selection."""
 
@@ -125,11 +125,11 @@ def offsets_of(groups: Int[Tensor, " nnz"], n_groups: int) -> Int[Tensor, " grou
 
 
 class _Chunks:
-    """Pre-activations as bit patterns, in chunks that lie side by side and do not reach over the end of a row.
+    """Pre-activations as bit patterns, in adjacent chunks that do not reach past the end of a row.
 
     Args:
         pre: pre-activations, on the CPU.
-        k: winners a row; there are twice as many chunks, or a chunk is a single entry.
+        k: winners per row; there are twice as many chunks, or a chunk is a single entry.
     """
 
     def __init__(self, pre: Float[Tensor, "token d_sae"], k: int) -> None:
@@ -143,10 +143,10 @@ class _Chunks:
         self.maxima = maxima.numpy()
 
     def at_least(self, bounds: Int[np.ndarray, "rows 1"]) -> tuple[Int[np.ndarray, " nnz"], Int[np.ndarray, " nnz"]]:
-        """Find the entries that reach the bound, where there is one, or else the one of their row.
+        """Find the entries that reach the bound: the only one there is, or the one of their row.
 
         Returns:
-            Their positions in the flattened matrix, rising, and their bit patterns.
+            Their positions in the flattened matrix, ascending, and their bit patterns.
         """
         hits = np.flatnonzero(self.maxima >= bounds)
         # torch gathers in several threads.
@@ -170,7 +170,7 @@ def _active_latents(
 def _largest_of_each_row(
     values: Int[np.ndarray, " nnz"], n_of_row: Int[np.ndarray, " row"], longest: int, k: int
 ) -> Bool[np.ndarray, " nnz"]:
-    """Which entries, in the order of their rows, are among the k largest of their row, the first of equal ones."""
+    """Which entries, in the order of their rows, are among the k largest of their row; among equal ones, the first."""
     table = np.full((n_of_row.size, longest), np.iinfo(values.dtype).min, dtype=values.dtype)
     is_entry = np.arange(longest) < n_of_row[:, None]
     table[is_entry] = values
@@ -182,7 +182,7 @@ def _largest_of_each_row(
 
 
 def _positions(mask: Bool[np.ndarray, "chunk entry"]) -> Int[np.ndarray, " nnz"]:
-    """Where a mask is true, in rising order of the flattened mask; where few are, eight at a time are passed over."""
+    """Where a mask is true, in the order of the flattened mask; if few are, eight entries at a time are skipped."""
     flat = mask.reshape(-1)
     if flat.size % 8:
         return np.flatnonzero(flat)

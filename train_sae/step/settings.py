@@ -34,10 +34,10 @@ class StepSettings:
     """The processes that take the step together."""
 
     def widths(self, d_sae: int, step: int) -> tuple[int, ...]:
-        """Widths of the Matryoshka prefixes at a step, rising, the last being the whole dictionary.
+        """Widths of the Matryoshka prefixes at a step, in ascending order; the last is the whole dictionary.
 
-        Sampled ones follow a truncated Pareto distribution of exponent ½, which favours short prefixes, and depend on
-        nothing but seed and step.
+        Sampled ones follow a truncated Pareto distribution of exponent ½, which favours short prefixes, and depend only
+        on seed and step.
 
         Source: Bussmann et al. 2025 ("Learning multi-level features with Matryoshka SAEs"), section 3.
         """
@@ -52,7 +52,7 @@ class StepSettings:
 
 
 class StepStats(NamedTuple):
-    """What happened in a step; scalars stay on the device, so that reading them is the caller's decision."""
+    """What happened in a step; scalars stay on the device, so that the caller decides when to read them."""
 
     mse: Float[Tensor, ""]
     """Mean over tokens of the squared error, summed over channels; of the whole dictionary in Matryoshka."""
@@ -67,4 +67,4 @@ class StepStats(NamedTuple):
     threshold: Float[Tensor, ""]
     """Running mean of the smallest selected activation."""
     sparsity: Float[Tensor, ""]
-    """The sparsity penalty of jumprelu, gated and standard, with its coefficient; zero for others."""
+    """The sparsity penalty of jumprelu, gated and standard, times its coefficient; zero for others."""

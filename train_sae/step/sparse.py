@@ -1,7 +1,7 @@
 """The sparse step of the TopK family: the reference's step with one dense product and its gradients written by hand.
 
 With G = ∂loss/∂x_hat, a selected latent's pre-activation has the gradient G_t · W_dec[i] where it is positive. The
-decoder bias needs no product with the inputs, since it enters the encoder through x − b_dec only:
+decoder bias needs no product with the inputs, since it enters the encoder only through x − b_dec:
 ∂loss/∂b_dec = Σ_t G_t − W_enc ∂loss/∂b_enc.
 
 Matryoshka treats (token, prefix) as a row of its own: a latent's activation belongs to the row of the first prefix that
@@ -55,7 +55,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     n_latents = w.dec.shape[0]
     widths = settings.widths(n_latents * group.n_shards, state.step)
     rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
-    # x_hat − x for each prefix: the decoder bias is in both and falls out. Then its sums from the longest prefix down.
+    # x_hat − x for each prefix: the decoder bias is in both and cancels. Then its sums from the longest prefix down.
     residuals = group.sum_shards(_decode(rows, w.dec)).view(n_tokens, len(widths), -1)
     _sum_over_prefixes(residuals, centred)
     error = residuals[:, -1]
@@ -98,7 +98,7 @@ class _LatentGradients(NamedTuple):
 def _by_prefix(selection: ActiveLatents, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> ActiveLatents:
     """Give each (token, prefix) a row: the latents that the prefix adds to the one before it.
 
-    A token's latents rise in the selection of a batch, so that the entries are in the order of these rows already.
+    A token's latents ascend in the selection of a batch, so the entries are already in the order of these rows.
     """
     if len(widths) == 1:
         return selection
@@ -111,7 +111,7 @@ def _by_prefix(selection: ActiveLatents, widths: tuple[int, ...], n_tokens: int,
 def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Float[Tensor, "token d_in"]) -> None:
     """Turn what each prefix adds into its residual, and that into the sum of its own and all longer ones', in place.
 
-    In blocks of tokens, which stay in the cache meanwhile.
+    Works in blocks of tokens, which stay in the cache meanwhile.
     """
     n_prefixes = residuals.shape[1]
     n_blocks = _N_BLOCKS if n_prefixes > 1 and residuals.device.type == "cpu" else 1
@@ -133,13 +133,13 @@ def _sparse_gradients(
 ) -> _LatentGradients:
     """Gradients of a loss whose gradient by the decoded rows is `scale * residuals`.
 
-    Every token has the same number of rows, one after the other.
+    Every token has the same number of rows, one after another.
     """
     d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
     index = transpose(selection, d_sae)
     values = selection.values.index_select(0, index.order)
     grad_pre = _dot_selected(index, residuals, weights.dec).mul_(values > 0).mul_(scale)
-    # The decoder's gradient along its direction is made of products that are there already.
+    # The decoder's gradient along its direction follows from products that are known already.
     per_entry = torch.stack([grad_pre, grad_pre * values, values], dim=1)
     sums = torch.segment_reduce(per_entry, "sum", offsets=index.offsets, axis=0, unsafe=True)
     b_enc, along, activity = sums.T.contiguous()
@@ -177,7 +177,7 @@ def _sum_per_latent(
 
 
 def _weighted_sum(coefficients: Float[Tensor, " d_sae"], rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " d_in"]:
-    """Take coefficients · rows, in parts: torch's product of a vector with a matrix takes one thread."""
+    """Take coefficients · rows, in parts: torch's product of a vector with a matrix uses one thread."""
     every = torch.arange(len(rows), device=rows.device)
     begins = every[:: -(-len(rows) // _N_PARTS)]
     return F.embedding_bag(every, rows, begins, mode="sum", per_sample_weights=coefficients).sum(0)
@@ -208,8 +208,8 @@ def _dot_selected(
 def _blocks(offsets: Int[Tensor, " latents_and_one"]) -> Iterator[tuple[slice, slice]]:
     """Blocks of latents and their entries: one on a GPU, where the numbers of entries are not known to the host.
 
-    On the CPU threads share latents out by number, and the first ones may have many more entries than the last, which
-    they have less within a block.
+    On the CPU, threads divide latents by number, and the first latents may have many more entries than the last; within
+    a block the difference is smaller.
     """
     d_sae = offsets.shape[0] - 1
     if offsets.device.type != "cpu":

@@ -48,12 +48,12 @@ def update(
         settings: what the step does.
         lr: learning rate of this step.
         outcome: what the step found.
-        along: dot product of each decoder direction with its gradient, where it is known already.
+        along: dot product of each decoder direction with its gradient, if it is known already.
     """
     dec, options, group = state.weights.dec, settings.options, settings.group
     if dec.grad is not None:
         if along is None:
-            # A batched product of rows: the sum of an elementwise product would write a matrix first.
+            # A batched product of rows, because the sum of an elementwise product would write a matrix first.
             along = torch.bmm(dec.grad.unsqueeze(1), dec.unsqueeze(2)).flatten()
         dec.grad.addcmul_(dec, along.unsqueeze(1), value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
@@ -79,7 +79,7 @@ def update(
 def record(
     state: TrainState, settings: StepSettings, outcome: Outcome, n_tokens: int, variance: Float[Tensor, ""]
 ) -> StepStats:
-    """Follow the new weights with their average, change the counters, and say what happened.
+    """Update the average of the weights and the counters, and return what happened.
 
     Args:
         state: after its weights have changed.
@@ -115,6 +115,6 @@ def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
 
 
 def _square(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Sum of the squares; a sum of an elementwise product would write a tensor first."""
+    """Sum of the squares; the sum of an elementwise product would write a tensor first."""
     flat = tensor.flatten()
     return torch.dot(flat, flat)
