@@ -18,7 +18,7 @@ __all__ = ["BASELINES", "ITEMS", "KEPT_SHARE", "picked_site", "read_profile_tabl
 
 
 def read_profile_table(run: Path) -> pd.DataFrame | None:
-    """Read a run's profile.parquet; None where it is not there.
+    """Read a run's profile.parquet; None if it is not there.
 
     Raises:
         UserError: it is damaged, or does not hold one row for every site and kind of question.

@@ -188,7 +188,7 @@ def write_plan(folder: Path, plan: Assignment) -> None:
 
 
 def read_plan(folder: Path, n_videos: int) -> Assignment | None:
-    """Read `plan.json`; None where there is none.
+    """Read `plan.json`; None if there is none.
 
     Args:
         folder: the store.

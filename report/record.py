@@ -41,7 +41,7 @@ class Stage:
     folder: Path
     state: Literal["finished", "unfinished", "missing"]
     config: Mapping[str, Any]
-    """Its config.json; empty where there is none."""
+    """Its config.json; empty if there is none."""
 
     @property
     def finished(self) -> bool:

@@ -81,7 +81,7 @@ def split_name(split: str) -> str:
 
 
 def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The held-out row of a latent's best label; None where it has none.
+    """The held-out row of a latent's best label; None if it has none.
 
     Args:
         associations: associations.parquet.

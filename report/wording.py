@@ -30,7 +30,7 @@ def percent(value: Any) -> str:
 
 
 def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:
-    """An interval in brackets; empty where it is missing."""
+    """An interval in brackets; empty if it is missing."""
     if not (is_known(low) and is_known(high)):
         return ""
     show = signed if sign else number

@@ -18,7 +18,7 @@ videos. The only package that imports `sae_lens`. It never looks at annotations.
     run          the `train` stage: one SAE or a sweep, trained, evaluated, compared
     run_log      metrics.jsonl and Weights & Biases
     sae          an SAE to load, encode and decode with
-    settings all that follows from the arguments, the data and the processes, resolved once
+    settings     all that follows from the arguments, the data and the processes, resolved once
     step         one training step
     tensor_file  tensors in safetensors, written atomically
     trainer      one SAE in training, and the folder that it becomes

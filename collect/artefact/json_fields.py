@@ -55,7 +55,7 @@ class Fields:
         return self._content.get(name) not in (None, -1)
 
     def value(self, name: str) -> object:
-        """Whatever a field holds; None where it is missing."""
+        """Whatever a field holds; None if it is missing."""
         return self._content.get(name)
 
     def text(self, name: str) -> str:
@@ -124,7 +124,7 @@ class Fields:
         return bool(value)
 
     def flags(self, name: str, *, n: int) -> list[bool]:
-        """Exactly `n` truth values as `flag` reads them, or one for all of them; false where null, -1 or missing."""
+        """Exactly `n` truth values as `flag` reads them, or one for all of them; false if null, -1 or missing."""
         value = self._content.get(name)
         if not isinstance(value, list):
             return [self.flag(name, absent=False)] * n

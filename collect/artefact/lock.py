@@ -74,7 +74,7 @@ def _taken(folder: Path, made: list[Path], *, wait: bool) -> "FileLock | None":
         try:
             return FileLock(folder / LOCK_NAME)
         except FileNotFoundError:
-            pass  # whoever made the folder has just removed it as empty
+            pass  # the process that made the folder has just removed it because it was empty
         except Held as held:
             if not wait:
                 raise held.refusal(folder) from None
@@ -239,7 +239,7 @@ def _ourselves() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says about its holder; None where it says nothing."""
+    """What a lock says about its holder; None if it says nothing."""
     try:
         content: object = read_json(path, "delete it", _LARGEST)
     except UserError:

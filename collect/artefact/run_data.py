@@ -104,7 +104,7 @@ def data_of_run(
     Args:
         run: the run folder.
         store: what was collected.
-        given: `--data`; None where the user named none.
+        given: `--data`; None if the user named none.
         folders: artefact folders of the stages that record which annotations they took, by the name of the stage, in
             the order in which their paths are tried; that of `collect` comes after them.
         own: which of these stages asks.

@@ -108,7 +108,7 @@ def changes_since(folder: Path) -> list[str]:
     except UserError:
         return [SUMMARY_NAME]
     if not isinstance(files, dict) or not files:
-        return [SUMMARY_NAME]  # it does not say which files it speaks of
+        return [SUMMARY_NAME]  # it does not say which files it is about
     said = cast("dict[str, Any]", files)
     return [name for name in said if not _is_within(folder, name) or _entry(folder / name, said[name]) != said[name]]
 

@@ -33,7 +33,7 @@ def empty_table(schema: pa.Schema) -> pd.DataFrame:
 
 
 def read_found_table(folder: Path, name: str, schema: pa.Schema) -> pd.DataFrame | None:
-    """Read one table of a stage's folder; None where it is not there.
+    """Read one table of a stage's folder; None if it is not there.
 
     Raises:
         UserError: it is damaged, or holds an impossible number.

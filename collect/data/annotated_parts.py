@@ -47,7 +47,7 @@ UNIT_NAMES: Mapping[TimeUnit, str] = {"us": "microseconds", "ms": "milliseconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """What times, frame ids and boxes of one video are measured against; 0 where it is not known."""
+    """What times, frame ids and boxes of one video are measured against; 0 if it is not known."""
 
     frame_rate: float
     n_frames: int

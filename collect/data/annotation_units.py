@@ -79,7 +79,7 @@ def box_units(
 
     Args:
         boxes: as written.
-        sizes: width and height in pixels of the frame that each is in; 0 where they are not known.
+        sizes: width and height in pixels of the frame that each is in; 0 if they are not known.
         tracks: number of the track that each belongs to; boxes of one track follow one another.
         said: what the file itself says.
     """
@@ -210,7 +210,7 @@ def time_units(
     Args:
         stamps: as written.
         frame_times_s: time of the frame whose id is given with each; NaN if there is none.
-        durations_s: length of each one's video; 0 where it is not known.
+        durations_s: length of each one's video; 0 if it is not known.
         videos: number of each one's video.
         said: what the file itself says.
     """
@@ -255,7 +255,7 @@ def latest_s(durations_s: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, "
 def _by_frames(
     stamps: Float64[np.ndarray, " time"], frame_times_s: Float64[np.ndarray, " time"]
 ) -> TimeUnit | Doubt | None:
-    """The unit by the frame ids; None where there are none after the first."""
+    """The unit according to the frame ids; None if there are none after the first."""
     counted = frame_times_s > 0
     if not counted.any():
         return None

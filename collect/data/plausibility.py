@@ -101,7 +101,7 @@ def compare_with_file(video: Video, findings: Findings, facts: Facts | None = No
     Args:
         video: as read.
         findings: where to report.
-        facts: what `probe` says of the file, where it has been asked.
+        facts: what `probe` says about the file, if it was called.
     """
     if video.path is None:
         return

@@ -24,14 +24,14 @@ class Part:
     stop: int | None
     """The one after the last; None if only the end of the answer shows it."""
     size: int | None
-    """Bytes of the whole file; None where the server does not say."""
+    """Bytes of the whole file; None if the server does not say."""
 
 
 def stated_part(status: int, headers: Message) -> Part | None:
     """Read which part of the file comes; None if it is no such answer, or contradicts itself."""
     length = stated_length(headers)
     if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        return None  # its bytes are not those of the file, whose ranges and size the other headers speak of
+        return None  # these bytes are not those of the file, which the ranges and sizes in the other headers are about
     if status == http.client.OK:
         return Part(start=0, stop=length, size=length)
     found = re.fullmatch(
@@ -47,7 +47,7 @@ def stated_part(status: int, headers: Message) -> Part | None:
 
 
 def stated_length(headers: Message) -> int | None:
-    """Bytes of the answer's body; None where it does not say so in plain digits."""
+    """Bytes of the answer's body; None if it does not say so in plain digits."""
     text = (headers.get("Content-Length") or "").strip()
     return int(text) if re.fullmatch(_NUMBER, text) else None
 

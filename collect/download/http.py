@@ -65,7 +65,7 @@ class _Failure:
 
 
 def remote_size(url: str, patience: Patience, most_bytes: int) -> int | None:
-    """Ask for the size of a file in bytes; None where the server does not say.
+    """Ask for the size of a file in bytes; None if the server does not say.
 
     Raises:
         UserError: the file is not there or larger than `most_bytes`, or the server cannot be reached.

@@ -28,7 +28,7 @@ class Version:
 
     url: str
     size: int | None
-    """Bytes of the whole file; None where the server does not say."""
+    """Bytes of the whole file; None if the server does not say."""
     mark: str | None
     """Strong ETag, or else the time of the last change."""
 
@@ -53,7 +53,7 @@ class Partial:
         return self._path.stat().st_size if self._path.is_file() else 0
 
     def version(self, url: str) -> Version | None:
-        """What it is part of; None where nothing has arrived, or something of another address."""
+        """What it is part of; None if nothing has arrived, or it came from another address."""
         try:
             content: object = read_json(self._notes, "it is made anew", MOST_NOTES_BYTES)
         except UserError:

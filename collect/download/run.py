@@ -66,7 +66,7 @@ def download(config: DownloadConfig) -> Path:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """Published path -> what is known of it; empty where nothing is done yet."""
+    """Published path -> what is known about it; empty if nothing is done yet."""
     path = folder / RECORD_NAME
     if not path.exists():
         return {}

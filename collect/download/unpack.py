@@ -98,7 +98,7 @@ def unpack(archive: Path, folder: Path, suffix: str, progress: Callable[[int, in
 
 
 def bytes_to_unpack(archive: Path, folder: Path, suffix: str) -> int:
-    """Bytes that `unpack` would write; 0 where the archive is damaged, which `unpack` will say."""
+    """Bytes that `unpack` would write; 0 if the archive is damaged, which `unpack` will say."""
     try:
         with _opened(archive) as opened:
             return _missing_bytes(folder, _members(archive, opened.infolist(), suffix))

@@ -39,7 +39,7 @@ class Depth:
     """How far a forward pass runs for one site, and what it finds there."""
 
     decoder_layers: float
-    """A half stands for a layer's attention alone."""
+    """A half means a layer's attention alone."""
     tower_layers: int
     is_vision: bool
 

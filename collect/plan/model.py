@@ -47,7 +47,7 @@ class Layout:
 
     patch_px: int
     merge: int
-    """Patches along each side of a visual token; 0 where `per_frame` says it all."""
+    """Patches along each side of a visual token; 0 if `per_frame` says it all."""
     image_px: int = 0
     """Side that every frame is resized to; 0 if frames keep their own size."""
     per_frame: int = 0

@@ -33,7 +33,7 @@ class Measured:
     n_clips: int
     operations_per_s: float
     decoded_pixels_per_s: float | None
-    """Of one core; None where no video was decoded."""
+    """Of one core; None if no video was decoded."""
     preprocess_s: float
     """Of one clip, on one core."""
     tokens_over_expected: float

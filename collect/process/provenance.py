@@ -12,7 +12,7 @@ VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy"
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Return the version of Python and of the libraries that can change a result; None where not installed."""
+    """Return the version of Python and of the libraries that can change a result; None if not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in VERSIONED_DISTRIBUTIONS:
         try:

@@ -103,7 +103,7 @@ class ArchiveList:
 
 
 def entry_of(path: Path) -> ObjectEntry | None:
-    """Size and checksum of a file; None where there is no regular one."""
+    """Size and checksum of a file; None if there is no regular one."""
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123  # a descriptor
             return ObjectEntry(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
@@ -124,7 +124,7 @@ def sizes(target: "ObjectStore") -> dict[str, int]:
 
 
 def read_list(target: "ObjectStore", there: dict[str, int]) -> ArchiveList | None:
-    """Read the list of an archive; None where there is none.
+    """Read the list of an archive; None if there is none.
 
     Args:
         target: the archive.

@@ -73,7 +73,7 @@ def on_tracks(grid: TokenGrid, tracks: Sequence[Boxes]) -> Bool[np.ndarray, " to
 
 
 def _box_at(track: Boxes, moment_s: float) -> Float64[np.ndarray, " 4"] | None:
-    """A track's box at a moment; None where it is not annotated."""
+    """A track's box at a moment; None if it is not annotated."""
     times_s = track.times_s
     after = int(np.searchsorted(times_s, moment_s))
     if after < len(times_s) and times_s[after] - moment_s <= EXACT_S:

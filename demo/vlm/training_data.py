@@ -153,7 +153,7 @@ def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """K question blocks about each of B videos, packed into T text positions per video; position -1 stands for none."""
+    """K question blocks about each of B videos, packed into T text positions per video; position -1 means none."""
 
     ids: np.ndarray  # [B, T]
     block: np.ndarray  # [B, T] block number, -1 = padding

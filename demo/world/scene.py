@@ -28,7 +28,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A coloured toy at its home place; `visible` are the seconds during which it stands on the table."""
+    """A coloured toy at its home place; `visible` are the seconds during which it is on the table."""
 
     id: int
     colour: str

@@ -48,7 +48,7 @@ def draw_intervals(
 
 
 def _draw_visible(rng: np.random.Generator, tau: float, end: float) -> tuple[Interval, ...]:
-    """When a toy stands on the table; every stay and every absence outlasts one sampling interval."""
+    """When a toy is on the table; every stay and every absence outlasts one sampling interval."""
     fate = rng.random()
     if fate < 0.40:
         return ((0.0, end),)

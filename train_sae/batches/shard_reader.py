@@ -180,7 +180,8 @@ class ShardReader:
                 is_plain = not check and count <= _MAX_VECTORS
                 if is_plain and preadv(descriptor, address + 16 * first, count, offset) == count * row_bytes:
                     continue
-                # To be verified; or the read was interrupted or refused, and this one goes on or says what is wrong.
+                # Either it must be verified, or the read was interrupted or refused: this read completes it or says
+                # what is wrong.
                 content = self._chunk(descriptor, chunk, check=check)
                 out[places[first : first + count]] = content[within : within + count]
         except OSError as error:
