@@ -142,7 +142,7 @@ def read_metrics(folder: Path, n_steps: int | None = None) -> list[dict[str, int
 
 
 def metrics_texts(path: Path) -> list[str]:
-    """The lines of a `metrics.jsonl` as they stand there; the last one may have been cut short."""
+    """The lines of a `metrics.jsonl` as they are; the last one may have been cut short."""
     content = read_bytes(path, _REMEDY)
     return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
 

@@ -86,7 +86,7 @@ def check_resume(
         config: the arguments of this run, as for `write_config`.
         inputs: the input hashes of this run, as for `write_config`.
         ignore: names of arguments that may differ because they do not change the result, such as `device`.
-        recorded: names of inputs that may differ likewise: they are kept for other stages to compare with.
+        recorded: names of inputs that may differ too: they are kept for other stages to compare with.
         places: where inputs lie now, by their names, for the message.
 
     Returns:

@@ -204,7 +204,7 @@ class _Copy:
         self._write_list()
 
     def _is_whole(self, name: str) -> bool:
-        """Whether an object is as listed; one that is no file would have to be fetched, and is checked by a restore."""
+        """Whether an object is as listed; if it is not a file, only a restore fetches and checks it."""
         path = self._path(name)
         return path is None or self._listed.objects[name] == entry_of(path)
 

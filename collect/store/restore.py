@@ -219,7 +219,7 @@ def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, fold
 
 
 def _log_there(path: Path) -> RankLog | None:
-    """The log of a rank, which comes after its shards; None where there is none yet."""
+    """The log of a rank, which comes after its shards; None if there is none yet."""
     try:
         return RankLog.read(path)
     except UserError:

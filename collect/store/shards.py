@@ -58,7 +58,7 @@ class Shard:
 def write_shard(
     path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: int, chunk_rows: int
 ) -> UInt32[np.ndarray, " n_chunks"]:
-    """Write one shard so that it is on disk and whole, or not there at all.
+    """Write one shard so that it is either complete on disk or not there at all.
 
     Args:
         path: the shard file.

@@ -40,7 +40,7 @@ class VideoFiles:
     others: tuple[Path, ...] = ()
     """Files whose names are neither those of videos nor of files about videos."""
     not_utf8: tuple[Path, ...] = ()
-    """Videos whose names no table can hold."""
+    """Videos whose names cannot be stored in a table."""
     no_files: tuple[Path, ...] = ()
     """Names of videos at which there is no file: links to nothing, pipes."""
     beside: tuple[Path, ...] = ()

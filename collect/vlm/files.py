@@ -116,7 +116,7 @@ def whole_config(model: str, content: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with _without_words():
             return AutoConfig.for_model(str(content["model_type"]), **given).to_dict()
-    except Exception as error:  # whatever transformers comes across, it is in the file
+    except Exception as error:  # whatever transformers raises, the file is the cause
         reason = printable(" ".join(str(error).split()) or type(error).__name__, 200).rstrip(".")
         raise UserError(
             f"The config.json of {model} is none of a {content['model_type']} model ({reason}): mend it, or fetch it "
@@ -182,7 +182,8 @@ def load_weights(
         quantization: bits of the weights, with bitsandbytes.
 
     Raises:
-        UserError: the folder lacks a file or weights, a file is damaged, or a package is missing that was asked for.
+        UserError: the folder lacks a file or weights, a file is damaged, or a package that is needed for an argument is
+            missing.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
@@ -204,7 +205,7 @@ def load_weights(
                 output_loading_info=True,
                 **extra,
             )
-    except Exception as error:  # whatever a damaged folder leads transformers to, of which there is no end
+    except Exception as error:  # a damaged folder can make transformers raise anything
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = printable(lines[0].rstrip("."), 300)
         raise UserError(
