@@ -47,7 +47,7 @@ class OpenedSae:
     def hashes(self) -> dict[str, str]:
         """What a resumed stage must find unchanged.
 
-        A summary vouches for the cfg.json beside it (`train_sae.lens.config`); one without a summary is hashed too.
+        A summary vouches for the cfg.json in its folder (`train_sae.lens.config`); one without a summary is hashed too.
         """
         found = {"sae": file_hash(self.folder / WEIGHTS_NAME)}
         if not (self.folder / SUMMARY_NAME).exists():

@@ -115,11 +115,11 @@ def _quality(fields: Fields) -> dict[str, Any]:
 def read_metrics(folder: Path, n_steps: int | None = None) -> list[dict[str, int | float]]:
     """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
 
-    Lines that are missing are a warning: a resumed training leaves out damaged ones.
+    Missing lines are a warning, because a resumed training leaves out damaged ones.
 
     Args:
         folder: the SAE's.
-        n_steps: of the whole training, after which the last line was written; None where that is not known.
+        n_steps: steps of the whole training, after which the last line was written; None if that is not known.
 
     Raises:
         UserError: a line is damaged, doubled or moved; the message says which.

@@ -105,7 +105,7 @@ def _make(folder: Path, made: list[Path]) -> None:
 
 
 def _is_no_folder(path: Path) -> bool:
-    """Whether there is something other than a folder: asked once, as another process may remove a folder meanwhile."""
+    """Whether there is something other than a folder; checked once, as another process may remove a folder."""
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

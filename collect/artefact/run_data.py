@@ -191,7 +191,7 @@ def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None
 
 
 def collected_with(folder: Path) -> Fields:
-    """The arguments of `collect`, from its folder; whoever changes them by hand may have left one out.
+    """The arguments of `collect`, from its folder; if somebody changed them by hand, one may be missing.
 
     Raises:
         UserError: its config.json is missing or damaged.

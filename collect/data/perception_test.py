@@ -151,7 +151,7 @@ def _file_of(video_id: str, files: VideoFiles, findings: Findings) -> Path | Non
 
 
 def _with_own_files(videos: Mapping[str, Video], files: VideoFiles, place: str, findings: Findings) -> dict[str, Video]:
-    """The videos, none of which has a file that is another annotated one's by its whole name.
+    """The videos, without files that belong to another annotated video by their whole names.
 
     A file in a folder also counts for an annotated video without the folder in its id, but not for both: one of them
     might be held out, and the other not.

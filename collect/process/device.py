@@ -16,8 +16,8 @@ def resolve_device(name: str) -> torch.device:
     """Turn a device's name into a device.
 
     Args:
-        name: a device of torch; `auto` is a GPU where there is one, and where torchrun has started several processes
-            on this machine, each has one of its own as far as there are enough.
+        name: a device of torch; `auto` is a GPU if there is one. If torchrun has started several processes on this
+            machine, each has its own GPU as long as there are enough.
 
     Raises:
         UserError: there is no such device, or torchrun's variables do not fit together.

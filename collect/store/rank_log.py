@@ -92,8 +92,8 @@ class Commit:
     moments: Mapping[str, Fields]
     """Site -> sums over all committed rows, to be read by `RunningMoments.from_fields`."""
     chunk_crcs: Mapping[str, UInt32[np.ndarray, " chunk"]] | None
-    """Array -> crc32c of each chunk of the shard, so that no other whole shard passes for it; None where the log was
-    written by a program that did not note them."""
+    """Array -> crc32c of each chunk of the shard, so that no other complete shard can take its place; None if the log
+    was written by a program that did not record them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,7 @@ class RankLog:
         }
 
     def chunk_crcs(self, array: str, shard: int) -> UInt32[np.ndarray, " chunk"] | None:
-        """crc32c of each chunk of a committed shard; None where the log does not say."""
+        """crc32c of each chunk of a committed shard; None if the log does not say."""
         crcs = self.commits[shard].chunk_crcs
         return None if crcs is None else crcs[array]
 

@@ -42,7 +42,7 @@ class Shard:
     """Byte offset of each inner chunk that holds committed rows; its rows follow one another without gaps."""
     row_bytes: int
     chunk_crcs: UInt32[np.ndarray, " n_chunks"] | None = None
-    """crc32c of each of these chunks as it was committed; None where the log does not say."""
+    """crc32c of each of these chunks as it was committed; None if the log does not say."""
 
     @property
     def n_rows(self) -> int:
@@ -104,7 +104,7 @@ def open_shard(
         n_chunks: inner chunks of a full shard.
         chunk_rows: rows of an inner chunk.
         row_bytes: bytes of a row.
-        chunk_crcs: crc32c of each chunk that has rows, as it was committed; None where that is not known.
+        chunk_crcs: crc32c of each chunk that has rows, as it was committed; None if that is not known.
 
     Raises:
         UserError: the file is missing, is no regular file, is too short for its rows, or its index is damaged.

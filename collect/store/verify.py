@@ -1,10 +1,10 @@
 """The stage `verify`: every checksum and every count of an activation store, finished or not.
 
-What is checked: config and manifest can be read and pass their checksums; each rank's log passes its own, and is a
-chain of commits whose videos follow each other without gaps; its arrays are declared as the log says; every shard that
-a commit speaks of is there, has its size, passes all its checksums, and is the one that was committed; coordinates are
-those of the videos' grids; the manifest says what the logs say, and no video is stored twice. Values of activations are
-covered by their checksums only.
+It checks that config and manifest can be read and pass their checksums; that each rank's log passes its own and is a
+chain of commits whose videos follow one another without gaps; that its arrays are declared as the log says; that every
+committed shard is there, has the right size, passes all its checksums and is the one that was committed; that
+coordinates are those of the videos' grids; that the manifest agrees with the logs; and that no video is stored twice.
+Values of activations are covered only by their checksums.
 
 With `repair`, a rank with a bad shard is cut back to the commits before it, so the next `video-sae collect` collects
 the rest again.

@@ -42,7 +42,7 @@ class VideoFiles:
     not_utf8: tuple[Path, ...] = ()
     """Videos whose names cannot be stored in a table."""
     no_files: tuple[Path, ...] = ()
-    """Names of videos at which there is no file: links to nothing, pipes."""
+    """Names of videos that are not files: links to nothing, pipes."""
     beside: tuple[Path, ...] = ()
     """Files that may be about videos: annotations, tables, lists, notes."""
 
@@ -157,7 +157,7 @@ def _is_writable(name: str) -> bool:
 
 
 def _names(place: Path) -> Iterator[Path]:
-    """All that is no folder below a folder in a fixed order; links to folders are followed, each is read once."""
+    """Everything below a folder except folders, in a fixed order; links to folders are followed, each is read once."""
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:

@@ -37,7 +37,7 @@ def resolve_model(model: str) -> tuple[Path, str]:
         The folder, and the `model_type` of its configuration.
 
     Raises:
-        UserError: there is no such folder or hub model, something in it is no file, or it has no readable
+        UserError: there is no such folder or hub model, something in it is not a file, or it has no readable
             configuration.
     """
     folder = Path(model) if Path(model).is_dir() else _hub_folder(model)
@@ -53,7 +53,7 @@ def resolve_model(model: str) -> tuple[Path, str]:
 
 
 def _require_files(folder: Path) -> None:
-    """Refuse what libraries would wait for or read without end: pipes, devices, and links to nothing."""
+    """Refuse files that libraries would wait for or read without end: pipes, devices, and links to nothing."""
     for path in sorted(folder.iterdir()):
         if path.suffix in SUFFIXES and not path.is_file():
             raise UserError(f"{printable(path, 4096)} is not a file: restore it, or fetch {printable(folder)} again.")
@@ -61,21 +61,21 @@ def _require_files(folder: Path) -> None:
 
 @contextmanager
 def usable(model: str) -> Generator[None]:
-    """Say that a model cannot be used where what is made of its files fails.
+    """Say that a model cannot be used, if an object that is made from its files fails.
 
     Args:
         model: what the user named.
 
     Raises:
-        UserError: instead of any other error but one of memory.
+        UserError: instead of any error except one of memory.
     """
     try:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a damaged processor or tokenizer leads to, of which there is no end
+    except Exception as error:  # a damaged processor or tokenizer can raise anything
         logger.debug("what went wrong with %s:", model, exc_info=True)
-        # The message of some errors, such as of a missing key, says nothing without their kind.
+        # The message of some errors, such as a missing key, says nothing without their kind.
         reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")
         raise UserError(
             f"{model} cannot be used ({printable(reason, 300)}): check the processor, tokenizer and configuration "
@@ -85,7 +85,7 @@ def usable(model: str) -> Generator[None]:
 
 @contextmanager
 def _without_words() -> Generator[None]:
-    """Keep transformers from writing to the terminal by itself; it colours what it quotes from files."""
+    """Keep transformers from writing to the terminal itself; it colours what it quotes from files."""
     from transformers.utils import logging as words
 
     before = words.get_verbosity()
