@@ -189,7 +189,7 @@ class SaeTrainer:
         return self._of_all_lanes(torch.from_numpy(self._loader.rows(step))).numpy()
 
     def _of_all_lanes(self, values: Shaped[Tensor, " token"]) -> Shaped[Tensor, " batch"]:
-        """One value per token of a batch, over all processes that share the tokens; on the CPU."""
+        """One value per token of a batch, over all processes that divide the tokens; on the CPU."""
         if self._group.n_data == 1:
             return values.cpu()
         return torch.cat(self._group.gather(values.to(self.state.threshold.device)))

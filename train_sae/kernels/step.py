@@ -36,7 +36,7 @@ def kernel_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     Args:
         state: what the step changes; its weights are float32.
         x: normalised activations, float32.
-        settings: what the step does; one of the TopK family, by processes that share the tokens, in float32 or
+        settings: what the step does; one of the TopK family, by processes that divide the tokens, in float32 or
             bfloat16.
         lr: learning rate of this step.
     """

@@ -205,7 +205,7 @@ def joined(shard_latents: bool) -> Generator[Group]:
     Torch's default process group is left as it was found: a process that ends while it has one may be aborted.
 
     Args:
-        shard_latents: whether the processes share the latents instead of the tokens.
+        shard_latents: whether the processes divide the latents instead of the tokens.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SOLO
