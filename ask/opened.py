@@ -49,7 +49,7 @@ class AskedRun:
     frames: FrameSampling
     train_videos: frozenset[str]
     annotations: str
-    """Hash of what is annotated about the collected videos."""
+    """Hash of the annotations of the collected videos."""
 
 
 def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
@@ -84,7 +84,7 @@ def open_asked(
         store: its activations.
         wanted: which questions, and where the model runs.
         stages: folders of the stages that must have taken the same annotations.
-        own: the stage that asks; None if it is none that records its annotations.
+        own: the stage that asks; None if it does not record its annotations.
 
     Raises:
         UserError: they do not, or one of them is missing.

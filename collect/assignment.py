@@ -192,7 +192,7 @@ def read_plan(folder: Path, n_videos: int) -> Assignment | None:
 
     Args:
         folder: the store.
-        n_videos: that are to be collected.
+        n_videos: number of videos to be collected.
 
     Raises:
         UserError: the file cannot be read or is damaged, or its batches do not hold every video once.

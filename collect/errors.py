@@ -11,7 +11,7 @@ class UserError(ValueError):
 
     Args:
         message: the sentence; a line break in it must come from outside, and is printed escaped.
-        details: what is listed below it, one line each.
+        details: lines listed below it.
     """
 
     def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:

@@ -1,6 +1,6 @@
 """Text from outside, made safe to show: on a terminal, in a message, in a picture, in a file name.
 
-Labels, ids, paths and a server's answers are whatever somebody wrote. Control characters move the cursor and recolour
+Labels, ids, paths and a server's answers can be anything. Control characters move the cursor and recolour
 the terminal, newlines break a message in two, bidirectional overrides show text in another order than it is stored in,
 and undecodable bytes of a file name (lone surrogates in Python) cannot be written at all.
 """

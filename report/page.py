@@ -196,7 +196,7 @@ def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls.
 
     Returns:
-        What is shown of each, and what is wrong with pictures, as sentences.
+        What is shown for each, and problems with pictures, as sentences.
     """
     if record.features is None:
         return [], []

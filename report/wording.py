@@ -15,7 +15,7 @@ def is_known(value: Any) -> bool:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with a true minus sign; a dash where it is missing."""
+    """A number with a true minus sign; a dash if it is missing."""
     return f"{float(value):.{digits}f}".replace("-", "−") if is_known(value) else "–"
 
 

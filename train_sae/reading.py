@@ -113,7 +113,7 @@ def _quality(fields: Fields) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path, n_steps: int | None = None) -> list[dict[str, int | float]]:
-    """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
+    """The lines of a finished training's `metrics.jsonl`; none if there is no such file.
 
     Missing lines are a warning, because a resumed training leaves out damaged ones.
 

@@ -27,7 +27,7 @@ _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, Attrib
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors so that a reader, also after a crash, sees the old file or the new one.
+    """Write tensors so that a reader, even after a crash, sees either the old file or the new one.
 
     Args:
         path: the file; its folder is made if there is none.

@@ -34,7 +34,7 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, also after a crash, sees the old content or the new one, never a part.
+    """Write a file so that a reader, even after a crash, sees either the old content or the new, never a part.
 
     Args:
         path: the file; its folder is made if there is none.
@@ -155,7 +155,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
         remedy: as for `collect.artefact.json_file.read_json`.
 
     Raises:
-        UserError: it cannot be read, is no object, or was changed after it was written.
+        UserError: it cannot be read, is not an object, or was changed after it was written.
     """
     content: object = read_json(path, remedy)
     if not isinstance(content, dict):

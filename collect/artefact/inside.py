@@ -25,7 +25,7 @@ def inside(folder: Path, name: object, origin: Path | None = None) -> Path:
         `folder / name`, which lies within the folder once all links are followed.
 
     Raises:
-        UserError: the name is no text, is absolute, has `..` or a null byte in it, or leads out by a link.
+        UserError: the name is not text, is absolute, has `..` or a null byte in it, or leads out by a link.
     """
     if isinstance(name, str) and is_relative(name) and _stays(folder, folder / name):
         return folder / name
@@ -49,7 +49,7 @@ def open_regular(path: Path) -> int:
         The descriptor.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

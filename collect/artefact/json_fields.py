@@ -215,14 +215,14 @@ class Fields:
 
 
 def _is_integer(value: object) -> bool:
-    """Whether a value is a whole number that 64 bits hold, also one written as 30.0."""
+    """Whether a value is a whole number that fits in 64 bits, including one written as 30.0."""
     return _is_number(value) and abs(cast("float", value)) < 2**53 and value == int(cast("float", value))
 
 
 def _is_number(value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return abs(value) < _LARGEST  # false for NaN; and an int of more digits than a float holds is no measurement
+    return abs(value) < _LARGEST  # false for NaN; and an int with more digits than a float holds is not a measurement
 
 
 def _is_flag(value: object) -> bool:

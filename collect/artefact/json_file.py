@@ -60,7 +60,7 @@ def parse_json(data: bytes | str, place: object, remedy: str) -> Any:
     """Parse JSON.
 
     Args:
-        data: the text, as UTF-8 where it is bytes.
+        data: the text, as UTF-8 if it is bytes.
         place: where it is from, for the message.
         remedy: as for `read_json`.
 
@@ -70,6 +70,6 @@ def parse_json(data: bytes | str, place: object, remedy: str) -> Any:
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also bytes that are no text, and endless numbers
+    except (ValueError, RecursionError) as error:  # ValueError: also bytes that are not text, and endless numbers
         reason = "it is nested too deep" if isinstance(error, RecursionError) else printable(error, 120)
         raise UserError(f"{printable(place, 4096)} is not valid JSON ({reason}): {remedy}.") from None

@@ -147,7 +147,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
         while not _is_at(self._descriptor, self._path):
-            # The last holder removes the file: a lock on one that is no longer there would keep nobody out.
+            # The last holder removes the file: a lock on a file that is no longer there would keep nobody out.
             self._close()
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:

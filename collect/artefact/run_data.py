@@ -1,8 +1,8 @@
 """The data of a run: found again from wherever a stage is called, and recognised by its content.
 
-A stage records the absolute paths of what it reads (`config.json`, `paths`), and hashes: of the videos (ids, file
-sizes, cut frames), and of what is annotated about them. A later stage takes the data from where an earlier one had it,
-or from `--data`, and in either case checks that
+A stage records the absolute paths of what it reads (`config.json`, `paths`), and hashes of the videos (ids, file sizes,
+cut frames) and of their annotations. A later stage takes the data from where an earlier one had it, or from `--data`,
+and in either case checks that
 
 - the videos are those that were collected,
 - their annotations are those that the other stages of the same SAE took, and, unless `--data` says that they may have
@@ -53,7 +53,7 @@ class RunData:
 
     dataset: Dataset
     annotations: str
-    """Hash of what is annotated about the collected videos."""
+    """Hash of the annotations of the collected videos."""
 
 
 def videos_hash(videos: Iterable[Video]) -> str:

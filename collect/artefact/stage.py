@@ -119,8 +119,8 @@ def write_summary(folder: Path, content: Mapping[str, Any], files: Iterable[str]
     Args:
         folder: the artefact folder.
         content: the stage's figures.
-        files: names of everything that the stage made and later stages rely on, relative to the folder. Of a folder
-            among them, only how many files it holds and their bytes are noted: what is in it has checksums of its own.
+        files: names of everything that the stage made and later stages rely on, relative to the folder. For a folder
+            among them, only the number of files and their bytes are recorded: its files have checksums of their own.
     """
     entries = {name: _entry(folder / name) for name in sorted(files)}
     absent = [name for name, entry in entries.items() if entry is None]
@@ -146,7 +146,7 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def _entry(path: Path, like: object = None) -> dict[str, Any] | None:
-    """What a summary says of a file or folder; None if there is neither.
+    """What a summary says about a file or folder; None if there is neither.
 
     Args:
         path: the file or folder.

@@ -87,7 +87,7 @@ def from_parquet(data: bytes, schema: pyarrow.Schema | None) -> pandas.DataFrame
         schema: what it has to be; None if any table will do.
 
     Raises:
-        DamagedTableError: it is no table, was changed after it was written, or is not of this schema.
+        DamagedTableError: it is not a table, was changed after it was written, or does not have this schema.
     """
     import pyarrow
     import pyarrow.parquet

@@ -1,4 +1,4 @@
-"""The JSON files of a data folder: which are annotations, of which videos, in whichever of the usual shapes.
+"""The JSON files of a data folder: which are annotations, and of which videos, in any of the usual shapes.
 
     {video_id: {part: [entry, ...], ...}}             the benchmark's own; `metadata` may be missing
     {video_id: [question, ...]}                       as the challenge publishes questions

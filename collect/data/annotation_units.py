@@ -25,7 +25,7 @@ RARE = 0.01
 MARGIN = 0.05
 """How far a box may reach out of the frame, as a share of it."""
 LARGEST_FRACTION = 2.0
-"""No box that is given in fractions reaches farther, even where its object has left the frame."""
+"""No box in fractions reaches farther, even if its object has left the frame."""
 MIN_REACH = 0.5
 """Share of the frame that boxes in pixels must reach across: otherwise their numbers could count something else."""
 UNDECIDED = 20

@@ -1,7 +1,7 @@
 """What is wrong or odd in a folder of data, collected so that it can be listed, logged, or end a run.
 
 A finding says where it is, what is wrong and what follows. `refused` means that the data is not read;
-`warning` that it is read, and that somebody should look; `note` that it is read in a way worth saying.
+`warning` that it is read, but that somebody should look at it; `note` that it is read in a way worth mentioning.
 """
 
 import logging
@@ -61,11 +61,11 @@ class Findings:
         self._refuse(Finding(level="refused", place="", what=str(error).rstrip(".")))
 
     def warn(self, place: str, what: str, follows: str, detail: str = "") -> None:
-        """Something that is read, and that somebody should look at."""
+        """Something that is read, but that somebody should look at."""
         self._found.append(Finding(level="warning", place=place, what=what, detail=detail, follows=follows))
 
     def note(self, place: str, what: str, follows: str, detail: str = "") -> None:
-        """Something that is read in a way worth saying."""
+        """Something that is read in a way worth mentioning."""
         self._found.append(Finding(level="note", place=place, what=what, detail=detail, follows=follows))
 
     def _refuse(self, finding: Finding) -> None:

@@ -29,7 +29,7 @@ class HubVideo:
     split: str
     """`train`, `valid`, `test`, or `unknown` if neither the file nor the hub names it."""
     fields: Fields
-    """An object in the benchmark's own schema that holds nothing but `mc_question`."""
+    """An object in the benchmark's own schema that holds only `mc_question`."""
 
 
 def parquet_files(folder: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
         Video id -> what each file says about it.
 
     Raises:
-        UserError: a file is no parquet or has no column `video_name`.
+        UserError: a file is not parquet or has no column `video_name`.
     """
     import datasets
     import pyarrow

@@ -28,7 +28,7 @@ class Part:
 
 
 def stated_part(status: int, headers: Message) -> Part | None:
-    """Read which part of the file comes; None if it is no such answer, or contradicts itself."""
+    """Read which part of the file comes; None if the answer has none, or contradicts itself."""
     length = stated_length(headers)
     if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         return None  # these bytes are not those of the file, which the ranges and sizes in the other headers are about

@@ -58,7 +58,7 @@ class _PacedReader(io.RawIOBase):
         self._deadline = time.monotonic() + self._limit_s
         self._brought = 0
         self.allowance = MOST_HEADER_BYTES
-        """Bytes that may be read before somebody looks at them."""
+        """Bytes that may be read before the caller checks them."""
 
     def readable(self) -> bool:
         return True

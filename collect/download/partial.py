@@ -39,7 +39,7 @@ class Partial:
     Args:
         target: the file, which appears under this name once it is whole.
 
-    Every method that writes raises a `UserError` where the disk is full or may not be written to.
+    Every method that writes raises a `UserError` if the disk is full or not writable.
     """
 
     def __init__(self, target: Path) -> None:

@@ -49,7 +49,7 @@ class RemoteFile:
 
 
 def published_files(splits: Sequence[Split], parts: Sequence[Part]) -> tuple[RemoteFile, ...]:
-    """List the files that make up some parts of some splits, small ones first; what is not published is left out."""
+    """List the files that make up some parts of some splits, small ones first; unpublished ones are left out."""
     found = {file.path: file for part in parts for split in splits for file in _files(split, part)}
     return tuple(sorted(found.values(), key=lambda file: (file.suffix != ".json", file.path)))
 

@@ -39,7 +39,7 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,  # a method or version of the format that zipfile does not know
     RuntimeError,  # an encrypted member
-    ValueError,  # offsets that cannot be, and names that are no text
+    ValueError,  # impossible offsets, and names that are not text
     OverflowError,
 )
 """What zipfile raises if an archive is not what it should be."""
@@ -58,7 +58,7 @@ def unpack(archive: Path, folder: Path, suffix: str, progress: Callable[[int, in
 
     Args:
         archive: .zip file.
-        folder: where the members go; made where there is none.
+        folder: where the members go; made if there is none.
         suffix: such as `.mp4`.
         progress: is called with the bytes that are done and the bytes of all members together.
 
@@ -123,8 +123,8 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
 
     Args:
         folder: on the disk; need not be there yet.
-        n_bytes: how much is to be written.
-        what: of which, for the message.
+        n_bytes: how much will be written.
+        what: what will be written, for the message.
 
     Raises:
         UserError: there is less.

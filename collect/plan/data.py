@@ -38,7 +38,7 @@ class VideoKind:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What is to be collected."""
+    """What will be collected."""
 
     text: str
     """Where the numbers come from."""

@@ -13,7 +13,7 @@ from collect.plan.model import Decoder, Layout, ModelSizes, Tower
 from collect.printable import printable
 
 MAX_SIZE = 2**40
-"""A larger number in a configuration is no size."""
+"""A larger number in a configuration is not a size."""
 
 PERCEPTION_ENCODERS: Mapping[str, Mapping[str, int]] = {
     "vit_pe_lang_large_patch14_448": {"embed_dim": 1024, "depth": 23, "mlp": 4096, "patch": 14, "image": 448},

@@ -17,7 +17,7 @@ def read_sizes(model: str) -> ModelSizes:
     """Read a model's sizes from its folder, from the table of known models, or from its config.json on the hub.
 
     Raises:
-        UserError: there is no such model, or its configuration lacks a size or is of no supported family.
+        UserError: there is no such model, or its configuration lacks a size or is not of a supported family.
     """
     folder = Path(model)
     if folder.is_dir():

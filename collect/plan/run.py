@@ -49,7 +49,7 @@ def plan(config: PlanConfig) -> str:
     """Estimate what a collection takes.
 
     Returns:
-        A table for a person; the same numbers are in `config.json` where that names a file.
+        A table for a person; the same numbers go to the file of `--json`, if given.
 
     Raises:
         UserError: there is no such model, site, folder or split, or (with a probe) the model cannot be run.

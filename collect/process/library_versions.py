@@ -51,7 +51,8 @@ def outdated(bounds: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Compare with what is installed.
 
     Returns:
-        Name -> (installed version, lowest version) of what is too old; what is not installed is left out.
+        Name -> (installed version, lowest version) of libraries that are too old; those that are not installed are left
+        out.
     """
     old: dict[str, tuple[str, str]] = {}
     for name, bound in bounds.items():

@@ -24,10 +24,10 @@ def installed_versions() -> dict[str, str | None]:
 
 @functools.cache
 def source_commit() -> str | None:
-    """Return the git commit of the source tree, with `-dirty` appended where it has changes; None outside a clone."""
+    """Return the git commit of the source tree, with `-dirty` appended if it has changes; None outside a clone."""
     root = Path(__file__).resolve().parents[2]
     top = _git(root, "rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != root:  # an installed copy may lie inside somebody else's repository
+    if top is None or Path(top).resolve() != root:  # an installed copy may lie inside another repository
         return None
     return _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
 

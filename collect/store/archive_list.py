@@ -1,4 +1,4 @@
-"""`archive.json`: what an archive holds, object by object, and of which store.
+"""`archive.json`: what an archive holds, object by object, and from which store.
 
 It is the first object of an archive, so that nothing is added to the archive of another store. It is rewritten as more
 objects arrive, and marked as complete when all have. The checksum of each object tells whether it was changed.

@@ -107,7 +107,7 @@ def open_shard(
         chunk_crcs: crc32c of each chunk that has rows, as it was committed; None if that is not known.
 
     Raises:
-        UserError: the file is missing, is no regular file, is too short for its rows, or its index is damaged.
+        UserError: the file is missing, is not a regular file, is too short for its rows, or its index is damaged.
     """
     index_bytes = n_chunks * 16
     n_used = -(-(row_stop - row_start) // chunk_rows)

@@ -133,8 +133,7 @@ class StoreWriter:
         """Take in the tokens of one video.
 
         Args:
-            record: of the video, with `row_start` = `next_row`; its `index` counts all videos that are to be
-                collected.
+            record: of the video, with `row_start` = `next_row`; its `index` counts all videos to be collected.
             residuals: site -> [tokens of the record, d_in], in the type of the site.
 
         Raises:

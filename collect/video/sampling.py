@@ -58,7 +58,7 @@ class FrameSampling:
         """Read a rule from one word.
 
         Raises:
-            UserError: the word is no rule, or asks for no frames or for more than `MAX_FRAMES`.
+            UserError: the word is not a rule, or asks for no frames or for more than `MAX_FRAMES`.
         """
         word = text.strip().lower()
         if re.fullmatch(r"\d+", word):

@@ -1,6 +1,6 @@
 """The demo's PerceptionLM: sizes, vocabulary, tokenizer, chat template and processor, built without a network.
 
-The folder that `save_untrained` writes loads through the very same `AutoProcessor` and
+The folder that `save_untrained` writes loads through the same `AutoProcessor` and
 `AutoModelForImageTextToText.from_pretrained(path)` as a hub model. Training is in `demo.vlm.train`.
 """
 

@@ -48,7 +48,7 @@ _HAPPENED = {name: i for i, name in enumerate(HAPPENED)}
 
 
 def _covered(p: Placement, grid: int) -> np.ndarray:
-    """Cells of which the box covers at least half, bool [grid, grid]."""
+    """Cells that the box covers at least half of, bool [grid, grid]."""
     x1, y1, x2, y2 = (v * grid for v in p.box)
     edges = np.arange(grid)
     across = np.clip(np.minimum(x2, edges + 1) - np.maximum(x1, edges), 0, 1)

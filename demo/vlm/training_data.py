@@ -129,7 +129,7 @@ class Block:
 
     ids: list[int]
     answer: int
-    """Id of the right answer: a letter, or a word where no options are offered."""
+    """Id of the right answer: a letter, or a word if no options are offered."""
     options: list[int]
     """Positions of the three option words in `ids`; empty without options."""
     correct: int

@@ -153,7 +153,7 @@ class _Lane:
 
 
 class TokenLoader:
-    """Batches of a token set, in an order that depends on nothing but the seed and the number of lanes.
+    """Batches of a token set, in an order that depends only on the seed and the number of lanes.
 
     Args:
         reader: where rows come from.

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 CFG_NAME = "cfg.json"
 REMEDY = "put a whole copy of the SAE there, or name another one with --sae"
-"""What the user can do about a folder that cannot be read; it may be somebody else's."""
+"""What the user can do about a folder that cannot be read; it may have been made elsewhere."""
 NORMALISATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm", "constant_norm_rescale")
 """What SAELens can do to the input. It folds the second and third into the weights when it saves them."""
 TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")

@@ -17,7 +17,7 @@ def pursue(
     `max_iterations` rounds, below a norm of the residual, or when a round adds no new latent.
 
     Args:
-        residual: what is to be explained, without the decoder bias.
+        residual: what should be explained, without the decoder bias.
         dec: decoder directions of unit norm.
         residual_threshold: norm of the residual at which a token is finished.
         max_iterations: rounds.

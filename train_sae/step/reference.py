@@ -1,4 +1,4 @@
-"""The reference step: plain autograd on dense tensors, the definition of what is correct.
+"""The reference step: plain autograd on dense tensors, the definition of correct.
 
 The TopK family minimises, over the batch of normalised activations x,
 
