@@ -106,7 +106,8 @@ def _verify(folder: Path, config: VerifyConfig) -> Path:
                 ", ".join(without),
                 folder,
             )
-        state = "finished" if (folder / MANIFEST_NAME).is_file() else "not finished: run `video-sae collect` again"
+        unfinished = f"not finished, as it has no {MANIFEST_NAME}: run `video-sae collect` again"
+        state = "finished" if (folder / MANIFEST_NAME).is_file() else unfinished
         logger.info("nothing is wrong with %s, which is %s", folder, state)
         return folder
     listed = [f"  {printable(problem.path, 4096)}: {problem.reason}" for problem in problems[:N_SHOWN]]

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -197,7 +198,9 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
             if not streams:
                 has = "only sound" if container.streams.audio else "nothing that is shown"
                 raise _refusal(path, f"it has no video stream, {has}")
-            context = streams[0].codec_context
+            context = cast("VideoCodecContext | None", streams[0].codec_context)
+            if context is None:  # whatever PyAV's types say
+                raise _refusal(path, "its video stream does not say in which format it is")
             if context.height * context.width > MAX_PIXELS:
                 raise _refusal(
                     path, f"its frames are {context.width} × {context.height}, more than {MAX_PIXELS} pixels"

@@ -60,7 +60,7 @@ def test_an_unfinished_store_passes_as_far_as_it_is(tmp_path: Path, caplog: pyte
     write_config(folder, "collect", {}, {})
     with caplog.at_level("INFO"):
         verify(VerifyConfig(run=folder))
-    assert "not finished" in caplog.text
+    assert "which is not finished, as it has no manifest.json: run `video-sae collect` again" in caplog.text
 
 
 @pytest.mark.parametrize("array", ["projector", "resid/2", "coords"])

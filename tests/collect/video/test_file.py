@@ -35,6 +35,16 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
     assert np.array_equal(quick, decode_frames(video, ids))
 
 
+def test_a_stream_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v.mp4", numbered(3))
+    content = video.read_bytes()
+    place = content.rfind(b"avc1")  # of the sample description
+    video.write_bytes(content[:place] + b"zzzz" + content[place + 4 :])
+    for read in (probe, lambda path: decode_frames(path, [0])):
+        with pytest.raises(DecodeError, match=r"v\.mp4 .*its video stream does not say in which format it is"):
+            read(video)
+
+
 def test_variable_frame_rate_gives_true_times(tmp_path: Path) -> None:
     times_ms = [0, 40, 50, 400, 1000, 1010]
     video = write_video(tmp_path / "vfr.mp4", numbered(6), times_ms=times_ms, options={"crf": "4"})
