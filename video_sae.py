@@ -1,8 +1,8 @@
-"""The front door: the `video-sae` command, one subcommand a stage.
+"""The front door: the `video-sae` command, one subcommand per stage.
 
-Parses the arguments into the config of one stage, sets up logging, runs the stage, and turns what goes wrong into one
-sentence and an exit status: 0 done, 2 for something that the user can put right, 130 for an interruption, 143 for one
-by SIGTERM. It holds no logic of any stage; the options are the fields of the classes in each package's `config` module.
+Parses the arguments into the config of one stage, sets up logging, runs the stage, and turns errors into one sentence
+and an exit status: 0 done, 2 for something that the user can fix, 130 for an interruption, 143 for one by SIGTERM. It
+holds no logic of any stage; the options are the fields of the classes in each package's `config` module.
 
 The stage modules, and with them torch and transformers, are imported only when a stage runs, so that `--help` is fast.
 """
@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Union, cast
 
-from collect.artefact.folder import installed_versions
 from collect.errors import UserError
 from collect.printable import Lines, printable, printable_lines
 from collect.process.interruption import Interrupted, interruptible
 from collect.process.library_versions import require_libraries
+from collect.process.provenance import installed_versions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what no encoding has
-    if arguments[:1] == ["--"]:  # of torchrun's command line; it depends on Python's version who takes the dashes away
+    if arguments[:1] == ["--"]:  # of torchrun's command line; who removes them depends on Python's version
         del arguments[0]
     if arguments == ["--version"]:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
@@ -155,7 +155,7 @@ def _parse(arguments: Sequence[str]) -> tuple[Command, object]:
             if isinstance(cause, UserError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        sys.stderr.write(printable_lines(words.getvalue()))  # they repeat the arguments
+        sys.stderr.write(printable_lines(words.getvalue()))  # the message repeats the arguments
         raise
     sys.stderr.write(printable_lines(words.getvalue()))
     return commands[cast("type[Any]", type(config))], config
@@ -179,9 +179,9 @@ class _ProgressBarHandler(logging.Handler):
 
 
 class _PlainFormatter(logging.Formatter):
-    """The message, preceded by its level from `warning` upwards; what comes from outside cannot break its line.
+    """The message, preceded by its level from `warning` upwards; text from outside cannot break its line.
 
-    Messages are written here, and what they are filled in with may come from anywhere.
+    Messages are our own, but their arguments may come from anywhere.
     """
 
     def format(self, record: logging.LogRecord) -> str:

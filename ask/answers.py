@@ -1,7 +1,7 @@
 """What an answer is: margins, accuracy and expected counts from the logits of the three option letters.
 
 Pure functions of tensors. The last axis of `logits` is the letters A, B, C; the axis `order` is the three cyclic orders
-in which every item is asked. Averages over the orders cancel a preference for a letter: each option stands once behind
+in which every item is asked. Averages over the orders cancel a preference for a letter: each option appears once under
 each letter.
 """
 
@@ -30,14 +30,14 @@ def hits(logits: Float[Tensor, "*batch letter"], correct: Int[Tensor, "*batch"])
 def expected_counts(
     logits: Float[Tensor, "*batch letter"], values: Float[Tensor, "*#batch letter"]
 ) -> Float[Tensor, "*batch"]:
-    """Expected count: the numbers behind the letters, weighted by the softmax over the letters."""
+    """Expected count: the numbers that the letters stand for, weighted by the softmax over the letters."""
     return (torch.softmax(logits, dim=-1) * values).sum(dim=-1)
 
 
 def divergences(
     before: Float[Tensor, "*#batch letter"], after: Float[Tensor, "*batch letter"]
 ) -> Float[Tensor, "*batch"]:
-    """KL divergence of the letter distribution after from the one before, in nats."""
+    """KL divergence of the letter distribution after an edit from the one before it, in nats."""
     log_before, log_after = torch.log_softmax(before, dim=-1), torch.log_softmax(after, dim=-1)
     return (log_after.exp() * (log_after - log_before)).sum(dim=-1)
 
@@ -67,7 +67,7 @@ def answers(
         logits: logits of the letters A, B, C.
         mass: probability of the three letters together.
         correct: position of the correct letter.
-        values: numbers behind the letters; NaN for control questions.
+        values: numbers that the letters stand for; NaN for control questions.
     """
     truth = correct.expand(logits.shape[:-1])
     return Answers(

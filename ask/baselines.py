@@ -1,4 +1,4 @@
-"""What questions give away without the video: the baselines beside which a model's accuracy stands."""
+"""What questions give away without the video: the baselines that a model's accuracy is compared with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ask.inference import bootstrap_interval, video_means
 from ask.questions import CHANCE, Item
 
 
@@ -62,7 +63,7 @@ def kinds_of(items: Sequence[Item]) -> list[tuple[str, bool, list[Item]]]:
 
 
 def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
-    """Return baselines.parquet: scores without the video beside the model's, per kind and split.
+    """Return baselines.parquet: scores without the video next to the model's, per kind and split.
 
     Args:
         items: all evaluated items.
@@ -74,6 +75,13 @@ def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
     for split, held_out in (("train", False), ("held_out", True)):
         for kind, is_counting, group in kinds_of([item for item in items if item.held_out == held_out]):
             own = by_item.loc[[item.item_id for item in group]]
+            means = video_means(own["accuracy"].to_numpy(dtype=np.float64), [item.video_id for item in group])
+            low, high = bootstrap_interval(means, np.random.default_rng(0))
+            without = {
+                "chance": CHANCE,
+                "answer_frequency": answer_frequency(group),
+                "question_only": float(np.mean([question_only_score(item, learned) for item in group])),
+            }
             rows.append(
                 {
                     "kind": kind,
@@ -81,10 +89,11 @@ def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
                     "split": split,
                     "n_items": len(group),
                     "n_videos": len({item.video_id for item in group}),
-                    "chance": CHANCE,
-                    "answer_frequency": answer_frequency(group),
-                    "question_only": float(np.mean([question_only_score(item, learned) for item in group])),
+                    **without,
+                    "best_baseline": max(without.values()),
                     "accuracy": float(own["accuracy"].mean()),
+                    "accuracy_low": low,
+                    "accuracy_high": high,
                     "margin": float(own["margin"].mean()),
                 }
             )

@@ -1,4 +1,4 @@
-"""A cache with a bound in bytes, for what is costly to make and used once per target."""
+"""A cache with a bound in bytes, for values that are costly to make and used once per target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_BYTES = 2 * 1024**3
 
 
 class ByteCache(Generic[V]):
-    """Values by name, made when first asked for; the least recently used go when the bound is passed."""
+    """Values by name, made when first asked for; the least recently used are dropped when the bound is exceeded."""
 
     def __init__(self, make: Callable[[str], V], size: Callable[[V], int], max_bytes: int = MAX_BYTES) -> None:
         """Start empty.
@@ -20,7 +20,7 @@ class ByteCache(Generic[V]):
         Args:
             make: makes the value of a name; must give an equal value every time.
             size: bytes that a value holds.
-            max_bytes: most bytes kept; a single larger value is still returned, but not kept.
+            max_bytes: most bytes to keep; a single larger value is still returned, but not kept.
         """
         self._make = make
         self._size = size

@@ -1,6 +1,6 @@
 """A case: one video with its questions, run up to the site.
 
-Everything that an edit of the residuals does not change is computed once here; whatever edits them goes on from it.
+Everything that an edit of the residuals does not change is computed once here. Edits start from the result.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ask.opened import AskedRun
-from ask.packing import Sequences, letter_logits, packing_agrees, restrict, run_to, sequences
-from ask.questions import LETTERS, N_OPTIONS, Item
+from ask.packing import Asked, Sequences, letter_logits, packing_agrees, restrict, run_to, to_sequences
+from ask.questions import N_OPTIONS, Item
 from collect.data.perception_test import Video
 from collect.errors import UserError
 from collect.video.decode import decode_clip
@@ -28,7 +28,7 @@ from collect.vlm import Prefix, VideoVlm
 logger = logging.getLogger(__name__)
 
 MAX_RESIDUAL_DIFFERENCE = 0.05
-"""Relative difference between a stored and a recomputed residual beyond which the video is not the stored one."""
+"""Relative difference between a stored and a recomputed residual beyond which the video counts as a different one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,11 +37,11 @@ class Case:
 
     video_id: str
     items: tuple[Item, ...]
-    laid: Sequences
+    sequences: Sequences
     """Residuals at the site; question number = 3 x item + cyclic order."""
     correct: Int[Tensor, "item order"]
     values: Float[Tensor, "item order letter"]
-    """Numbers behind the letters; NaN for control questions."""
+    """Numbers that the letters stand for; NaN for control questions."""
     logits: Float[Tensor, "item order letter"]
     mass: Float[Tensor, "item order"]
 
@@ -52,7 +52,7 @@ class Case:
         return replace(
             self,
             items=tuple(self.items[item] for item in sorted(kept)),
-            laid=restrict(self.laid, questions),
+            sequences=restrict(self.sequences, questions),
             correct=self.correct[index],
             values=self.values[index],
             logits=self.logits[index],
@@ -66,7 +66,7 @@ class Case:
 
 
 def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling | int) -> Prefix:
-    """Decode a video's clip, cut where its questions want it cut, and run the vision tower.
+    """Decode a video's clip, up to the cut frame of its questions, and run the vision tower.
 
     Raises:
         UserError: the video cannot be decoded.
@@ -75,39 +75,34 @@ def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling | int) -> Pre
     return vlm.with_features([vlm.prefix(clip)])[0]
 
 
-def lay_out(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], *, packed: bool) -> Sequences:
+def embed_items(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], *, packed: bool) -> Sequences:
     """Embed all option orders of all items about one video."""
     suffixes = [vlm.suffix(text) for item in items for text in item.prompts]
-    return sequences(vlm.embed([prefix] * len(suffixes), suffixes), packed=packed)
+    return to_sequences(vlm.embed([prefix] * len(suffixes), suffixes), packed=packed)
 
 
-def packing_works(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], site: str) -> bool:
-    """Check once, on one video, whether this model answers packed questions as it answers them one by one."""
-    suffixes = [vlm.suffix(text) for item in items[:2] for text in item.prompts]
-    emb = vlm.embed([prefix] * len(suffixes), suffixes)
-    return packing_agrees(vlm, site, emb, vlm.answer_ids(LETTERS))
+def packing_works(model: Asked, prefix: Prefix, items: Sequence[Item]) -> bool:
+    """Check once, on one video, whether this model answers packed questions the same way as one by one."""
+    suffixes = [model.vlm.suffix(text) for item in items[:2] for text in item.prompts]
+    return packing_agrees(model, model.vlm.embed([prefix] * len(suffixes), suffixes))
 
 
-def build_case(
-    vlm: VideoVlm, site: str, laid: Sequences, items: Sequence[Item], letters: Int[Tensor, " letter"]
-) -> Case:
+def build_case(model: Asked, seq: Sequences, items: Sequence[Item]) -> Case:
     """Answer the items without an intervention.
 
     Args:
-        vlm: the model.
-        site: where `laid` holds the residuals.
-        laid: the questions about one video.
-        items: the items, in the order of their questions in `laid`.
-        letters: token ids of the option letters.
+        model: the model.
+        seq: the questions about one video, run up to the model's site.
+        items: the items, in the order of their questions in `seq`.
     """
     with torch.no_grad():
-        logits, mass = letter_logits(vlm, site, laid, laid.hidden, letters)
+        logits, mass = letter_logits(model, seq, seq.hidden)
     missing = ((float("nan"),) * N_OPTIONS,) * N_OPTIONS
     device = logits.device
     return Case(
         video_id=items[0].video_id,
         items=tuple(items),
-        laid=laid,
+        sequences=seq,
         correct=torch.tensor([item.correct_letters for item in items], device=device),
         values=torch.tensor([item.letter_values or missing for item in items], device=device),
         logits=logits[0].unflatten(0, (-1, N_OPTIONS)),
@@ -116,45 +111,41 @@ def build_case(
 
 
 def edited_logits(
-    vlm: VideoVlm,
-    site: str,
+    model: Asked,
     case: Case,
     changes: Iterable[Float[Tensor, "visual d_model"]],
-    letters: Int[Tensor, " letter"],
     batch_size: int,
 ) -> tuple[Float[Tensor, "edit item order letter"], Float[Tensor, "edit item order"]]:
     """Answer a case's items once per edit of its visual residuals.
 
     Args:
-        vlm: the model.
-        site: where the case's residuals were read.
+        model: the model, at the site where the case's residuals were read.
         case: the video and its questions.
         changes: what each edit adds to the residuals of the visual tokens; taken from the iterator batch by batch.
-        letters: token ids of the option letters.
         batch_size: edits per forward.
 
     Returns:
         Letter logits, and the probability of the three letters together.
     """
-    laid = case.laid
+    seq = case.sequences
     logits: list[Tensor] = []
     mass: list[Tensor] = []
     remaining = iter(changes)
     with torch.no_grad():
         while batch := list(itertools.islice(remaining, batch_size)):
-            hidden = laid.hidden.repeat(len(batch), 1, 1)
-            rows = torch.stack(batch).to(hidden.dtype).repeat_interleave(len(laid.hidden), dim=0)
-            hidden[:, laid.visual_positions] += rows
-            some_logits, some_mass = letter_logits(vlm, site, laid, hidden, letters)
+            hidden = seq.hidden.repeat(len(batch), 1, 1)
+            rows = torch.stack(batch).to(hidden.dtype).repeat_interleave(len(seq.hidden), dim=0)
+            hidden[:, seq.visual_positions] += rows
+            some_logits, some_mass = letter_logits(model, seq, hidden)
             logits.append(some_logits)
             mass.append(some_mass)
     orders = (-1, N_OPTIONS)
     return torch.cat(logits).unflatten(1, orders), torch.cat(mass).unflatten(1, orders)
 
 
-def residuals_at(vlm: VideoVlm, laid: Sequences, site: str) -> Sequences:
+def residuals_at(vlm: VideoVlm, seq: Sequences, site: str) -> Sequences:
     """Run embedded questions up to one site."""
-    return run_to(vlm, laid, [site])[site]
+    return run_to(vlm, seq, [site])[site]
 
 
 class Cases:
@@ -163,13 +154,12 @@ class Cases:
     def __init__(self, asked: AskedRun, site: str) -> None:
         """Group the items by video."""
         self._asked = asked
-        self._site = site
+        self.model = Asked.at(asked.vlm, site)
         self._by_video: dict[str, list[Item]] = {}
         for item in asked.items:
             self._by_video.setdefault(item.video_id, []).append(item)
         self._records = {record.video_id: record for record in asked.store.videos}
         self._packed: bool | None = None
-        self.letters: Int[Tensor, " letter"] = asked.vlm.answer_ids(LETTERS)
 
     @property
     def videos(self) -> list[str]:
@@ -186,15 +176,15 @@ class Cases:
         Raises:
             UserError: the video cannot be decoded, or is not what the activations were collected from.
         """
-        vlm, site, items = self._asked.vlm, self._site, self._by_video[video_id]
+        vlm, site, items = self._asked.vlm, self.model.site, self._by_video[video_id]
         prefix = clip_prefix(vlm, self._asked.dataset.video(video_id), self._asked.frames)
         self._check_frames(video_id, prefix)
         if self._packed is None:
-            self._packed = packing_works(vlm, prefix, items, site)
+            self._packed = packing_works(self.model, prefix, items)
             logger.info("questions of one video are run %s", "packed behind one prefix" if self._packed else "singly")
-        laid = residuals_at(vlm, lay_out(vlm, prefix, items, packed=self._packed), site)
-        self._check_residuals(video_id, laid.visual)
-        return build_case(vlm, site, laid, items, self.letters)
+        seq = residuals_at(vlm, embed_items(vlm, prefix, items, packed=self._packed), site)
+        self._check_residuals(video_id, seq.visual)
+        return build_case(self.model, seq, items)
 
     def _check_frames(self, video_id: str, prefix: Prefix) -> None:
         if not np.array_equal(prefix.grid.frame_ids, self._records[video_id].grid.frame_ids):
@@ -206,7 +196,7 @@ class Cases:
     def _check_residuals(self, video_id: str, residuals: Tensor) -> None:
         """Compare the first row with the store's, which also finds a changed preprocessing or precision."""
         record = self._records[video_id]
-        stored = self._asked.store.read(self._site, record.row_start, record.row_start + 1)[0].float()
+        stored = self._asked.store.read(self.model.site, record.row_start, record.row_start + 1)[0].float()
         difference = (stored - residuals[0].float().cpu()).norm() / stored.norm()
         if difference > MAX_RESIDUAL_DIFFERENCE:
             raise UserError(

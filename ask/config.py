@@ -25,8 +25,8 @@ class ProfileConfig:
     out: Path
     """Run folder; the profile goes to its `profile/`."""
     frames: str | None = None
-    """Frames of a clip, as `collect` takes them: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids as
-    `0,30,60`; the model family's default if not given."""
+    """Frames of a clip, as for `collect`: `16` evenly spread, `2fps` or `2fps:64` (at most 64), or ids such as
+    `0,30,60`; by default the model family's own choice."""
     sites: tuple[str, ...] = ()
     """Sites to compare; the projector and every resid/i if not given."""
     items: int = 60

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 EXACT_SIGN_FLIPS = 14
-"""Up to this many non-zero videos all 2^n sign patterns are enumerated; beyond, they are drawn."""
+"""With up to this many non-zero videos, all 2^n sign patterns are enumerated; with more, patterns are drawn."""
 
 
 def video_means(values: Sequence[float] | FloatArray, videos: Sequence[str]) -> FloatArray:
@@ -27,7 +27,7 @@ def video_means(values: Sequence[float] | FloatArray, videos: Sequence[str]) -> 
 def sign_flip_p(means: FloatArray, generator: np.random.Generator, n_draws: int = 10_000) -> float:
     """Two-sided p-value of the mean over videos under random signs of each video's number.
 
-    Zeros do not move under a flip, so only the other videos count: with at most 14 of them every sign pattern is
+    A flip does not change zeros, so only the other videos count. With at most 14 of them every sign pattern is
     enumerated and p is exact; otherwise patterns are drawn and p = (1 + #{at least as large}) / (n_draws + 1).
 
     Args:
@@ -39,7 +39,7 @@ def sign_flip_p(means: FloatArray, generator: np.random.Generator, n_draws: int 
     if len(moving) == 0:
         return 1.0
     observed = abs(moving.sum())
-    # A pattern that reproduces the observed sum must count as a tie in spite of another order of summation.
+    # A pattern that reproduces the observed sum must count as a tie even if it was summed in another order.
     threshold = observed - 1e-9 * np.abs(moving).sum()
     if len(moving) <= EXACT_SIGN_FLIPS:
         patterns = np.arange(2 ** len(moving))[:, None] >> np.arange(len(moving)) & 1

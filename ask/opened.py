@@ -1,4 +1,4 @@
-"""What questions are put to: a run's videos, the model that its activations are from, and the questions themselves.
+"""What is needed to ask: a run's videos, the model that its activations came from, and the questions themselves.
 
 All of it is checked to belong together before anything is asked.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ask.questions import Item, items_of, sample_items
-from collect.artefact.folder import read_config
-from collect.artefact.run_data import data_of_run, model_of_run
+from collect.artefact.run_data import collected_with, data_of_run, model_of_run
 from collect.data.perception_test import Dataset
 from collect.data.split import held_out_ids
 from collect.errors import UserError
+from collect.printable import printable
 from collect.reading import ActivationStore
 from collect.video.sampling import FrameSampling
 from collect.vlm import VideoVlm, load_vlm
@@ -28,14 +28,14 @@ class Wanted:
     tasks: Sequence[str]
     """Tags of the counting questions."""
     items: int
-    """Most counting questions in each of the train and held-out videos."""
+    """Most counting questions about the train videos, and about the held-out videos."""
     control_items: int
-    """The same of control questions."""
+    """The same for control questions."""
     seed: int
     """Of the draw."""
     device: str
     data: Path | None
-    """Folder of the data; where the activations came from if None."""
+    """Folder of the data; if None, where the activations came from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class AskedRun:
     frames: FrameSampling
     train_videos: frozenset[str]
     annotations: str
-    """Hash of what is annotated about the collected videos."""
+    """Hash of the annotations of the collected videos."""
 
 
 def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
@@ -58,17 +58,17 @@ def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
 
 
 def open_whole_store(run: Path) -> ActivationStore:
-    """Open activations of which every visual token was collected.
+    """Open activations that hold every visual token.
 
     Raises:
         UserError: there are none, or only some tokens were.
     """
     folder = run / "activations"
-    collected = read_config(folder, "collect")["arguments"]
+    tokens = collected_with(folder).value("tokens")
     store = ActivationStore.open(folder)
-    if collected.get("tokens", "all") != "all":
+    if tokens not in (None, "all"):
         raise UserError(
-            f"{folder} was collected with --tokens {collected['tokens']}, and steer edits all visual tokens: "
+            f"{folder} was collected with --tokens {printable(tokens)}, and steer edits all visual tokens: "
             "collect with --tokens all."
         )
     return store
@@ -77,26 +77,27 @@ def open_whole_store(run: Path) -> ActivationStore:
 def open_asked(
     run: Path, store: ActivationStore, wanted: Wanted, stages: Mapping[str, Path], own: str | None
 ) -> AskedRun:
-    """Open data and model of a run, draw the questions, and check that they belong to its activations.
+    """Open the data and the model of a run, draw the questions, and check that they belong to its activations.
 
     Args:
         run: the run folder.
         store: its activations.
         wanted: which questions, and where the model runs.
         stages: folders of the stages that must have taken the same annotations.
-        own: the stage that asks; None if it is none that records its annotations.
+        own: the stage that asks; None if it does not record its annotations.
 
     Raises:
         UserError: they do not, or one of them is missing.
     """
-    collected: Mapping[str, Any] = read_config(store.folder, "collect")["arguments"]
+    collected = collected_with(store.folder)
+    said = {name: collected.text(name) for name in ("dtype", "attn_implementation", "frames") if collected.has(name)}
     data = data_of_run(run, store, wanted.data, stages, own=own)
     model = model_of_run(run)
     vlm = load_vlm(
         model,
-        dtype=collected.get("dtype", "auto"),
+        dtype=cast("Any", said.get("dtype", "auto")),
         device=wanted.device,
-        attn_implementation=collected.get("attn_implementation", "sdpa"),
+        attn_implementation=cast("Any", said.get("attn_implementation", "sdpa")),
     )
     if vlm.fingerprint != store.model["fingerprint"]:
         raise UserError(
@@ -118,16 +119,16 @@ def open_asked(
         vlm=vlm,
         dataset=dataset,
         items=items,
-        frames=FrameSampling.parse(collected.get("frames") or str(vlm.default_frames)),
+        frames=FrameSampling.parse(said.get("frames") or str(vlm.default_frames)),
         train_videos=frozenset(stored - held_out),
         annotations=data.annotations,
     )
 
 
 def drawn(items: Sequence[Item], wanted: Wanted) -> tuple[Item, ...]:
-    """Draw the items to evaluate, in each of the train and held-out videos.
+    """Draw the items to evaluate, separately for train and held-out videos.
 
-    Control questions are drawn about the videos that have a counting question first: these are run anyway.
+    Control questions are drawn first about videos that have a counting question, because these are run anyway.
     """
     kept: set[str] = set()
     for held_out in (False, True):

@@ -1,8 +1,8 @@
-"""Many questions behind one visual prefix: the sequences that a forward pass runs, and how to read them.
+"""Many questions after one visual prefix: the sequences that a forward pass runs, and how to read them.
 
-All questions about a video, in all their option orders, share its prefix. Packed, they stand one after the other behind
-it in a single row, each seeing the prefix and itself but no other question, with the positions it would have alone: the
-visual tokens, which are most of the work, are run once and not once per question. Unpacked, every question is a row of
+All questions about a video, in all their option orders, share its prefix. Packed, they follow it one after another in a
+single row, each seeing the prefix and itself but no other question, with the positions it would have alone: the visual
+tokens, which are most of the work, are run only once instead of once per question. Unpacked, every question is a row of
 its own. The two give the same logits; which one a model supports is checked by `packing_agrees`.
 """
 
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ask.questions import LETTERS
 from collect.vlm import Embedded, VideoVlm
 from collect.vlm.sites import resume, stop_at
 
@@ -25,7 +26,7 @@ PACKING_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sequences:
-    """Rows that a decoder runs; every question is a stretch of one of them."""
+    """Rows that a decoder runs; every question is a contiguous part of one of them."""
 
     hidden: Float[Tensor, "row token d_model"]
     """Residuals at the site named when they were made (input embeddings at first)."""
@@ -54,17 +55,36 @@ class Sequences:
         return self.hidden[0, self.visual_positions]
 
 
-def sequences(emb: Embedded, *, packed: bool) -> Sequences:
-    """Lay out the embedded questions about one video, one batch row of `emb` a question.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A model as it is asked: resumed at one site, and read at the option letters."""
+
+    vlm: VideoVlm
+    site: str
+    letters: Int[Tensor, " letter"]
+    """Token ids of the option letters."""
+
+    @classmethod
+    def at(cls, vlm: VideoVlm, site: str) -> Asked:
+        """A model that is resumed at a site, with the letters of its own tokenizer."""
+        return cls(vlm=vlm, site=site, letters=vlm.answer_ids(LETTERS))
+
+    def to(self, site: str) -> Asked:
+        """The same model, resumed at another site."""
+        return replace(self, site=site)
+
+
+def to_sequences(emb: Embedded, *, packed: bool) -> Sequences:
+    """Lay out the embedded questions about one video; `emb` has one batch row per question.
 
     Args:
-        emb: whole prompts with one and the same prefix.
+        emb: whole prompts that all have the same prefix.
         packed: all in one row, or each in its own.
     """
     n, device = len(emb.last), emb.last.device
     start = int(emb.visual_positions[-1]) + 1
     lengths = [int(last) + 1 for last in emb.last]
-    deep = None if emb.deep is None else emb.deep[:, 0]  # of one clip, so the same in every row
+    deep = None if emb.deepstack is None else emb.deepstack[:, 0]  # of one clip, so the same in every row
     if not packed:
         columns = torch.arange(emb.inputs_embeds.shape[1], device=device)
         in_question = (columns >= start) & (columns <= emb.last[:, None])
@@ -103,126 +123,118 @@ def visible(question: Int[Tensor, " token"]) -> Bool[Tensor, "token token"]:
     return causal & ((question == -1)[None, :] | (question[:, None] == question[None, :]))
 
 
-def restrict(laid: Sequences, questions: Sequence[int]) -> Sequences:
+def restrict(seq: Sequences, questions: Sequence[int]) -> Sequences:
     """Keep some of the questions, renumbered in their old order, and drop the tokens of the others."""
-    kept = torch.tensor(sorted(questions), device=laid.last.device)
-    if not laid.packed:
+    kept = torch.tensor(sorted(questions), device=seq.last.device)
+    if not seq.packed:
         return replace(
-            laid,
-            hidden=laid.hidden[kept],
-            position_ids=laid.position_ids[..., kept, :],
-            question=torch.where(laid.question[kept] >= 0, torch.arange(len(kept), device=kept.device)[:, None], -1),
+            seq,
+            hidden=seq.hidden[kept],
+            position_ids=seq.position_ids[..., kept, :],
+            question=torch.where(seq.question[kept] >= 0, torch.arange(len(kept), device=kept.device)[:, None], -1),
             question_row=torch.arange(len(kept), device=kept.device),
-            last=laid.last[kept],
+            last=seq.last[kept],
         )
-    number = torch.full((len(laid.last) + 1,), -2, device=kept.device)
+    number = torch.full((len(seq.last) + 1,), -2, device=kept.device)
     number[kept] = torch.arange(len(kept), device=kept.device)
     number[-1] = -1  # the prefix, whose question number -1 indexes this entry
-    question = number[laid.question[0]]
+    question = number[seq.question[0]]
     tokens = (question > -2).nonzero()[:, 0]
     new_index = torch.cumsum(question > -2, dim=0) - 1
     return replace(
-        laid,
-        hidden=laid.hidden[:, tokens],
-        position_ids=laid.position_ids[..., tokens],
+        seq,
+        hidden=seq.hidden[:, tokens],
+        position_ids=seq.position_ids[..., tokens],
         question=question[tokens][None],
-        question_row=laid.question_row[kept],
-        last=new_index[laid.last[kept]],
-        blocks=None if laid.blocks is None else laid.blocks[tokens],
+        question_row=seq.question_row[kept],
+        last=new_index[seq.last[kept]],
+        blocks=None if seq.blocks is None else seq.blocks[tokens],
     )
 
 
-def run_to(vlm: VideoVlm, laid: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
+def run_to(vlm: VideoVlm, seq: Sequences, sites: Sequence[str]) -> dict[str, Sequences]:
     """Run embedded sequences to some sites in one pass: site -> the sequences with the residuals there.
 
     Raises:
-        UserError: the model has no such site, or cannot run on from it.
+        UserError: the model has no such site, or cannot be resumed there.
     """
     parsed = {name: vlm.resumable(name) for name in sites}
     later = [site for site in parsed.values() if site.layers_before > 0]
     with torch.no_grad():
-        found = stop_at(vlm.decoder, later, laid.hidden, **_kwargs(vlm, laid, 1, 0)) if later else {}
-    return {name: replace(laid, hidden=found.get(name, laid.hidden)) for name in parsed}
+        found = stop_at(vlm.decoder, later, seq.hidden, **_kwargs(vlm, seq, 1, 0)) if later else {}
+    return {name: replace(seq, hidden=found.get(name, seq.hidden)) for name in parsed}
 
 
 def run_on(
-    vlm: VideoVlm, site: str, laid: Sequences, hidden: Float[Tensor, "rows token d_model"]
+    model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> Float[Tensor, "edit row token d_model"]:
-    """Run on from a site to the decoder's output.
+    """Run from a site to the decoder's output.
 
     Differentiable with respect to `hidden` where gradients are enabled.
 
     Args:
-        vlm: the model.
-        site: where `hidden` was read.
-        laid: the sequences that `hidden` are copies of.
-        hidden: one copy of `laid.hidden` after the other, each with its own edit: rows = edits x rows of `laid`.
+        model: the model, at the site where `hidden` was read.
+        seq: the sequences that `hidden` are copies of.
+        hidden: one copy of `seq.hidden` after another, each with its own edit: rows = edits x rows of `seq`.
     """
-    n_rows = len(laid.hidden)
+    n_rows = len(seq.hidden)
     n_edits = len(hidden) // n_rows
-    parsed = vlm.resumable(site)
-    out = resume(vlm.decoder, parsed, hidden, **_kwargs(vlm, laid, n_edits, parsed.layer))
+    parsed = model.vlm.resumable(model.site)
+    out = resume(model.vlm.decoder, parsed, hidden, **_kwargs(model.vlm, seq, n_edits, parsed.layer))
     return out.unflatten(0, (n_edits, n_rows))
 
 
 def read_letters(
-    vlm: VideoVlm,
-    laid: Sequences,
-    out: Float[Tensor, "edit row token d_model"],
-    letters: Int[Tensor, " letter"],
+    model: Asked, seq: Sequences, out: Float[Tensor, "edit row token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Read every question's answer in the decoder's output.
+    """Read every question's answer from the decoder's output.
 
     Args:
-        vlm: the model.
-        laid: the sequences that were run.
+        model: the model.
+        seq: the sequences that were run.
         out: from `run_on`.
-        letters: token ids of the option letters.
 
     Returns:
         The letters' logits, and the probability that the letters have together among the whole vocabulary.
     """
-    logits = vlm.head(out[:, laid.question_row, laid.last])
-    chosen = logits[..., letters]
+    logits = model.vlm.head(out[:, seq.question_row, seq.last])
+    chosen = logits[..., model.letters]
     return chosen, (chosen.logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
 
 
 def letter_logits(
-    vlm: VideoVlm,
-    site: str,
-    laid: Sequences,
-    hidden: Float[Tensor, "rows token d_model"],
-    letters: Int[Tensor, " letter"],
+    model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Run on from a site and read every question: `run_on` and `read_letters`."""
-    return read_letters(vlm, laid, run_on(vlm, site, laid, hidden), letters)
+    """Run from a site and read every question: `run_on` and `read_letters`."""
+    return read_letters(model, seq, run_on(model, seq, hidden))
 
 
-def packing_agrees(vlm: VideoVlm, site: str, emb: Embedded, letters: Int[Tensor, " letter"]) -> bool:
-    """Whether the model answers packed questions as it answers them one by one, through `vlm.logits_from`.
+def packing_agrees(model: Asked, emb: Embedded) -> bool:
+    """Whether the model answers packed questions the same way as one by one, through `vlm.logits_from`.
 
-    Models that refuse an attention mask of their caller, or overlook it, do not.
+    Models that refuse or ignore the caller's attention mask do not.
     """
+    vlm, site = model.vlm, model.site
     with torch.no_grad():
-        expected = vlm.logits_from(site, vlm.residual(emb, site), emb)[:, letters]
+        expected = vlm.logits_from(site, vlm.residual(emb, site), emb)[:, model.letters]
         try:
-            laid = run_to(vlm, sequences(emb, packed=True), [site])[site]
-            got, _ = letter_logits(vlm, site, laid, laid.hidden, letters)
+            seq = run_to(vlm, to_sequences(emb, packed=True), [site])[site]
+            got, _ = letter_logits(model, seq, seq.hidden)
         except (TypeError, ValueError, RuntimeError):
             return False
     tolerance = PACKING_TOLERANCE if vlm.dtype == torch.float32 else 2.0**-5
     return bool((got[0] - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 
-def _kwargs(vlm: VideoVlm, laid: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
-    repeats = [1] * (laid.position_ids.ndim - 2) + [n_edits, 1]
-    n_rows = n_edits * len(laid.hidden)
+def _kwargs(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
+    repeats = [1] * (seq.position_ids.ndim - 2) + [n_edits, 1]
+    n_rows = n_edits * len(seq.hidden)
     return vlm.decoder_kwargs(
-        position_ids=laid.position_ids.repeat(repeats),
-        visual_positions=laid.visual_positions,
+        position_ids=seq.position_ids.repeat(repeats),
+        visual_positions=seq.visual_positions,
         layer=layer,
-        # Made anew for every pass: kept, it would take more memory than the residuals.
-        allowed=visible(laid.question[0]) if laid.packed else None,
-        blocks=laid.blocks,
-        deep=None if laid.deep is None else laid.deep[:, None].expand(-1, n_rows, -1, -1),
+        # Made for every pass: if it were kept, it would take more memory than the residuals.
+        allowed=visible(seq.question[0]) if seq.packed else None,
+        blocks=seq.blocks,
+        deepstack=None if seq.deep is None else seq.deep[:, None].expand(-1, n_rows, -1, -1),
     )

@@ -1,8 +1,9 @@
 """The site profile: where the answer reads the video.
 
 The residual of all visual tokens at a site is replaced by one vector, their mean over the evaluated videos. How far the
-answer margin falls is how much of the video had not been read before that site. A latent of a site that the answer has
-already passed by cannot matter, whatever it fires on; so the profile comes before any SAE, and picks its site.
+answer margin falls is how much of the video had not been read before that site. If the answer has already been read
+before a site, no latent there can matter, whatever it fires on. So the profile comes before any SAE, and picks its
+site.
 """
 
 from __future__ import annotations
@@ -22,21 +23,19 @@ from tqdm import tqdm
 from ask.answers import answers
 from ask.baselines import kinds_of
 from ask.byte_cache import ByteCache
-from ask.cases import Case, build_case, clip_prefix, lay_out, packing_works
+from ask.cases import Case, build_case, clip_prefix, embed_items, packing_works
 from ask.config import ProfileConfig
 from ask.inference import FloatArray, bootstrap_interval, video_means
-from ask.packing import Sequences, letter_logits, run_to
-from ask.questions import LETTERS, N_OPTIONS, Item, items_of, manifest_hash, sample_items
+from ask.packing import Asked, Sequences, letter_logits, run_to
+from ask.questions import N_OPTIONS, Item, items_of, manifest_hash, sample_items
 from ask.tables import PROFILE
-from collect.artefact.folder import read_object, write_table
-from collect.artefact.json_fields import Fields
+from collect.artefact.folder import write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.data.perception_test import Dataset, load_dataset
 from collect.data.split import held_out_ids
-from collect.errors import UserError
-from collect.printable import Lines, printable
+from collect.printable import Lines
 from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm, load_vlm
 from collect.vlm.sites import parse_site
@@ -54,7 +53,7 @@ SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:
-    """Profile the sites of a model on a dataset's questions and pick the site for the SAE.
+    """Profile the sites of a model with a dataset's questions, and pick the site for the SAE.
 
     The questions come from the train videos, so that the held-out videos stay unseen by this choice too.
 
@@ -79,7 +78,7 @@ def run_profile(config: ProfileConfig) -> Path:
             "annotations": annotations_hash(dataset.videos),
         }
         paths = {"run": config.out, "data": config.data}
-        # What is annotated beside the questions does not matter here.
+        # Annotations other than the questions do not matter here.
         if begin_or_resume(folder, STAGE, config, inputs, ignore=IGNORED, recorded=("annotations",), paths=paths):
             return folder
         frames = FrameSampling.parse(config.frames) if config.frames else FrameSampling(n=vlm.default_frames)
@@ -99,7 +98,7 @@ def _items(dataset: Dataset, config: ProfileConfig) -> tuple[Item, ...]:
 
 
 def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
-    """Return the sites to profile in the order of depth: the projector always, and every resid/i if none is named.
+    """Return the sites to profile in the order of depth: always the projector, and every resid/i if none is named.
 
     Raises:
         UserError: the model has no such site.
@@ -125,10 +124,10 @@ def profile(
     """
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
-    # Both passes want every clip; as many stay in memory as fit.
+    # Both passes need every clip; as many as fit stay in memory.
     prefixes = ByteCache(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
-    packed = packing_works(vlm, prefixes[first], own, FIRST_SITE)
-    letters = vlm.answer_ids(LETTERS)
+    model = Asked.at(vlm, FIRST_SITE)
+    packed = packing_works(model, prefixes[first], own)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0
     for video_id in tqdm(by_video, desc="mean residuals", unit="video"):
         residuals = vlm.visual_residuals([prefixes[video_id]], sites)
@@ -138,23 +137,21 @@ def profile(
     found: dict[str, list[dict[str, float]]] = {site: [] for site in ("", *sites)}
     with tqdm(by_video.items(), desc="site profile", unit="video") as progress:
         for video_id, own in progress:
-            at = run_to(vlm, lay_out(vlm, prefixes[video_id], own, packed=packed), sites)
-            case = build_case(vlm, sites[0], at[sites[0]], own, letters)
+            at = run_to(vlm, embed_items(vlm, prefixes[video_id], own, packed=packed), sites)
+            case = build_case(model.to(sites[0]), at[sites[0]], own)
             found[""] += _scores(case, case.logits, case.mass)
             for site in sites:
-                hidden = replaced(at[site], (mean[site] / n_tokens).to(case.laid.hidden))
+                hidden = replaced(at[site], (mean[site] / n_tokens).to(case.sequences.hidden))
                 with torch.no_grad():
-                    logits, mass = letter_logits(vlm, site, at[site], hidden, letters)
+                    logits, mass = letter_logits(model.to(site), at[site], hidden)
                 found[site] += _scores(case, *(x[0].unflatten(0, (-1, N_OPTIONS)) for x in (logits, mass)))
     asked = [item for own in by_video.values() for item in own]
     return _table(asked, sites, vlm.n_layers, found, seed)
 
 
-def replaced(laid: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
-    """Put one vector in the place of every visual token's residual."""
-    return laid.hidden.index_copy(
-        1, laid.visual_positions, mean.expand(len(laid.hidden), len(laid.visual_positions), -1)
-    )
+def replaced(seq: Sequences, mean: Float[Tensor, " d_model"]) -> Float[Tensor, "row token d_model"]:
+    """Replace every visual token's residual by one vector."""
+    return seq.hidden.index_copy(1, seq.visual_positions, mean.expand(len(seq.hidden), len(seq.visual_positions), -1))
 
 
 def _scores(
@@ -212,8 +209,8 @@ def _table(
 def pick_site(table: pd.DataFrame) -> str:
     """Return the latest site that keeps half of the projector's fall in the margin of all counting questions.
 
-    The fall must also be beyond chance there: its 95 % interval over videos lies above zero. Where that holds at no
-    site, the model does not use the video: the projector is returned and a warning logged.
+    The fall must also be beyond chance there: its 95 % interval over videos lies above zero. If that holds at no site,
+    the model does not use the video: the projector is returned, and a warning is logged.
     """
     rows = table[table["kind"] == "all counting"].sort_values("depth", kind="stable")
     good = rows[(rows["fall_share"] >= KEPT_SHARE) & (rows["fall_low"] > 0)]
@@ -226,7 +223,7 @@ def pick_site(table: pd.DataFrame) -> str:
 
 
 def describe(table: pd.DataFrame) -> str:
-    """Lay the profile out as text: a row per site, the margin with the visual tokens replaced, and the share kept."""
+    """The profile as text: a row per site, with the margin after replacing the visual tokens and the share kept."""
     rows = table[table["kind"] == "all counting"]
     share = rows["fall_share"].astype(float)
     text = pd.DataFrame(
@@ -239,19 +236,6 @@ def describe(table: pd.DataFrame) -> str:
         }
     )
     return text.to_string(index=False)
-
-
-def picked_site(run: Path) -> str:
-    """Read the site that a run's profile picked.
-
-    Raises:
-        UserError: the run has no finished profile, or its summary is damaged.
-    """
-    path = run / "profile" / SUMMARY_NAME
-    if not path.exists():
-        raise UserError(f"{printable(path, 4096)} does not exist: run `video-sae profile --out {run}` first.")
-    remedy = f"delete {printable(path.parent, 4096)} and run `video-sae profile` again"
-    return Fields(read_object(path, remedy), printable(path, 4096), remedy).text("site")
 
 
 def _n_bytes(prefix: Prefix) -> int:

@@ -95,7 +95,7 @@ def items_of(
 
     Left out, and counted in the log: questions without exactly three different options, questions whose answer is
     withheld (the benchmark's test split), and questions with a counting tag whose options are not numbers (such as
-    yes/no), which are neither counting nor fit to be controls.
+    yes/no), which are neither counting questions nor suitable as controls.
 
     Args:
         dataset: the annotated videos.
@@ -154,14 +154,14 @@ def _item(video_id: str, question: Question, counting_tags: Collection[str], hel
 
 
 def manifest_hash(items: Iterable[Item]) -> str:
-    """Return the SHA-256 of the items in their order: the frozen manifest that effects refer to."""
+    """Return the SHA-256 of the items in their order: the fixed list that effects refer to."""
     return hashlib.sha256("".join(item.hash for item in items).encode()).hexdigest()
 
 
 def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
     """Draw at most `n` items, evenly over the kinds of question, and return them in their original order.
 
-    Kinds take turns, each giving a random one of its items that are left, so that a rare kind is drawn whole before a
+    Kinds take turns, and each gives a random one of its remaining items. So a rare kind is drawn completely before a
     common one takes the rest. The draw depends on the seed and the item ids only.
     """
     generator = random.Random(seed)

@@ -30,12 +30,16 @@ ITEMS = table_schema(
     column("options", pa.list_(TEXT), "the three options in annotated order"),
     column("values", pa.list_(REAL), "numbers that the options name; null for a control question"),
     column("answer_id", WHOLE, "position of the correct option, from 0", least=0),
-    column("hash", TEXT, "SHA-256 of video, prompts of all permutations and answer"),
+    column("hash", TEXT, "SHA-256 of video, prompts in all orders of the options, and answer"),
     column("question_only", REAL, "score of the question-only baseline learned on the train videos (1, 0, or chance)"),
-    column("margin", REAL, "logit of the correct letter - logsumexp of the wrong ones, mean over permutations"),
-    column("accuracy", REAL, "share of the permutations answered correctly"),
-    column("expected_count", REAL, "expected count under the letter probabilities, mean over permutations"),
-    column("option_mass", REAL, "probability of the three letters together, mean over permutations"),
+    column(
+        "margin", REAL, "logit of the correct letter - logsumexp of the wrong ones, mean over the orders of the options"
+    ),
+    column("accuracy", REAL, "share of the orders answered correctly"),
+    column(
+        "expected_count", REAL, "expected count under the letter probabilities, mean over the orders of the options"
+    ),
+    column("option_mass", REAL, "probability of the three letters together, mean over the orders of the options"),
 )
 
 BASELINES = table_schema(
@@ -52,7 +56,10 @@ BASELINES = table_schema(
     column(
         "question_only", REAL, "score of the most frequent answer per question and options, learned on train videos"
     ),
-    column("accuracy", REAL, "score of the model, mean over permutations"),
+    column("accuracy", REAL, "score of the model, mean over the orders of the options"),
+    column("accuracy_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("accuracy_high", REAL, "upper end"),
+    column("best_baseline", REAL, "highest of chance, answer_frequency and question_only"),
     column("margin", REAL, "mean answer margin of the model"),
 )
 

@@ -1,4 +1,4 @@
-"""Next-token loss over the text of a question and its answer, teacher-forced, behind a video that may be edited.
+"""Next-token loss over the text of a question and its answer, teacher-forced, after a video that may be edited.
 
 Scored are the tokens of the user's text (question, options, instruction) and, after the whole prompt, the letter of the
 correct option. What the chat template writes around the text is context and is not scored: its tokens are those which
@@ -27,38 +27,38 @@ class TextTargets:
     question: Int[Tensor, " target"]
     row: Int[Tensor, " target"]
     column: Int[Tensor, " target"]
-    """Place of the token before, whose logits predict the target."""
+    """Place of the token before the target, whose logits predict it."""
     token: Int[Tensor, " target"]
     """Id of the target."""
 
 
 def text_targets(
-    laid: Sequences,
+    seq: Sequences,
     suffixes: Sequence[Int[Tensor, " _"]],
     template: Int[Tensor, " _"],
     answers: Int[Tensor, " question"],
 ) -> TextTargets:
-    """Find what is to be predicted in laid-out questions.
+    """Find the tokens to be predicted in questions that are laid out.
 
     Args:
-        laid: the questions, in order.
+        seq: the questions, in order.
         suffixes: token ids after the visual tokens of each question.
         template: the same for an empty text.
         answers: token id of the correct letter of each question.
     """
-    last_of_prefix = int(laid.visual_positions[-1])
+    last_of_prefix = int(seq.visual_positions[-1])
     found: list[tuple[int, int, int, int]] = []
     for number, suffix in enumerate(suffixes):
-        ids, row, last = suffix.tolist(), int(laid.question_row[number]), int(laid.last[number])
+        ids, row, last = suffix.tolist(), int(seq.question_row[number]), int(seq.last[number])
         first = last + 1 - len(ids)
         before, after = _affixes(ids, template.tolist())
         for place in range(before, len(ids) - after):
             column = first + place - 1
             # In a packed row, the token before a question is the last one of another question.
-            is_own = int(laid.question[row, column]) == number
+            is_own = int(seq.question[row, column]) == number
             found.append((number, row, column if is_own else last_of_prefix, ids[place]))
         found.append((number, row, last, int(answers[number])))
-    columns = torch.tensor(found, device=laid.last.device).unbind(1)
+    columns = torch.tensor(found, device=seq.last.device).unbind(1)
     return TextTargets(question=columns[0], row=columns[1], column=columns[2], token=columns[3])
 
 

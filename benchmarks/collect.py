@@ -141,7 +141,7 @@ def _decoded(data: Path, n_frames: int) -> list[Clip]:
 
 
 def _naive(vlm: VideoVlm, data: Path, n_frames: int, n_layers: int, out: Path) -> None:
-    """What people write: everything in one loop, the whole model, all hidden states, a file a video."""
+    """What people write: everything in one loop, the whole model, all hidden states, a file per video."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     network: Any = vlm.model

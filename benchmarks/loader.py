@@ -15,7 +15,7 @@
 
 Speed is measured on [token, 2048] bfloat16 in shards of 16,384 rows with chunks of 256, read warm, in pools of 131,072
 rows, so that runs of 64 rows are as scattered as in a store of many pools. Batches of 8,192 tokens are taken and not
-used. The shuffle is that of the plan for 10,500 videos of 6,272 tokens with the default pool.
+used. The shuffle is that of the order of 10,500 videos of 6,272 tokens with the default pool.
 """
 
 import os
@@ -29,7 +29,7 @@ import torch
 from benchmarks.harness import Metrics, Options, alternate, median_ratio, medians, run_benchmark, seconds
 from collect.store.shards import Shard, open_shard, write_shard
 from train_sae.batches.loader import TokenLoader
-from train_sae.batches.order import UNIT_ROWS, Plan
+from train_sae.batches.order import UNIT_ROWS, TokenOrder
 from train_sae.batches.shard_reader import ShardReader
 from train_sae.batches.token_set import RowRange, TokenSet
 
@@ -75,7 +75,7 @@ def measure(options: Options) -> Metrics:
         "loader_over_cached_floor": median_ratio(times["cached"], times["loader"]),
         "cached_floor_gb_per_s": speed["cached"],
         "gather_over_floor": median_ratio(times["floor"], times["gather"]),
-        **shuffle(Plan(TokenSet(ranges), seed=0), n_videos, n_batches=64),
+        **shuffle(TokenOrder(TokenSet(ranges), seed=0), n_videos, n_batches=64),
     }
 
 
@@ -126,23 +126,23 @@ def _drain(loader: TokenLoader, start: int, stop: int) -> None:
         pass
 
 
-def shuffle(plan: Plan, n_videos: int, n_batches: int) -> dict[str, float]:
+def shuffle(token_order: TokenOrder, n_videos: int, n_batches: int) -> dict[str, float]:
     """Videos and mates per batch, over the first batches of an epoch, beside independent draws without repetition.
 
     Args:
-        plan: of videos of equal length that lie one behind the other from row 0 on.
+        token_order: of the tokens of videos of equal length that lie one after the other from row 0 on.
         n_videos: number of videos.
         n_batches: batches to look at.
     """
-    order = _first_rows(plan, n_batches * BATCH)
+    order = _first_rows(token_order, n_batches * BATCH)
     batches = order[: len(order) // BATCH * BATCH].reshape(-1, BATCH)
-    rows_per_video = plan.n_tokens // n_videos
+    rows_per_video = token_order.n_tokens // n_videos
     videos = [np.bincount(rows // rows_per_video) for rows in batches]
     units = [np.unique(rows // UNIT_ROWS, return_counts=True)[1] for rows in batches]
-    share = (BATCH - 1) / (plan.n_tokens - 1)
+    share = (BATCH - 1) / (token_order.n_tokens - 1)
     return {
         "videos_per_batch": float(np.mean([(counts > 0).sum() for counts in videos])),
-        "videos_per_batch_ideal": n_videos * (1 - (1 - BATCH / plan.n_tokens) ** rows_per_video),
+        "videos_per_batch_ideal": n_videos * (1 - (1 - BATCH / token_order.n_tokens) ** rows_per_video),
         "video_mates": float(np.mean([(counts * (counts - 1)).sum() / BATCH for counts in videos])),
         "video_mates_ideal": share * (rows_per_video - 1),
         "local_mates": float(np.mean([(counts * (counts - 1)).sum() / BATCH for counts in units])),
@@ -150,10 +150,10 @@ def shuffle(plan: Plan, n_videos: int, n_batches: int) -> dict[str, float]:
     }
 
 
-def _first_rows(plan: Plan, n_rows: int) -> np.ndarray:
+def _first_rows(token_order: TokenOrder, n_rows: int) -> np.ndarray:
     parts: list[np.ndarray] = []
-    while sum(map(len, parts)) < min(n_rows, plan.n_tokens):
-        parts.append(plan.pool(0, len(parts)).in_order())
+    while sum(map(len, parts)) < min(n_rows, token_order.n_tokens):
+        parts.append(token_order.pool(0, len(parts)).in_order())
     return np.concatenate(parts)[:n_rows]
 
 

@@ -28,17 +28,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec
 from itertools import cycle, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.sizes import Size
 from collect.errors import UserError
 from train_sae.config import Architecture
 from train_sae.step.settings import StepSettings
-
-if TYPE_CHECKING:
-    from benchmarks.train import Size
 
 _LR = 1e-4
 _FOREVER = 10**9
@@ -57,7 +55,7 @@ class Peer:
     """Command that brings them."""
     architectures: tuple[Architecture, ...]
     """Those that it trains."""
-    step: "Callable[[Size, Architecture, torch.dtype, list[Tensor]], Callable[[], float]]"
+    step: Callable[[Size, Architecture, torch.dtype, list[Tensor]], Callable[[], float]]
     """Makes a step on the next batch, which returns the loss before it."""
 
     @property
@@ -125,7 +123,7 @@ class DictionaryLearningStep:
         return loss
 
 
-def sparsify_step(size: "Size", arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> SparsifyStep:
+def sparsify_step(size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]) -> SparsifyStep:
     """One step of sparsify on the next batch.
 
     Raises:
@@ -153,7 +151,7 @@ def sparsify_step(size: "Size", arch: Architecture, precision: torch.dtype, data
 
 
 def dictionary_learning_step(
-    size: "Size", arch: Architecture, precision: torch.dtype, data: list[Tensor]
+    size: Size, arch: Architecture, precision: torch.dtype, data: list[Tensor]
 ) -> DictionaryLearningStep:
     """One step of dictionary_learning on the next batch.
 
@@ -213,7 +211,7 @@ def available() -> dict[str, Peer]:
 
 
 def notes() -> list[str]:
-    """A line a peer: its version and architectures, or why it is not compared with."""
+    """A line per peer: its version and architectures, or why it is not compared with."""
     return [
         f"{name} is not compared with: {_remedy(peer)}"
         if peer.missing

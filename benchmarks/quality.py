@@ -1,7 +1,7 @@
 """Quality of what the trainer makes against `sae_lens.SAETrainer`.
 
 On data whose true dictionary is known: sampled from a `sae_lens.synthetic.SyntheticModel` with correlated features of
-unequal frequency, with as many latents as there are features and k = the mean number of true features a token. And on
+unequal frequency, with as many latents as there are features and k = the mean number of true features per token. And on
 residuals of the demo's model, which `collect` reads from videos that the demo generates, with eight times as many
 latents as channels.
 
@@ -19,7 +19,7 @@ being ours or sae_lens:
     A_recovery_SIDE     sae_lens's mean correlation coefficient: mean |cosine| of decoder directions and true features
                         under the best one-to-one assignment; synthetic data only
     A_f1_SIDE           sae_lens's mean F1 of a latent as a detector of the true feature that it is most like; likewise
-    A_l0_SIDE           active latents a token
+    A_l0_SIDE           active latents per token
     A_fvu_excess        FVU of ours / FVU of sae_lens − 1: the largest over the seeds
 """
 
@@ -66,7 +66,7 @@ class Task:
     batch_size: int = 1024
     n_steps: int = 1000
     dead_steps: int = 100
-    """A latent is dead after so many steps without firing, on both sides."""
+    """A latent is dead after this many steps without firing, on both sides."""
     n_held_out: int = 2**15
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     rate: float = 1.0
@@ -103,7 +103,7 @@ class Data:
     train: Tensor
     held_out: Tensor
     k: int
-    """Active latents a token."""
+    """Active latents per token."""
 
 
 def sample(task: Task, seed: int) -> Data:
@@ -132,7 +132,7 @@ def collect_residuals(what: Residuals, folder: Path) -> tuple[Task, Data]:
     from collect.run import collect
     from demo.run import WEIGHTS
     from demo.world.generate import WorldConfig, generate
-    from demo.world.simulate import SAMPLES
+    from demo.world.scene import SAMPLES
 
     site = "resid/2"
     generate(folder / "data", WorldConfig(seed=1, n_videos=what.n_videos), workers=2)

@@ -28,18 +28,18 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import cycle
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Options, median_ratio, run_benchmark
 from benchmarks.peers import PEERS, available, notes
 from benchmarks.processes import Side
+from benchmarks.sizes import CUDA, QUICK_SIZES, SIZES, Size, batches
 from train_sae.config import Architecture
 from train_sae.step.fastest import take_step
 from train_sae.step.linear import linear
@@ -49,44 +49,7 @@ from train_sae.step.state import initial_state
 
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_N_BATCHES = 4
 _PRODUCTS = ("gemm", "mm")
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large an SAE and its batches are."""
-
-    d_in: int
-    d_sae: int
-    k: int
-    batch_size: int
-    rounds: int
-    device: str = "cpu"
-
-
-SIZES = {
-    "small": Size(512, 4096, 16, 2048, rounds=9),
-    "medium": Size(768, 12288, 32, 4096, rounds=3),
-    "large": Size(2048, 16384, 64, 2048, rounds=2),
-}
-QUICK_SIZES = {"small": Size(128, 1024, 8, 1024, rounds=3)}
-CUDA = Size(2048, 32768, 64, 8192, rounds=20, device="cuda")
-
-
-@lru_cache(maxsize=1)
-def batches(size: Size) -> list[Tensor]:
-    """Activations with a planted dictionary: 2 k directions a token, and some noise."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(size.d_sae, size.d_in, generator=generator)
-    directions /= directions.norm(dim=1, keepdim=True)
-    found: list[Tensor] = []
-    for _ in range(_N_BATCHES):
-        active = torch.randint(size.d_sae, (size.batch_size, 2 * size.k), generator=generator)
-        strengths = torch.rand(size.batch_size, 2 * size.k, generator=generator)
-        x = F.embedding_bag(active, directions, per_sample_weights=strengths, mode="sum")
-        found.append((x + 0.1 * torch.randn(x.shape, generator=generator)).to(size.device))
-    return found
 
 
 def our_step(size: Size, arch: Architecture, precision: torch.dtype) -> Callable[[], object]:

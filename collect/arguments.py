@@ -1,4 +1,4 @@
-"""What arguments must be: numbers in range, and names that every file system can have and every terminal can show."""
+"""Rules for arguments: numbers in range, and names that every file system accepts and every terminal can show."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from collect.errors import UserError
 from collect.printable import printable
 
 MOST_BYTES = 200
-"""Of a name in UTF-8: file systems take 255, of which suffixes of temporary files need some."""
+"""Most bytes of a name in UTF-8: file systems take 255, and suffixes of temporary files need some of them."""
 _FORBIDDEN = frozenset('/\\:*?"<>|')
-"""Separators, and what the file systems of other systems do not take."""
+"""Separators, and characters that the file systems of other systems do not accept."""
 
 
 def require_name(option: str, name: str) -> None:
     """Check the name of a folder to be made within a run.
 
     Args:
-        option: which takes it, for the message: `--name`.
+        option: the option that takes it, for the message: `--name`.
         name: what was given.
 
     Raises:
@@ -31,7 +31,7 @@ def require_name(option: str, name: str) -> None:
 
 
 def require_wanted(option: str, name: str | None) -> None:
-    """Check the name or the path of a folder that is only read, whoever has given it its name; None is none.
+    """Check the name or the path of a folder that is only read, whoever named it; None means that none is given.
 
     Raises:
         UserError: it names nothing, or no folder at all.
@@ -41,7 +41,7 @@ def require_wanted(option: str, name: str | None) -> None:
 
 
 def require_path(option: str, path: Path) -> None:
-    """Check a path where something is to be made; what its parents are called is somebody else's affair.
+    """Check a path where something is to be made; the names of its parents are not our concern.
 
     Raises:
         UserError: its last name is too long or has a character that is not seen as itself, or a parent has a control
@@ -56,7 +56,7 @@ def require_path(option: str, path: Path) -> None:
 
 
 def require_at_least(option: str, value: int, least: int) -> None:
-    """Check the lower end of a number.
+    """Check that a number is not too small.
 
     Raises:
         UserError: it is below it.
@@ -70,7 +70,7 @@ def _is_seen(name: str) -> bool:
 
 
 def _without_bytes(text: str) -> str:
-    """Text without the bytes that are none in UTF-8, which older file systems have in their names."""
+    """Text without bytes that are not valid UTF-8; older file systems have some in their names."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "ignore")
 
 

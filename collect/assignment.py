@@ -1,12 +1,12 @@
-"""Which process collects which videos, into which rank of the store; also after a change of the number of processes.
+"""Which process collects which videos into which rank of the store, also after the number of processes has changed.
 
-Videos of one size form batches once and for all, so that a forward pass has the same shape whoever makes it and every
-stored bit is the same. A generation gives every process one rank of the store, with its batches. A run with as many
-processes as the last generation goes on in that one's ranks. One with another number begins a new generation over the
-videos that no rank has committed; ranks of earlier generations are only completed with the video that their last shard
-cuts. So no video is ever stored twice, and at most the batches that an interruption cut are computed again.
+Videos of one size are put into batches once and for all, so a forward pass has the same shape whichever process makes
+it, and every stored bit is the same. A generation gives every process one rank of the store, with its batches. A run
+with as many processes as the last generation continues in its ranks. A run with another number begins a new generation
+for the videos that no rank has committed; ranks of earlier generations are only completed with the video that their
+last shard cuts. So no video is ever stored twice, and only batches that an interruption cut short are computed again.
 
-`plan.json` records batches and generations; what is committed stands in the ranks' logs. Everything here is pure but
+`plan.json` records batches and generations; the ranks' logs record what is committed. Everything here is pure except
 reading and writing that file.
 """
 
@@ -44,15 +44,15 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One division of videos over processes."""
+    """One division of the videos among processes."""
 
     world_size: int
     streams: tuple[Stream, ...]
-    """One a process, in the order of processes."""
+    """One per process, in the order of the processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Assignment:
     """Batches, and every division of them so far."""
 
     batches: tuple[Batch, ...]
@@ -94,9 +94,9 @@ def make_batches(videos: Sequence[Video], size: int) -> tuple[Batch, ...]:
 
 
 def estimated_costs(videos: Sequence[Video]) -> list[float]:
-    """Estimated work per video: one for the model, and one on average for decoding, by frames times pixels.
+    """Estimated work per video: 1 for the model, and on average 1 for decoding, in proportion to frames times pixels.
 
-    A video whose header says nothing counts as an average one.
+    A video without sizes in its header counts as an average one.
     """
     pixels = [float(video.n_frames) * video.height * video.width for video in videos]
     known = [value for value in pixels if value > 0]
@@ -105,7 +105,7 @@ def estimated_costs(videos: Sequence[Video]) -> list[float]:
 
 
 def divide(batches: Mapping[int, Batch], costs: Sequence[float], n: int) -> list[tuple[int, ...]]:
-    """Divide batches into `n` parts of about one cost: the costliest first, each to the part that has least so far.
+    """Divide batches into `n` parts of about the same cost: the costliest first, each to the cheapest part so far.
 
     Args:
         batches: number -> videos.
@@ -126,8 +126,8 @@ def divide(batches: Mapping[int, Batch], costs: Sequence[float], n: int) -> list
 
 
 def schedule(
-    plan: Plan, progress: Mapping[int, Progress], costs: Sequence[float], world_size: int
-) -> tuple[Plan, list[list[Task]]]:
+    plan: Assignment, progress: Mapping[int, Progress], costs: Sequence[float], world_size: int
+) -> tuple[Assignment, list[list[Task]]]:
     """Decide what is left to do for each of `world_size` processes.
 
     Args:
@@ -166,33 +166,33 @@ def schedule(
     return plan, tasks
 
 
-def _continues(plan: Plan, left: Iterable[int], world_size: int) -> bool:
+def _continues(plan: Assignment, left: Iterable[int], world_size: int) -> bool:
     """Whether the last generation has as many processes and all videos that are left."""
     last = plan.generations[-1]
     assigned = {i for stream in last.streams for number in stream.batches for i in plan.batches[number]}
     return last.world_size == world_size and assigned.issuperset(left)
 
 
-def _with_generation(plan: Plan, left: frozenset[int], costs: Sequence[float], world_size: int) -> Plan:
+def _with_generation(plan: Assignment, left: frozenset[int], costs: Sequence[float], world_size: int) -> Assignment:
     batches = {number: batch for number, batch in enumerate(plan.batches) if left & set(batch)}
     first = max(plan.ranks, default=-1) + 1
     parts = divide(batches, costs, world_size)
     streams = tuple(Stream(rank=first + place, batches=part) for place, part in enumerate(parts))
     generation = Generation(world_size=world_size, streams=streams)
-    return Plan(batches=plan.batches, generations=(*plan.generations, generation))
+    return Assignment(batches=plan.batches, generations=(*plan.generations, generation))
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: Assignment) -> None:
     """Write `plan.json` atomically."""
     write_atomic(folder / PLAN_NAME, json.dumps(seal_object(asdict(plan))) + "\n")
 
 
-def read_plan(folder: Path, n_videos: int) -> Plan | None:
-    """Read `plan.json`; None where there is none.
+def read_plan(folder: Path, n_videos: int) -> Assignment | None:
+    """Read `plan.json`; None if there is none.
 
     Args:
         folder: the store.
-        n_videos: that are to be collected.
+        n_videos: number of videos to be collected.
 
     Raises:
         UserError: the file cannot be read or is damaged, or its batches do not hold every video once.
@@ -204,7 +204,7 @@ def read_plan(folder: Path, n_videos: int) -> Plan | None:
     if not isinstance(content, dict):
         raise damaged(path, "it is not the JSON that collect writes")
     content = cast("dict[str, Any]", content)
-    # Plans of the program's first versions have no checksum; a name that is not known may be a damaged one of it.
+    # Plans of the program's first versions have no checksum; an unknown name may be a damaged `checksum`.
     if object_condition(content) == "changed" or not {"batches", "generations", CHECKSUM} >= content.keys():
         raise damaged(path, "it fails its checksum, so it was changed after it was written")
     fields = Fields(content, printable(path, 4096), DAMAGE_REMEDY)
@@ -227,7 +227,7 @@ def read_plan(folder: Path, n_videos: int) -> Plan | None:
         generations.append(Generation(world_size=len(streams), streams=streams))
     if ranks != list(range(len(ranks))):
         raise fields.error("generations", "generations whose ranks count up from 0")
-    return Plan(batches=batches, generations=tuple(generations))
+    return Assignment(batches=batches, generations=tuple(generations))
 
 
 def _index_lists(fields: Fields, name: str) -> tuple[Batch, ...]:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message is one sentence that names the cause and the remedy.
+    """An error that the user can fix: the message is one sentence that names the cause and the remedy.
 
     The command line prints it as `error: MESSAGE` without a traceback and exits with status 2. Broken invariants of
     the program itself are `assert`s, never this.
 
     Args:
-        message: the sentence; a line break in it comes from outside, and is printed escaped.
-        details: what is listed below it, one line each.
+        message: the sentence; a line break in it must come from outside, and is printed escaped.
+        details: lines listed below it.
     """
 
     def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
@@ -19,5 +19,5 @@ class UserError(ValueError):
         self.details = tuple(details)
 
     def __str__(self) -> str:
-        """The message with its details, one below the other."""
+        """The message and its details, one line each."""
         return "\n".join((*self.args, *self.details))

@@ -2,14 +2,14 @@
 
     decode and preprocess   `workers` threads, `Lookahead` clips ahead of the model
     forward                 the consuming thread; on a GPU it only launches work
-    device to host          a stream of its own into pinned buffers, beside the next forward pass
+    device to host          a stream of its own into pinned buffers, during the next forward pass
     write                   the consumer takes the batch before while the GPU computes this one; the store has a thread
 
 So at most `batch_size + 2 × workers` clips, two batches of activations and (in the store's writer) two shards are in
 memory, however slow the consumer is.
 
 A batch that does not fit into memory is halved, as often as needed; a single video that does not fit fails with that
-reason. What did not fit is remembered, so that the same split is made again and only once per size.
+reason. Sizes that did not fit are remembered, so that the split is found only once per size and then made again.
 """
 
 from collections import deque
@@ -58,7 +58,7 @@ Outcome = tuple[Ready, dict[str, Tensor]] | Failure
 def in_order(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int) -> Iterator[R]:
     """Apply a function in threads and yield its results in the order of the items.
 
-    At most `ahead + workers` results are begun and not yet taken.
+    At most `ahead + workers` results have been started and not yet taken.
     """
     queue: deque[Future[R]] = deque()
     executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
@@ -87,7 +87,7 @@ def prepared_batches(
 
 
 class Forward:
-    """The model over batches; results follow one batch behind, while the device is busy with the next one.
+    """The model over batches; results come one batch late, while the device is busy with the next one.
 
     Args:
         vlm: the model.
@@ -100,7 +100,7 @@ class Forward:
         self._largest: dict[tuple[object, ...], int] = {}
 
     def outcomes(self, batches: Iterable[Sequence[Ready | Failure]]) -> Iterator[list[Outcome]]:
-        """One list a batch, in the order of its videos; the tensors are valid until the next list is taken."""
+        """One list per batch, in the order of its videos; the tensors are valid until the next list is taken."""
         before: Callable[[], list[Outcome]] | None = None
         for batch in batches:
             launched = self._launch(batch)
@@ -111,7 +111,7 @@ class Forward:
             yield before()
 
     def _launch(self, batch: Sequence[Ready | Failure]) -> Callable[[], list[Outcome]]:
-        """Start the passes of a batch, one a size of clip; the returned function waits for them."""
+        """Start the passes of a batch, one per size of clip; the returned function waits for them."""
         groups: dict[tuple[object, ...], list[Ready]] = {}
         for item in batch:
             if isinstance(item, Ready):
@@ -143,7 +143,7 @@ class Forward:
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-            # Behind the handler, so that the traceback no longer keeps the failed pass's tensors alive.
+            # After the handler, so that the traceback no longer keeps the failed pass's tensors alive.
             if self._vlm.device.type == "cuda":
                 torch.cuda.empty_cache()
         if len(members) == 1:
@@ -170,7 +170,7 @@ class _SameMemory:
 
 
 class _PinnedCopies:
-    """Copies into pinned memory on a stream of their own; two sets of buffers, one a batch in turn."""
+    """Copies into pinned memory on a stream of their own; two sets of buffers, used by batches in turn."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
@@ -220,7 +220,7 @@ def _outcome(ready: Ready, found: Mapping[str, Tensor] | Failure) -> Outcome:
 
 
 def _all_finite(rows: Tensor) -> bool:
-    """The exact answer, for where the sum of finite numbers overflows."""
+    """The exact answer, for cases where the sum of finite numbers overflows."""
     return bool(torch.isfinite(rows).all())
 
 

@@ -1,6 +1,6 @@
-"""Text from outside as it may be shown: on a terminal, in a message, in a picture, in a file name.
+"""Text from outside, made safe to show: on a terminal, in a message, in a picture, in a file name.
 
-Labels, ids, paths and a server's answers are whatever somebody wrote. Control characters move the cursor and recolour
+Labels, ids, paths and a server's answers can be anything. Control characters move the cursor and recolour
 the terminal, newlines break a message in two, bidirectional overrides show text in another order than it is stored in,
 and undecodable bytes of a file name (lone surrogates in Python) cannot be written at all.
 """
@@ -10,15 +10,15 @@ import unicodedata
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 """Unicode categories that are escaped: controls, formats, surrogates, private use, line and paragraph separators."""
 _JOINERS = "\u200c\u200d"
-"""Format characters that words of some scripts, and composed emoji, are spelt with."""
+"""Format characters that are part of words in some scripts, and of composed emoji."""
 
 
 def printable(text: object, most: int = 200) -> str:
-    r"""Return text with everything escaped that is not seen as itself, as `\n` or `\x1b`, and cut if it is long.
+    r"""Return text with invisible characters escaped, such as `\n` or `\x1b`, and cut it if it is long.
 
     Args:
-        text: what is shown; anything else than a string by its `str`.
-        most: characters that are left of it.
+        text: what to show; anything but a string is shown by its `str`.
+        most: characters to keep.
     """
     shown = str(text)
     if len(shown) > most:
@@ -35,7 +35,7 @@ class Lines(str):
 
 
 def printable_lines(text: str) -> str:
-    """Return text with everything escaped that is not seen as itself, except for its line breaks; nothing is cut."""
+    """Return text with invisible characters escaped, except its line breaks; nothing is cut."""
     return "\n".join(printable(line, len(line)) for line in text.split("\n"))
 
 

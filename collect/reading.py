@@ -3,11 +3,11 @@
     RUN/activations/
       config.json          arguments, versions, hashes of the inputs; of the stage `collect`
       manifest.json        written last: sites, sizes, model, ranks in order, failures
-      rank-0.zarr/         one array [token, d_in] a site, and `coords` [token, 4] = (video, t, row, column)
-      rank-0.jsonl         commit log: which rows are valid, a record a video, moments
+      rank-0.zarr/         one array [token, d_in] per site, and `coords` [token, 4] = (video, t, row, column)
+      rank-0.jsonl         commit log: which rows are valid, a record per video, moments
 
-A rank's arrays are as long as the rows that it might have written; the log says how many it has. Plain zarr opens them.
-`ActivationStore` reads shard files itself, which costs nothing over the disk, and verifies every checksum. bfloat16,
+A rank's arrays are long enough for all rows that it could write; the log says how many it has. Plain zarr opens them.
+`ActivationStore` reads shard files itself, as fast as the disk, and verifies every checksum. bfloat16,
 which Zarr lacks, is stored as uint16 with the attribute `logical_dtype`. Writing is in `collect.store.writer`.
 """
 
@@ -40,10 +40,11 @@ class _Rank:
     row_start: int
     n_tokens: int
     moments: Mapping[str, RunningMoments]
+    log: RankLog
 
 
 class ActivationStore:
-    """A finished activation store, for reading; make one with `open`."""
+    """A finished activation store, for reading; get one with `open`."""
 
     def __init__(self, folder: Path, manifest: Manifest, ranks: list[_Rank], videos: list[VideoRecord]) -> None:
         self.folder = folder
@@ -77,6 +78,7 @@ class ActivationStore:
                     row_start=row_start,
                     n_tokens=log.n_rows,
                     moments=log.moments(),
+                    log=log,
                 )
             )
             row_start += log.n_rows
@@ -108,7 +110,7 @@ class ActivationStore:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def require_whole_grids(self) -> None:
-        """Check that every token of every video's grid is stored, as what looks at neighbours in it needs.
+        """Check that every token of every video's grid is stored, which is needed to look at neighbours.
 
         Raises:
             UserError: some are not.
@@ -182,7 +184,7 @@ class ActivationStore:
         return merged.result()
 
     def shards(self, site: str) -> list[Shard]:
-        """The shard files of a site (or of `coords`) in the order of their rows, for a reader of its own.
+        """The shard files of a site (or of `coords`) in the order of their rows, for other readers.
 
         The rows of a chunk lie at `chunk_offsets[i]`, `chunk_rows * row_bytes` bytes, without gaps; only those below
         `row_stop` count.
@@ -218,6 +220,7 @@ class ActivationStore:
                     n_chunks=shard_rows // chunk_rows,
                     chunk_rows=chunk_rows,
                     row_bytes=row_bytes,
+                    chunk_crcs=rank.log.chunk_crcs(array, k),
                 )
                 for rank in self._ranks
                 for k in range(-(-rank.n_tokens // shard_rows))
@@ -226,7 +229,7 @@ class ActivationStore:
 
     def _read(self, array: str, start: int, stop: int, width: int, dtype: np.dtype[Any]) -> np.ndarray:
         assert 0 <= start <= stop <= self.n_tokens, f"rows {start} to {stop} of {self.n_tokens}"
-        shards = self._open_shards(array, width * dtype.itemsize)  # which checks that there are so many rows
+        shards = self._open_shards(array, width * dtype.itemsize)  # which checks that there are that many rows
         out = np.empty((stop - start, width), dtype=dtype)
         for shard in shards:
             low, high = max(start, shard.row_start), min(stop, shard.row_stop)

@@ -1,8 +1,8 @@
 """The stage `collect`: videos through a truncated VLM into an activation store, resumable at any moment.
 
-Who collects what is decided in `collect.assignment`, the way of a video from its file to its activations lies in
-`collect.pipeline`, and how they get to disk in `collect.store.writer`. Batches hold the same videos also after a resume
-and whoever makes them, so that every stored bit is that of a run that was never interrupted.
+`collect.assignment` decides who collects what, `collect.pipeline` takes a video from its file to its activations, and
+`collect.store.writer` writes these to disk. Batches hold the same videos after a resume too, and whichever process
+makes them, so every stored bit is the same as in a run that was never interrupted.
 """
 
 import logging
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from collect.artefact.folder import check_resume, remove_orphans, write_config
+from collect.artefact.config_json import check_resume, write_config
+from collect.artefact.folder import remove_orphans
 from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
-from collect.assignment import Batch, Plan, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
+from collect.assignment import Assignment, Batch, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.data.perception_test import Video, load_dataset
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.pipeline import Forward, Ready, prepared_batches
 from collect.process.machine import default_workers
@@ -49,19 +50,19 @@ CHANGEABLE = ("data", "model", "out", "device", "workers", "max_failures")
 
 
 def collect(config: CollectConfig) -> Path:
-    """Collect activations; go on where an earlier run with the same arguments ended, with however many processes.
+    """Collect activations; continue where an earlier run with the same arguments ended, with any number of processes.
 
     Returns:
         The folder of the store, `config.out / "activations"`.
 
     Raises:
         UserError: data, model or a site is not there, the folder holds a store of something else, another process is
-            writing it, no video (or more than `max_failures` not) can be read, or the disk is full.
+            writing it, no video can be read (or more than `max_failures` cannot), or the disk is full.
     """
     process = Process.of_environment()
-    videos = choose_videos(config.data, Selection.parse(config.select))
+    videos = choose_videos(config.data, VideoChoice.parse(config.select))
     folder = config.out / FOLDER_NAME
-    model = _Model(config, process)
+    model = _Model(config)
     with ExitStack() as held:
 
         def decide() -> dict[str, Any]:
@@ -88,7 +89,7 @@ def collect(config: CollectConfig) -> Path:
     return folder
 
 
-def choose_videos(data: Path, selection: Selection) -> tuple[Video, ...]:
+def choose_videos(data: Path, selection: VideoChoice) -> tuple[Video, ...]:
     """Videos to collect, sorted by id: the selected ones whose files are there.
 
     Raises:
@@ -103,9 +104,8 @@ def choose_videos(data: Path, selection: Selection) -> tuple[Video, ...]:
 class _Model:
     """The model of this process, loaded when it is needed."""
 
-    def __init__(self, config: CollectConfig, process: Process) -> None:
-        self._config, self._device = config, process.device(config.device)
-
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
         self._vlm: VideoVlm | None = None
 
     def load(self) -> VideoVlm:
@@ -117,7 +117,7 @@ class _Model:
         config = self._config
         if self._vlm is None:
             vlm = load_vlm(
-                config.model, dtype=config.dtype, device=self._device, attn_implementation=config.attn_implementation
+                config.model, dtype=config.dtype, device=config.device, attn_implementation=config.attn_implementation
             )
             check_sites(vlm, config.sites)
             self._vlm = vlm
@@ -125,7 +125,7 @@ class _Model:
 
 
 def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
-    """See that the model has all sites and that they have the same tokens, as a store has one set of coordinates.
+    """Check that the model has all sites and that they have the same tokens, since a store has one set of coordinates.
 
     Raises:
         UserError: it lacks one, or sites of the vision tower are mixed with others.
@@ -139,25 +139,27 @@ def check_sites(vlm: VideoVlm, sites: Sequence[str]) -> None:
 def _decide(
     config: CollectConfig, videos: Sequence[Video], folder: Path, model: _Model, world_size: int
 ) -> dict[str, Any]:
-    """What every process is to do; called in the first one only."""
+    """What every process has to do; called only in the first one."""
     inputs = {
         "model": fingerprint(resolve_model(config.model)[0]),
         "data": videos_hash(videos),
         "annotations": annotations_hash(videos),
     }
-    # Annotations decide what is stored only where that is what lies on tracks; else they may be added to at any time.
+    # Annotations decide what is stored only with `--tokens tracks`; otherwise they may be added to at any time.
     recorded = () if TokenChoice.parse(config.tokens).on_tracks else ("annotations",)
-    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded)
+    data = f"{config.data} with --select {config.select}" if config.select else config.data
+    places = {"model": config.model, "data": data, "annotations": config.data}
+    is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded, places=places)
     if is_begun and (folder / MANIFEST_NAME).is_file():
         ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
         return {"is_finished": True}
     plan = read_plan(folder, len(videos)) if is_begun else None
-    before = plan or Plan(batches=make_batches(videos, config.batch_size))
+    before = plan or Assignment(batches=make_batches(videos, config.batch_size))
     require_free(folder, before.ranks)  # the first process of another job may have ended before the others
     progress = read_progress(folder, before.ranks)
     plan, tasks = schedule(before, progress, estimated_costs(videos), world_size)
     if not is_begun:
-        model.load()  # what is wrong with model or sites is told before anything is written
+        model.load()  # what is wrong with model or sites is reported before anything is written
         write_config(folder, STAGE, config, inputs, _paths(config))
     if plan != before or not is_begun:
         write_plan(folder, plan)
@@ -177,7 +179,7 @@ def _task(content: dict[str, Any]) -> Task:
 
 
 def _paths(config: CollectConfig) -> dict[str, Path]:
-    """What later stages have to find again."""
+    """What later stages need to find again."""
     paths = {"run": config.out, "data": config.data}
     return paths | ({"model": Path(config.model)} if Path(config.model).is_dir() else {})
 
@@ -212,7 +214,7 @@ def _worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
 def _prepare(
     vlm: VideoVlm, index: int, video: Video, site: str, sampling: FrameSampling, choice: TokenChoice
 ) -> Ready | Failure:
-    """Decode and preprocess one video; runs in a thread beside others."""
+    """Decode and preprocess one video; runs in one of several threads."""
     assert video.path is not None
     try:
         clip = decode_clip(video.path, video.video_id, sampling, video.cut_frame)
@@ -292,7 +294,7 @@ def _record(ready: Ready, row_start: int) -> VideoRecord:
 
 
 def _complete(folder: Path, ranks: Sequence[int]) -> None:
-    """Write the manifest if all ranks are complete, which the last process to end finds."""
+    """Write the manifest if all ranks are complete, which is what the last process to end finds."""
     progress = read_progress(folder, ranks)
     if not all(rank in progress and progress[rank].is_final for rank in ranks):
         logger.info("this process is done; others are still writing %s", folder)

@@ -1,7 +1,9 @@
-"""The embedded default: a synthetic tabletop world and a small trained PerceptionLM that counts in it.
+"""The embedded default: a small synthetic world, and a tiny trained PerceptionLM that counts in it.
 
-Covers the generator of videos with annotations in Perception Test's own schema, the training of the small VLM, and
-the run of every stage on them. It is the front door's example, and no other package imports it.
+    vlm     the model: its network, training and held-out accuracy
+    world   the world: what happens, how it looks, its annotations and questions
+    config  arguments
+    run     every stage, one after the other
 
-Importing the package imports none of its modules, so that it stays free of torch and transformers.
+Importing the package imports none of its modules.
 """

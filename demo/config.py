@@ -20,7 +20,7 @@ class DemoConfig:
     d_sae: int = 1024
     """Number of latents."""
     k: int = 16
-    """Active latents a token."""
+    """Active latents per token."""
     epochs: float = 25.0
     """Passes over the train videos' tokens."""
     workers: int | None = None

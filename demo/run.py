@@ -1,6 +1,6 @@
-"""`video-sae demo`: every stage on the embedded default, each through the same function as its own subcommand.
+"""`video-sae demo`: every stage on the embedded default, each through the same function as its subcommand.
 
-Stages are resumable by themselves, so the demo is: run again, it goes on where it was.
+Stages are resumable, so the demo is too: run it again, and it continues where it was.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ask.config import ProfileConfig
-from collect.artefact.folder import read_table
 from collect.artefact.lock import writing
 from collect.config import CollectConfig
 from collect.errors import UserError
 from collect.printable import Lines
 from demo.config import DemoConfig
 from demo.world.generate import WorldConfig, generate
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 from features.config import FeaturesConfig
 from report.config import ReportConfig
 from steer.config import SteerConfig
@@ -44,7 +43,8 @@ def demo(config: DemoConfig) -> Path:
 
 
 def _demo(config: DemoConfig) -> Path:
-    from ask.profile import picked_site, run_profile
+    from ask.profile import run_profile
+    from ask.reading import picked_site
     from collect.run import collect
     from features.run import features
     from report.page import report
@@ -104,14 +104,14 @@ def _timed(title: str, stage: Callable[[], Path]) -> Path:
 
 
 def closing_table(run: Path, sae: str, site: str) -> str:
-    """The few figures that say what the run found, one a line."""
-    from features.catalogue import CATALOGUE
-    from steer.tables import SUMMARY
-    from train_sae.summary import read_summary
+    """The few figures that say what the run found, one per line."""
+    from features.reading import read_features_tables
+    from steer.reading import read_effects_tables
+    from train_sae.reading import read_summary
 
     quality = read_summary(run / "sae" / sae)["held_out"]
-    catalogue = read_table(run / "features" / sae / "catalogue.parquet", CATALOGUE)
-    effects = read_table(run / "steer" / sae / "summary.parquet", SUMMARY)
+    catalogue = read_features_tables(run / "features" / sae)[0]["catalogue"]
+    effects = read_effects_tables(run / "steer" / sae)[0]["summary"]
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
     best = labelled.iloc[0] if len(labelled) else None
     ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")

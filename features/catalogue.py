@@ -99,11 +99,6 @@ EXEMPLARS = pa.schema(
 )
 
 
-def empty_table(schema: pa.Schema) -> pd.DataFrame:
-    """A table without rows."""
-    return schema.empty_table().to_pandas()
-
-
 def build_catalogue(
     activity: Activity, decoder_norm: Float64[np.ndarray, " latent"], found: Associations, corpus: Corpus
 ) -> pd.DataFrame:

@@ -35,6 +35,7 @@ def encode_store(
     *,
     batch_size: int,
     device: torch.device,
+    name: str = "the SAE",
     division: Division = ALONE,
 ) -> Codes:
     """Encode all tokens of the SAE's site and write the codes, by token and by latent.
@@ -45,16 +46,20 @@ def encode_store(
         folder: `codes.zarr`; left alone if it is there and holds codes of this store and SAE for every token.
         batch_size: tokens encoded at once; a sequential SAE encodes one whole video at once.
         device: where to encode.
+        name: what the SAE is called in messages.
         division: the processes that share the batches.
+
+    Raises:
+        UserError: the SAE gives activations that are not finite, or codes that were begun are damaged.
     """
     if not division.agree(lambda: _is_whole(folder, store, sae, division.n)):
         cuts = _batches(store, sae, batch_size)
         attributes = {"d_sae": sae.d_sae, "site": sae.site}
         if division.n == 1:
-            _encode(CodesWriter(folder, store.n_tokens, attributes), store, sae.to(device), cuts)
+            _encode(CodesWriter(folder, store.n_tokens, attributes), store, sae.to(device), cuts, name)
         else:
             parts = [folder.with_name(f"{folder.name}.{place}-of-{division.n}") for place in range(division.n)]
-            _encode_part(parts[division.place], store, sae.to(device), cuts[_share(division, len(cuts) - 1)])
+            _encode_part(parts[division.place], store, sae.to(device), cuts[_share(division, len(cuts) - 1)], name)
             division.meet()
             division.agree(lambda: _join(folder, parts, store, sae))
     codes = Codes.open(folder, n_tokens=store.n_tokens, d_sae=sae.d_sae)
@@ -91,7 +96,7 @@ def _share(division: Division, n_batches: int) -> slice:
     return slice(own.start, own.stop + 1)
 
 
-def _encode(writer: CodesWriter, store: ActivationStore, sae: Sae, cuts: list[int]) -> None:
+def _encode(writer: CodesWriter, store: ActivationStore, sae: Sae, cuts: list[int], name: str) -> None:
     """Write the codes of the batches between the cuts, and finish the matrix."""
     if writer.n_done:
         log.info("%s: going on at token %d of %d.", writer.folder, writer.n_done, writer.n_rows)
@@ -99,15 +104,21 @@ def _encode(writer: CodesWriter, store: ActivationStore, sae: Sae, cuts: list[in
         for start, stop in writer.left([cut - cuts[0] for cut in cuts]):
             x = store.read(sae.site, cuts[0] + start, cuts[0] + stop)
             codes = encode_tokens(sae, x.to(sae.W_enc.device))
+            if not np.isfinite(codes.data).all():  # finite weights can still be so large that their products are not
+                latent = int(codes.indices[~np.isfinite(codes.data)][0])
+                raise UserError(
+                    f"{printable(name, 4096)} gives activations that are not finite, of latent {latent} for one: its "
+                    "weights are too large for these residuals; restore it, train it again, or name another SAE."
+                )
             writer.append(codes.indptr, codes.indices, codes.data)
             bar.update(stop - start)
     writer.finish()
 
 
-def _encode_part(folder: Path, store: ActivationStore, sae: Sae, cuts: list[int]) -> None:
+def _encode_part(folder: Path, store: ActivationStore, sae: Sae, cuts: list[int], name: str) -> None:
     if not folder.exists():
         attributes = {"d_sae": sae.d_sae, "site": sae.site}
-        _encode(CodesWriter(folder, cuts[-1] - cuts[0], attributes), store, sae, cuts)
+        _encode(CodesWriter(folder, cuts[-1] - cuts[0], attributes), store, sae, cuts, name)
 
 
 def _join(folder: Path, parts: list[Path], store: ActivationStore, sae: Sae) -> None:

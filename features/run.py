@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64
 
 from collect.artefact.folder import file_hash, write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import RunData, data_of_run
 from collect.artefact.stage import begin_or_resume, write_summary
+from collect.artefact.table_input import empty_table
 from collect.data.perception_test import Video
-from collect.errors import UserError
+from collect.process.device import resolve_device
 from collect.process.ranks import Process
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
 from features.association.controls import encode_controls
 from features.association.selection import Selection
-from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
+from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue
 from features.codes import BY_LATENT_NAME
 from features.config import FeaturesConfig
 from features.division import Division, joined_processes
@@ -46,8 +46,7 @@ from features.encoding import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.labels.corpus import Corpus, build_corpus
 from features.pictures.media import choose_latents, draw_exemplars
-from train_sae.opened import open_sae
-from train_sae.sae import WEIGHTS_NAME, Sae
+from train_sae.opened import OpenedSae, open_sae
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +67,8 @@ def features(config: FeaturesConfig) -> Path:
     opened = open_sae(config.run, store, config.sae, decoded=False)
     config = dataclasses.replace(config, sae=opened.argument)
     folder = config.run / "features" / opened.name
-    process = Process.of_environment()
     others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
-    with joined_processes(process) as division, ExitStack() as held:
+    with joined_processes(Process.of_environment()) as division, ExitStack() as held:
         read: list[RunData] = []
 
         def is_finished() -> bool:
@@ -79,16 +77,16 @@ def features(config: FeaturesConfig) -> Path:
             read.append(data)
             inputs = {
                 "store": file_hash(store.folder / MANIFEST_NAME),
-                "sae": file_hash(opened.folder / WEIGHTS_NAME),
+                **opened.hashes(),
                 "annotations": data.annotations,
             }
-            paths = {"run": config.run, "data": data.dataset.folder}
+            paths = {"run": config.run, "data": data.dataset.folder, "sae": opened.folder}
             return begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths)
 
         if not division.agree(is_finished):
             data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)
             annotations = {video.video_id: video for video in data.dataset.videos}
-            _run(config, store, opened.sae, annotations, folder, _device(process.device(config.device)), division)
+            _run(config, store, opened, annotations, folder, division)
         division.meet()  # nobody leaves before the first process has written the tables
     return folder
 
@@ -96,14 +94,20 @@ def features(config: FeaturesConfig) -> Path:
 def _run(
     config: FeaturesConfig,
     store: ActivationStore,
-    sae: Sae,
+    opened: OpenedSae,
     annotations: Mapping[str, Video],
     folder: Path,
-    device: torch.device,
     division: Division,
 ) -> None:
+    sae, device = opened.sae, resolve_device(config.device)
     codes = encode_store(
-        store, sae, folder / CODES_NAME, batch_size=config.batch_size, device=device, division=division
+        store,
+        sae,
+        folder / CODES_NAME,
+        batch_size=config.batch_size,
+        device=device,
+        name=str(opened.folder),
+        division=division,
     )
     corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
     activity = measure_activity(codes, store.videos, division)
@@ -178,18 +182,6 @@ def summarise(
         "n_labelled": int(catalogue["labelled"].sum()),
         "labels": labels,
     }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used ({reason}): give auto or cpu.") from None
-    return device
 
 
 def _nothing_found(n_latents: int) -> Associations:

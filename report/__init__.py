@@ -1,1 +1,14 @@
-"""From a run to the page that shows what it found."""
+"""From a run to the page that shows what it found and what it did not find.
+
+    charts       the charts of the page
+    config       arguments
+    drawing      scales, ticks and an SVG drawing
+    page         the stage `report`: one self-contained page
+    pictures     pictures of latents, taken from features or newly drawn
+    record       what a run holds, read through each package's `reading`
+    target_rows  association and effect of each target, side by side
+    verdicts     what the tables say, in sentences
+    wording      how numbers, targets and operations are written
+
+Importing the package imports none of its modules, so that it stays free of torch and transformers.
+"""

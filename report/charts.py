@@ -18,7 +18,6 @@ from report.wording import is_known, number
 from steer.config import Operation
 from steer.controls import FAMILIES
 from steer.interventions import magnitude
-from steer.target_names import is_set
 
 MUTED, RULE, GRID = "#5d6770", "#aab2ba", "#e6e9ec"
 EFFECT, OTHER, PICKED = "#0b5fa5", "#c2410c", "#fff3d6"
@@ -86,7 +85,7 @@ def _kind_style(kind: str, place: int) -> tuple[str, float, str]:
 
 
 def training_chart(curve: pd.DataFrame, held_out_fvu: Number | None) -> Markup:
-    """FVU, L0 and dead latents over the training tokens, one below the other.
+    """FVU, L0 and dead latents over the training tokens, one below another.
 
     Args:
         curve: rows of metrics.jsonl.
@@ -178,22 +177,22 @@ def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFr
     """
     width, left, right, top = 560, 118, 16, 6
     own = controls[controls["magnitude"] == magnitude(Operation.parse(operation))]
-    groups = [[row for row in rows if is_set(row.target) == together] for together in (False, True)]
+    groups = [[row for row in rows if row.target.is_set == together] for together in (False, True)]
     groups = [group for group in groups if group]
     axis_px = 34
     height = top + sum(ROW_PX * len(group) + axis_px for group in groups)
     drawing = Drawing(width, height, f"Effect of {operation} on the answer margin")
     y = float(top)
     for group in groups:
-        found = {row.target: next(e for e in row.effects if e["operation"] == operation) for row in group}
-        dots = {row.target: own[own["target"] == row.target] for row in group}
+        found = {row.target.id: next(e for e in row.effects if e["operation"] == operation) for row in group}
+        dots = {row.target.id: own[own["target"] == row.target.id] for row in group}
         x = _effect_scale(found, dots, left, width - right)
         bottom = y + ROW_PX * len(group)
         for tick in x.ticks:
             drawing.line(x(tick), y, x(tick), bottom, MUTED if tick == 0 else GRID)
             drawing.text(x(tick), bottom + 15, signed_tick(tick), anchor="middle", colour=MUTED, size=11)
         for row in group:
-            _draw_effect(drawing, x, y, row, found[row.target], dots[row.target])
+            _draw_effect(drawing, x, y, row, found[row.target.id], dots[row.target.id])
             y += ROW_PX
         drawing.line(left, bottom, width - right, bottom, RULE)
         y += axis_px

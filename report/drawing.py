@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from collect.printable import printable
 
 Number = float | int
-"""Written out, because type checks at run time take `float` by its word."""
+"""Written out, because run-time type checks take `float` literally."""
 
 INK = "#1c2126"
 

@@ -2,7 +2,7 @@
 
     RUN/report/index.html     inline styles, charts as SVG, pictures embedded; no script, no request to anywhere
 
-The page is made again from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
+The page is made from the artefacts on every call and holds no time of day: the same run gives the same bytes. The
 sentences come from `report.verdicts`, the charts from `report.charts`, the layout from `page.html.j2`.
 """
 
@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from ask.config import ProfileConfig
 from ask.opened import stages_of
-from ask.profile import KEPT_SHARE
+from ask.reading import KEPT_SHARE
 from collect.artefact.folder import remove_orphans, write_atomic
 from collect.artefact.lock import writing
 from collect.artefact.run_data import check_agreement
@@ -108,13 +108,13 @@ def page_content(record: Record) -> dict[str, Any]:
     features, effects = record.features, record.effects
     catalogue = None if features is None else features.catalogue
     summary = None if effects is None else effects.summary
-    answers = [] if effects is None else conclusions.accuracies(effects.items, effects.baselines)
+    answers = [] if effects is None else conclusions.accuracies(effects.baselines)
     verdicts = (
         conclusions.answer_verdict(answers),
         conclusions.object_verdict(catalogue, None if features is None else features.associations),
-        conclusions.effect_verdict(summary),
+        conclusions.effect_verdict(summary, {} if effects is None else effects.targets),
     )
-    targets = [] if summary is None else target_rows.target_rows(summary, catalogue)
+    targets = [] if effects is None else target_rows.target_rows(effects.summary, effects.targets, catalogue)
     entries, notes = gallery(record)
     return {
         "run_name": record.run.resolve().name,
@@ -196,7 +196,7 @@ def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls.
 
     Returns:
-        What is shown of each, and what is wrong with pictures, as sentences.
+        What is shown for each, and problems with pictures, as sentences.
     """
     if record.features is None:
         return [], []

@@ -1,4 +1,4 @@
-"""Pictures of latents for the report: those that the features stage drew, and drawn now for latents that it left out.
+"""Pictures of latents for the report: those that the features stage drew, and new ones for latents that it left out.
 
 Pictures are embedded in the page, so that it can be moved and mailed as one file.
 """
@@ -44,8 +44,8 @@ def pictures(record: Record, latents: Sequence[int], n: int) -> tuple[dict[int, 
     """Find or draw up to `n` exemplar strips of each latent, by activation.
 
     Returns:
-        The strips by latent, without latents that have none; and what is wrong with those that are left out or had to
-        be drawn anew, as sentences.
+        The strips by latent, without latents that have none; and, as sentences, what is wrong with those that are left
+        out or had to be redrawn.
     """
     features = record.features
     if features is None:
@@ -114,7 +114,7 @@ def _hashes(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _embed(exemplars: pd.DataFrame, folder: Path, notes: list[str], hashes: Mapping[str, str]) -> dict[int, Picture]:
-    """The pictures that the rows name, by the rows' index; what cannot be read, or is another one, is noted."""
+    """The pictures that the rows name, by the rows' index; one that cannot be read, or is a different one, is noted."""
     found: dict[int, Picture] = {}
     for row in exemplars.itertuples():
         name = str(row.media)

@@ -1,7 +1,7 @@
-"""What a run holds, read for the report: every stage's tables and figures, and what of them is missing.
+"""What a run holds, read for the report: every stage's tables and figures, and which of them are missing.
 
-What is not there is named and left out; what is there and damaged is an error, so that no page is made from it. Reading
-only; what the tables mean is in `report.verdicts`.
+Missing tables are named and left out; a damaged one is an error, so that no page is made from it. This module only
+reads; what the tables mean is in `report.verdicts`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ask.profile import picked_site
-from collect.artefact.folder import CONFIG_NAME, read_config, read_object
+from ask.reading import picked_site, read_profile_table
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import CONFIG_NAME, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
 from collect.data.split import held_out_ids
@@ -22,10 +23,9 @@ from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.reading import read_features_tables
-from steer.reading import read_effects_tables, read_profile_table
+from steer.reading import Target, read_effects_tables, read_targets
 from train_sae.opened import name_of_wanted
-from train_sae.run_log import METRICS_NAME, read_metrics
-from train_sae.summary import read_summary
+from train_sae.reading import METRICS_NAME, begun_saes, finished_saes, read_metrics, read_summary
 
 SUMMARY_NAME = "summary.json"
 _TRAINING_COUNTS = ("d_in", "d_sae", "k", "n_steps", "n_training_tokens", "n_train_tokens")
@@ -41,7 +41,7 @@ class Stage:
     folder: Path
     state: Literal["finished", "unfinished", "missing"]
     config: Mapping[str, Any]
-    """Its config.json; empty where there is none."""
+    """Its config.json; empty if there is none."""
 
     @property
     def finished(self) -> bool:
@@ -56,6 +56,7 @@ class Effects:
     items: pd.DataFrame
     baselines: pd.DataFrame
     screen: pd.DataFrame
+    targets: Mapping[str, Target]
     controls: pd.DataFrame
     summary: pd.DataFrame
 
@@ -159,9 +160,8 @@ def read_record(run: Path, sae: str | None = None) -> Record:
 
 
 def _sae_name(run: Path, sae: str | None) -> str | None:
-    if sae is None and not any((run / "sae").glob("*/cfg.json")):
-        # An SAE whose training has begun has a config.json only; the page then says that it is not finished.
-        begun = sorted(path.parent.name for path in (run / "sae").glob(f"*/{CONFIG_NAME}"))
+    if sae is None and not finished_saes(run):
+        begun = begun_saes(run)  # the page then says that its training is not finished
         return begun[0] if begun else None
     return name_of_wanted(run, sae)
 
@@ -182,7 +182,7 @@ def _gap(path: Path, stage: str, without: str) -> str:
 
 
 def _name(path: Path) -> str:
-    """A file of a stage as the page names it, which does not change where a run is moved."""
+    """A file of a stage as the page names it, which does not change if the run is moved."""
     return printable(f"{path.parent.parent.name}/{path.parent.name}/{path.name}", 400)
 
 
@@ -198,19 +198,19 @@ def _store(folder: Path, gaps: list[str]) -> ActivationStore | None:
 
 
 def _training(folder: Path, gaps: list[str]) -> Training:
-    lines = read_metrics(folder)
-    if not lines:
-        gaps.append(_gap(folder / METRICS_NAME, "train", "this page has no chart of the training"))
     summary = read_summary(folder)
     path = printable(folder / SUMMARY_NAME, 4096)
     fields = Fields(summary, path, f"delete {path} and run `video-sae train` again")
     for name in _TRAINING_COUNTS:
         fields.integer(name)
+    lines = read_metrics(folder, fields.integer("n_steps"))
+    if not lines:
+        gaps.append(_gap(folder / METRICS_NAME, "train", "this page has no chart of the training"))
     return Training(summary=summary, curve=pd.DataFrame(lines))
 
 
 def _profile(folder: Path, gaps: list[str]) -> Profile | None:
-    table = read_profile_table(folder)
+    table = read_profile_table(folder.parent)
     site = picked_site(folder.parent)
     if table is None or not len(table):
         gaps.append(_gap(folder / "profile.parquet", "profile", "this page has no site profile"))
@@ -245,8 +245,9 @@ def _effects(folder: Path, gaps: list[str]) -> Effects:
         "items": "the model’s answers are not shown",
         "baselines": "the model’s answers are not shown",
         "screen": "it is not known how many latents were screened",
+        "targets": "sets of latents are shown without their labels",
         "controls": "single controls are not drawn",
         "summary": "the effects of latents are not shown",
     }
     gaps += [_gap(folder / f"{name}.parquet", "steer", without[name]) for name in missing]
-    return Effects(**tables)
+    return Effects(**{**tables, "targets": read_targets(tables)})

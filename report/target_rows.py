@@ -1,4 +1,4 @@
-"""What was edited, beside what it goes along with: association and effect as two axes of one table.
+"""What was edited, next to what it goes with: association and effect as two axes of one table.
 
 Input association and output effect rarely coincide in one latent, so the report shows both for every target. Pure
 functions of summary.parquet and catalogue.parquet.
@@ -6,7 +6,7 @@ functions of summary.parquet and catalogue.parquet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,12 @@ import numpy as np
 import pandas as pd
 
 from report.wording import counted, is_known, number
-from steer.target_names import is_set, set_label
-
-SIGNIFICANT_Q = 0.05
+from steer.reading import Target
 
 
 def alone(summary: pd.DataFrame) -> pd.Series:
     """Which rows are about a single latent."""
-    return ~summary["target"].map(is_set).astype(bool)
+    return summary["latents"].map(len) == 1
 
 
 def beating(summary: pd.DataFrame) -> pd.Series:
@@ -31,23 +29,21 @@ def beating(summary: pd.DataFrame) -> pd.Series:
 
 def confirmed(summary: pd.DataFrame) -> pd.Series:
     """Which of these are significant over videos too."""
-    return beating(summary) & (summary["q_value"] < SIGNIFICANT_Q)
+    return summary["confirmed"].map(lambda value: is_known(value) and bool(value)).astype(bool)
 
 
 def single_latents(summary: pd.DataFrame, chosen: pd.Series) -> list[int]:
     """The single latents of some rows, the largest effect first."""
     rows = summary[chosen & alone(summary)]
     order = rows["delta_margin"].abs().sort_values(ascending=False, kind="stable").index
-    return [int(target) for target in dict.fromkeys(rows.loc[order, "target"])]
+    return list(dict.fromkeys(int(latents[0]) for latents in rows.loc[order, "latents"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetRow:
     """One edited target with its association and its effects."""
 
-    target: str
-    latents: tuple[int, ...]
-    selected_by: str
+    target: Target
     association: dict[str, Any] | None
     """Row of catalogue.parquet; None for a set or without the features stage."""
     effects: tuple[dict[str, Any], ...]
@@ -56,32 +52,34 @@ class TargetRow:
     @property
     def title(self) -> str:
         """Name in tables and charts."""
-        if not is_set(self.target):
-            return f"latent {self.target}"
-        return set_label(self.target) or f"set of {len(self.latents)}"
+        if not self.target.is_set:
+            return f"latent {self.target.latents[0]}"
+        if self.target.label is None:
+            return f"set of {len(self.target.latents)}"
+        return f"{self.target.label} ({self.target.label_kind})"
 
     @property
     def label(self) -> str:
         """Its label, or that it has none that holds."""
         if self.association is None:
-            return f"{len(self.latents)} latents" if set_label(self.target) else ""
+            return "" if self.target.label is None else f"{len(self.target.latents)} latents"
         return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
 
 
-def target_rows(summary: pd.DataFrame, catalogue: pd.DataFrame | None) -> list[TargetRow]:
+def target_rows(
+    summary: pd.DataFrame, targets: Mapping[str, Target], catalogue: pd.DataFrame | None
+) -> list[TargetRow]:
     """Targets by the size of their first operation's effect, the sets last."""
     known = {} if catalogue is None else {int(row["latent"]): row for row in catalogue.to_dict("records")}
     rows = [
         TargetRow(
-            target=str(target),
-            latents=tuple(int(latent) for latent in group["latents"].iloc[0]),
-            selected_by=str(group["selected_by"].iloc[0]),
-            association=None if is_set(str(target)) else known.get(int(str(target))),
+            target=targets[str(target)],
+            association=None if targets[str(target)].is_set else known.get(targets[str(target)].latents[0]),
             effects=tuple(group.to_dict("records")),
         )
         for target, group in summary.groupby("target", sort=False)
     ]
-    return sorted(rows, key=lambda row: (is_set(row.target), -abs(row.effects[0]["delta_margin"])))
+    return sorted(rows, key=lambda row: (row.target.is_set, -abs(row.effects[0]["delta_margin"])))
 
 
 def coincidence(rows: Sequence[TargetRow]) -> str:

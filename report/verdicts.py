@@ -1,21 +1,20 @@
 """What the tables of a run say, in plain sentences: the verdicts at the top of the report, and its selections of rows.
 
-A verdict is worded from the numbers alone, and a negative one as plainly as a positive one. Pure functions of tables.
+A verdict follows from the numbers alone, and a negative one is worded as plainly as a positive one. Pure functions of
+tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from ask.inference import bootstrap_interval, video_means
-from report.target_rows import SIGNIFICANT_Q, alone, beating, confirmed
+from report.target_rows import alone, beating, confirmed
 from report.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
-from steer.target_names import is_set
+from steer.reading import SIGNIFICANT_Q, Target
 
 OBJECT_AUROC = 0.9
 """Held-out AUROC from which a latent is said to follow an object."""
@@ -36,23 +35,10 @@ class Verdict:
 # --- The model's answers ---------------------------------------------------------------------------------------------
 
 
-def accuracies(items: pd.DataFrame, baselines: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of baselines.parquet for the held-out videos, with a 95 % bootstrap interval of the accuracy over videos.
-
-    Without held-out rows, those of the train videos.
-    """
+def accuracies(baselines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of baselines.parquet for the held-out videos; without any, those for the train videos."""
     split = "held_out" if (baselines["split"] == "held_out").any() else "train"
-    own = items[items["held_out"] == (split == "held_out")]
-    rows: list[dict[str, Any]] = []
-    for row in baselines[baselines["split"] == split].to_dict("records"):
-        of_kind = own[own["counting"] == row["counting"]]
-        if not row["kind"].startswith("all "):
-            of_kind = of_kind[of_kind["kind"] == row["kind"]]
-        means = video_means(of_kind["accuracy"].to_numpy(dtype=np.float64), list(of_kind["video_id"]))
-        low, high = bootstrap_interval(means, np.random.default_rng(0))
-        best = max(float(row[name]) for name in ("chance", "answer_frequency", "question_only"))
-        rows.append({**row, "accuracy_low": low, "accuracy_high": high, "best_baseline": best})
-    return rows
+    return baselines[baselines["split"] == split].to_dict("records")
 
 
 def answer_verdict(rows: Sequence[dict[str, Any]]) -> Verdict:
@@ -91,11 +77,11 @@ def split_name(split: str) -> str:
     return split.replace("_", "-")
 
 
-# --- What latents go along with --------------------------------------------------------------------------------------
+# --- What latents go with --------------------------------------------------------------------------------------
 
 
 def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The held-out row of a latent's best label; None where it has none.
+    """The held-out row of a latent's best label; None if it has none.
 
     Args:
         associations: associations.parquet.
@@ -199,7 +185,7 @@ def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
 # --- What latents do to the answers ----------------------------------------------------------------------------------
 
 
-def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
+def effect_verdict(summary: pd.DataFrame | None, targets: Mapping[str, Target]) -> Verdict:
     """Does a latent, or a set of them, move the counting margin more than its matched controls?"""
     question = "Does a latent move the counts?"
     if summary is None or not (summary["n_controls"] > 0).any():
@@ -226,21 +212,21 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
             answer="no",
             headline="no edited latent or set moves the counting answers more than matched controls do",
             text=f"None of {n_edits} ({n_targets}) moves the counting margin by more than the 95th percentile of all "
-            f"its controls. The largest change: {effect_sentence(row)}",
+            f"its controls. The largest change: {effect_sentence(row, targets)}",
         )
     shown = size[sure.loc[size.index]] if sure.any() else size[beats.loc[size.index]]
     text = (
         f"{int(beats.sum())} of {n_edits} ({n_targets}) move the counting margin by more than the 95th percentile of "
         f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
-        f"largest: {effect_sentence(shown.to_dict('records')[0])}"
+        f"largest: {effect_sentence(shown.to_dict('records')[0], targets)}"
     )
     is_single = alone(shown)
     singles = shown[is_single]
     if len(singles) and not is_single.iloc[0]:
-        text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0])}"
+        text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0], targets)}"
     single, together = singles["target"].nunique(), shown.loc[~is_single, "target"].nunique()
     names = summary["target"].drop_duplicates()
-    n_sets = int(names.map(is_set).sum())
+    n_sets = sum(targets[name].is_set for name in names)
     n_single = len(names) - n_sets
     who = [f"{single} of {counted(n_single, 'edited latent')}"] if single else []
     if together:
@@ -255,10 +241,10 @@ def effect_verdict(summary: pd.DataFrame | None) -> Verdict:
     )
 
 
-def effect_sentence(row: dict[str, Any]) -> str:
+def effect_sentence(row: dict[str, Any], targets: Mapping[str, Target]) -> str:
     """One edit, from its name to its control questions."""
     text = (
-        f"{action(row['operation']).lower()} {target_name(row['target'], len(row['latents']))}, "
+        f"{action(row['operation']).lower()} {target_name(targets[row['target']])}, "
         f"{signed(row['delta_margin'], 2)} nats "
         f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} where its controls stay within "
         f"±{number(row['control_p95'], 2)}"

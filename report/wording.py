@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from steer.config import Operation
-from steer.target_names import is_set, set_label
+from steer.reading import Target
 
 
 def is_known(value: Any) -> bool:
@@ -15,7 +15,7 @@ def is_known(value: Any) -> bool:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with a true minus sign; a dash where it is missing."""
+    """A number with a true minus sign; a dash if it is missing."""
     return f"{float(value):.{digits}f}".replace("-", "−") if is_known(value) else "–"
 
 
@@ -30,7 +30,7 @@ def percent(value: Any) -> str:
 
 
 def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:
-    """An interval in brackets; empty where it is missing."""
+    """An interval in brackets; empty if it is missing."""
     if not (is_known(low) and is_known(high)):
         return ""
     show = signed if sign else number
@@ -49,12 +49,12 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def target_name(target: str, n_latents: int) -> str:
+def target_name(target: Target) -> str:
     """What a target is called in a sentence."""
-    if not is_set(target):
-        return f"latent {target}"
-    label = set_label(target)
-    return f"the {n_latents} latents of “{label}”" if label else f"the set of {n_latents} latents"
+    n = len(target.latents)
+    if target.label is not None:
+        return f"the {n} latents of “{target.label}”"
+    return f"the set of {n} latents" if target.is_set else f"latent {target.latents[0]}"
 
 
 def action(operation: str) -> str:

@@ -16,7 +16,7 @@ from train_sae.sae import Sae
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Codes:
+class VideoCodes:
     """Latent activations of a video's visual tokens: the non-zeros, by token and latent."""
 
     token: Int[Tensor, " nonzero"]
@@ -25,7 +25,7 @@ class Codes:
     n_tokens: int
 
     @classmethod
-    def of(cls, sae: Sae, residuals: Float[Tensor, "token d_in"]) -> Codes:
+    def of(cls, sae: Sae, residuals: Float[Tensor, "token d_in"]) -> VideoCodes:
         """Encode residuals, of which those of a sequential SAE are one video's in order.
 
         Activations are in units of `sae.W_dec` in the residual: where an SAE normalises each token, its own activations
@@ -38,10 +38,10 @@ class Codes:
             value = value * sae.written_per_unit(residuals)[token]
         return cls(token=token, latent=latent.to(torch.int64), value=value, n_tokens=len(residuals))
 
-    def every(self, stride: int) -> Codes:
+    def every(self, stride: int) -> VideoCodes:
         """Those of every `stride`-th token."""
         kept = self.token % stride == 0
-        return Codes(
+        return VideoCodes(
             token=self.token[kept] // stride,
             latent=self.latent[kept],
             value=self.value[kept],
@@ -49,7 +49,7 @@ class Codes:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Codes]) -> Codes:
+    def joined(cls, parts: Sequence[VideoCodes]) -> VideoCodes:
         """Those of several lots of tokens, one lot behind the other."""
         starts = itertools.accumulate((part.n_tokens for part in parts), initial=0)
         return cls(
@@ -79,9 +79,9 @@ class CodedCases:
         """Keep none yet."""
         self.cases = cases
         self._sae = sae
-        self._kept = ByteCache(self._build, lambda made: made[0].laid.n_bytes + 20 * len(made[1].value))
+        self._kept = ByteCache(self._build, lambda made: made[0].sequences.n_bytes + 20 * len(made[1].value))
 
-    def __getitem__(self, video_id: str) -> tuple[Case, Codes]:
+    def __getitem__(self, video_id: str) -> tuple[Case, VideoCodes]:
         """Return a video's case and codes.
 
         Raises:
@@ -89,6 +89,6 @@ class CodedCases:
         """
         return self._kept[video_id]
 
-    def _build(self, video_id: str) -> tuple[Case, Codes]:
+    def _build(self, video_id: str) -> tuple[Case, VideoCodes]:
         case = self.cases.build(video_id)
-        return case, Codes.of(self._sae, case.laid.visual)
+        return case, VideoCodes.of(self._sae, case.sequences.visual)

@@ -16,6 +16,10 @@ MAX_ADD_STRENGTH = 0.5
 """Largest norm an `add` may have, in multiples of the median residual norm at the site."""
 
 
+MAX_SCALE = 1e6
+"""Largest factor of a `scale`; it is far beyond the data's range, and keeps within that of float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One way to change a latent's activations: its kind and, where it takes one, its strength.
@@ -43,15 +47,16 @@ class Operation:
             number = float(argument.removeprefix("p") if kind == "clamp" else argument)
         except ValueError:
             raise UserError(f"--operations {text!r} is not an operation: {remedy}.") from None
-        if kind == "scale" and number >= 0 and number != 1:
+        if kind == "scale" and 0 <= number <= MAX_SCALE and number != 1:
             return cls(kind="scale", strength=number)
         if kind == "clamp" and argument.startswith("p") and 0 <= number <= 100:
             return cls(kind="clamp", strength=number / 100)
         if kind == "add" and 0 < abs(number) <= MAX_ADD_STRENGTH:
             return cls(kind="add", strength=number)
         raise UserError(
-            f"--operations {text!r} is not an operation: {remedy}; a scale is not negative and not 1, a quantile lies "
-            f"between p0 and p100, and the norm of add is at most {MAX_ADD_STRENGTH} median residual norms."
+            f"--operations {text!r} is not an operation: {remedy}; a scale lies between 0 and "
+            f"{MAX_SCALE:g} and is not 1, a quantile lies between p0 and p100, and the norm of add is at most "
+            f"{MAX_ADD_STRENGTH} median residual norms."
         )
 
     def __str__(self) -> str:

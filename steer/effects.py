@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ask.answers import changes
 from ask.cases import Case, edited_logits
-from collect.vlm import VideoVlm
-from steer.codes import Codes
+from ask.packing import Asked
+from steer.codes import VideoCodes
 from steer.config import Operation
 from steer.controls import (
     FAMILIES,
@@ -56,20 +56,18 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bench:
-    """Everything that exact runs need beside the target and the video."""
+class Editor:
+    """A model whose latents can be edited at a site: all that exact runs need besides the target and the video."""
 
-    vlm: VideoVlm
-    site: str
-    letters: Int[Tensor, " letter"]
+    model: Asked
     sae: Sae
     reference: Reference
     batch_size: int
 
 
-def edit(bench: Bench, codes: Codes, target: Target, operation: Operation) -> Edit:
+def edit(editor: Editor, codes: VideoCodes, target: Target, operation: Operation) -> Edit:
     """Change the target's latents in one video by an operation."""
-    decoder = bench.sae.W_dec[list(target.latents)].float()
+    decoder = editor.sae.W_dec[list(target.latents)].float()
     norms = decoder.norm(dim=1)
     before = codes.columns(target.latents)
     after = torch.stack(
@@ -77,8 +75,8 @@ def edit(bench: Bench, codes: Codes, target: Target, operation: Operation) -> Ed
             edited(
                 before[:, place],
                 operation,
-                clamp_value=bench.reference.quantile(latent, operation.strength) if operation.kind == "clamp" else 0.0,
-                median_norm=bench.reference.median_norm,
+                clamp_value=editor.reference.quantile(latent, operation.strength) if operation.kind == "clamp" else 0.0,
+                median_norm=editor.reference.median_norm,
                 decoder_norm=float(norms[place]),
             )
             for place, latent in enumerate(target.latents)
@@ -88,22 +86,20 @@ def edit(bench: Bench, codes: Codes, target: Target, operation: Operation) -> Ed
     return Edit(change=residual_change(before, after, decoder), norms=(after - before).abs() * norms)
 
 
-def touches(codes: Codes, target: Target, operation: Operation) -> bool:
+def touches(codes: VideoCodes, target: Target, operation: Operation) -> bool:
     """Whether an operation changes anything in a video: adding always does, the others where the target fires."""
     return operation.kind == "add" or codes.fires(target.latents)
 
 
 def effects(
-    bench: Bench, case: Case, codes: Codes, target: Target, operations: Sequence[Operation]
+    editor: Editor, case: Case, codes: VideoCodes, target: Target, operations: Sequence[Operation]
 ) -> list[dict[str, Any]]:
     """Rows of effects.parquet for one target and video."""
     touching = [operation for operation in operations if touches(codes, target, operation)]
-    edits = [edit(bench, codes, target, operation) for operation in touching]
+    edits = [edit(editor, codes, target, operation) for operation in touching]
     if not edits:
         return []
-    logits, mass = edited_logits(
-        bench.vlm, bench.site, case, (edit.change for edit in edits), bench.letters, bench.batch_size
-    )
+    logits, mass = edited_logits(editor.model, case, (edit.change for edit in edits), editor.batch_size)
     found = changes(case.logits, case.mass, logits, mass, case.correct, case.values)
     columns = {name: getattr(found, name).double().cpu().numpy() for name in CHANGE_COLUMNS}
     rows: list[dict[str, Any]] = []
@@ -113,7 +109,7 @@ def effects(
         for place, item in enumerate(case.items):
             rows.append(
                 {
-                    "target": target.name,
+                    "target": target.id,
                     "operation": str(operation),
                     "item": item.item_id,
                     "video_id": item.video_id,
@@ -139,30 +135,30 @@ class Control:
     """Latents they were taken from (family `decoder`)."""
 
 
-def draw_controls(bench: Bench, target: Target, n: int, seed: int) -> list[Control]:
+def draw_controls(editor: Editor, target: Target, n: int, seed: int) -> list[Control]:
     """Draw `n` controls of each family for a target; fewer decoder directions where fewer latents are alive.
 
     The draw depends on the seed and the target's name only, so that a resumed run draws the same.
     """
-    generator = torch.Generator().manual_seed(_seed(seed, target.name))
-    members, d_in = len(target.latents), bench.sae.d_in
-    device = bench.sae.W_dec.device
-    strength = bench.reference.mean_active * bench.sae.decoder_norm
+    generator = torch.Generator().manual_seed(_seed(seed, target.id))
+    members, d_in = len(target.latents), editor.sae.d_in
+    device = editor.sae.W_dec.device
+    strength = editor.reference.mean_active * editor.sae.decoder_norm
     found: list[Control] = []
     for family in FAMILIES:
         sources: list[tuple[int, ...]] = [()] * n
         if family == "random":
             directions = random_directions(n * members, d_in, generator)
         elif family == "covariance":
-            directions = covariance_directions(n * members, bench.reference.sample.cpu(), generator)
+            directions = covariance_directions(n * members, editor.reference.sample.cpu(), generator)
         else:
             exclude = torch.tensor(target.latents, device=device)
             matches = [
-                matched_latents(n, latent, bench.reference.firing_rate, strength, exclude) for latent in target.latents
+                matched_latents(n, latent, editor.reference.firing_rate, strength, exclude) for latent in target.latents
             ]
             sources = [tuple(int(latent) for latent in row) for row in zip(*matches, strict=True)]
             chosen = torch.tensor(sources, dtype=torch.int64).reshape(-1)
-            directions = unit(bench.sae.W_dec[chosen.to(device)].float().cpu())
+            directions = unit(editor.sae.W_dec[chosen.to(device)].float().cpu())
         directions = (directions * random_signs(len(directions), generator)[:, None]).unflatten(0, (-1, members))
         found += [
             Control(family=family, index=index, directions=directions[index].to(device), source=sources[index])
@@ -191,7 +187,7 @@ class ControlSums:
         zeros = {name: np.zeros((len(controls), len(CONTROL_COLUMNS))) for name in groups}
         return cls(target=target, operations=groups, controls=controls, sums=zeros)
 
-    def add(self, bench: Bench, case: Case, codes: Codes) -> int:
+    def add(self, editor: Editor, case: Case, codes: VideoCodes) -> int:
         """Run the controls on one video's counting items; returns the number of edited answers."""
         counting = case.counting
         if not counting or not self.controls:
@@ -201,10 +197,8 @@ class ControlSums:
         for name, operation in self.operations.items():
             if not touches(codes, self.target, operation):
                 continue
-            made = edit(bench, codes, self.target, operation)
-            logits, mass = edited_logits(
-                bench.vlm, bench.site, only, self._changes(made), bench.letters, bench.batch_size
-            )
+            made = edit(editor, codes, self.target, operation)
+            logits, mass = edited_logits(editor.model, only, self._changes(made), editor.batch_size)
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
                 self.sums[name][:, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
@@ -215,7 +209,7 @@ class ControlSums:
         """Rows of controls.parquet; videos in which nothing was edited count as zeros."""
         return [
             {
-                "target": self.target.name,
+                "target": self.target.id,
                 "magnitude": name,
                 "family": control.family,
                 "index": control.index,

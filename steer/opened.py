@@ -12,7 +12,7 @@ from collect.artefact.stage import is_finished
 from features.reading import ASSOCIATIONS_NAME
 from steer.config import SteerConfig
 from train_sae.opened import OpenedSae, open_sae
-from train_sae.sae import WEIGHTS_NAME, Sae
+from train_sae.sae import Sae
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +33,7 @@ class Inputs:
             "associations": "none" if folder is None else file_hash(folder / ASSOCIATIONS_NAME),
             "activations": self.asked.store.fingerprint,
             "model": self.asked.vlm.fingerprint,
-            "sae": file_hash(self.opened.folder / WEIGHTS_NAME),
+            **self.opened.hashes(),
             "items": manifest_hash(self.asked.items),
             "annotations": self.asked.annotations,
         }

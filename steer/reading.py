@@ -1,93 +1,92 @@
-"""Reading the tables of the steer and profile stages.
-
-A table that is damaged or does not fit the others is an error that names it; one that is not there is read as one
-without rows and named, since a reader can often go on without it.
-"""
+"""Reading the tables of the steer stage, for the packages that go on from them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from ask.tables import BASELINES, ITEMS, PROFILE
-from collect.artefact.folder import read_table
+from ask.reading import BASELINES, ITEMS
+from collect.artefact.table_input import misfit, read_found_tables, require_grid, table_path
 from collect.errors import UserError
 from collect.printable import printable
-from features.reading import implausible
 from steer.config import Operation
-from steer.tables import CONTROLS, SCREEN, SUMMARY
-from steer.target_names import is_set
+from steer.summary import SIGNIFICANT_Q
+from steer.tables import CONTROLS, SCREEN, SUMMARY, TARGETS
+from steer.targets import Target
+
+__all__ = ["SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "items": ITEMS,
     "baselines": BASELINES,
     "screen": SCREEN,
+    "targets": TARGETS,
     "controls": CONTROLS,
     "summary": SUMMARY,
 }
 
 
-def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
+def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Read the tables of the steer stage's folder, without effects.parquet.
 
     Returns:
         The tables by name, those that are not there without rows; and the names of these.
 
     Raises:
-        UserError: one is damaged, or a target or an operation is none.
+        UserError: one is damaged, or they do not fit each other.
     """
-    paths = {name: folder / f"{name}.parquet" for name in SCHEMAS}
-    found = {name: read_table(path, SCHEMAS[name]) if path.exists() else None for name, path in paths.items()}
-    tables = {name: _empty(SCHEMAS[name]) if table is None else table for name, table in found.items()}
+    tables, missing = read_found_tables(folder, SCHEMAS)
+    paths = {name: table_path(folder, name) for name in SCHEMAS}
+    _check_targets(paths, tables)
+    for operation in dict.fromkeys(tables["summary"]["operation"]):
+        if not _is_operation(str(operation)):
+            raise misfit(paths["summary"], f"its column `operation` holds {printable(operation, 60)!r}")
+    require_grid(paths["summary"], tables["summary"], "target", "operation")
+    return tables, missing
+
+
+def read_targets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Target]:
+    """The targets of `read_effects_tables` by id; where their table is missing, without the labels of sets."""
+    table = tables["targets"] if len(tables["targets"]) else tables["summary"].drop_duplicates("target")
+    return {
+        str(row["target"]): Target(
+            id=str(row["target"]),
+            latents=tuple(int(latent) for latent in row["latents"]),
+            selected_by=str(row["selected_by"]),
+            label=_text(row.get("label")),
+            label_kind=_text(row.get("label_kind")),
+        )
+        for row in table.to_dict("records")
+    }
+
+
+def _text(value: object) -> str | None:
+    """A text, or None where a row has none, which pandas may give as NaN."""
+    return value if isinstance(value, str) else None
+
+
+def _check_targets(paths: Mapping[str, Path], tables: Mapping[str, pd.DataFrame]) -> None:
+    """Check that targets are distinct, that their latents exist, and that no table speaks of others."""
     n_latents = len(tables["screen"])
-
-    def is_target(name: str) -> bool:
-        known = re.fullmatch(r"0|[1-9]\d{0,9}", name, re.ASCII) and (not n_latents or int(name) < n_latents)
-        return is_set(name) or bool(known)
-
-    _check(paths["summary"], tables["summary"], "target", is_target)
-    _check(paths["summary"], tables["summary"], "operation", _is_operation)
-    if (tables["summary"]["latents"].map(lambda latents: latents is None or not len(latents))).any():
-        raise _misfit(paths["summary"], "a target has no latents")
-    _check_grid(paths["summary"], tables["summary"], "target", "operation")
-    for name, path in paths.items():
-        _check_sizes(path, tables[name])
-    return tables, [name for name, table in found.items() if table is None]
-
-
-def read_profile_table(folder: Path) -> pd.DataFrame | None:
-    """Read profile.parquet; None where it is not there.
-
-    Raises:
-        UserError: it is damaged, or does not hold one row for every site and kind of question.
-    """
-    path = folder / "profile.parquet"
-    if not path.exists():
-        return None
-    table = read_table(path, PROFILE)
-    _check_grid(path, table, "site", "kind")
-    _check_sizes(path, table)
-    return table
-
-
-def _check_grid(path: Path, table: pd.DataFrame, one: str, other: str) -> None:
-    if len(table) != table[one].nunique() * table[other].nunique() or table.duplicated([one, other]).any():
-        raise _misfit(path, f"it does not hold one row for every {one} and {other}")
-
-
-def _check_sizes(path: Path, table: pd.DataFrame) -> None:
-    if (reason := implausible(table)) is not None:
-        raise _misfit(path, reason)
-
-
-def _check(path: Path, table: pd.DataFrame, column: str, is_valid: Callable[[str], bool]) -> None:
-    for value in dict.fromkeys(table[column]):
-        if not is_valid(str(value)):
-            raise _misfit(path, f"its column `{column}` holds {printable(value, 60)!r}")
+    for name in ("targets", "summary"):
+        for latents in tables[name]["latents"]:
+            known = [] if latents is None else [int(latent) for latent in latents]
+            if not known or len(set(known)) != len(known):
+                raise misfit(paths[name], "a target has no latents, or one of them twice")
+            if min(known) < 0 or (n_latents and max(known) >= n_latents):
+                raise misfit(paths[name], f"it speaks of latent {max(known)} of {n_latents}")
+    if tables["targets"]["target"].duplicated().any():
+        raise misfit(paths["targets"], "it has one target twice")
+    for name in ("summary", "controls") if len(tables["targets"]) else ():
+        others = set(tables[name]["target"]) - set(tables["targets"]["target"])
+        if others:
+            raise misfit(paths[name], f"it speaks of {printable(min(others), 60)!r}, which is no target")
+    both = tables["targets"].merge(tables["summary"], on="target", suffixes=("", "_summary"))
+    if any(list(one) != list(other) for one, other in zip(both["latents"], both["latents_summary"], strict=True)):
+        raise misfit(paths["summary"], "a target has other latents than in targets.parquet")
 
 
 def _is_operation(text: str) -> bool:
@@ -96,12 +95,3 @@ def _is_operation(text: str) -> bool:
     except UserError:
         return False
     return True
-
-
-def _misfit(path: Path, reason: str) -> UserError:
-    folder = printable(path.parent, 4096)
-    return UserError(f"{printable(path, 4096)} cannot be used ({reason}): delete {folder} and run its stage again.")
-
-
-def _empty(schema: pa.Schema) -> pd.DataFrame:
-    return schema.empty_table().to_pandas()

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.reading import ActivationStore
-from steer.codes import Codes
+from steer.codes import VideoCodes
 from train_sae.sae import Sae
 
 MAX_TOKENS = 32_768
@@ -25,7 +25,7 @@ class Reference:
     """Statistics of a sample of tokens at the site."""
 
     sample: Float[Tensor, "token d_in"]
-    codes: Codes
+    codes: VideoCodes
     firing_rate: Float[Tensor, " d_sae"]
     mean_active: Float[Tensor, " d_sae"]
     """Mean activation over the tokens on which a latent fires; 0 for a latent that never does."""
@@ -54,19 +54,19 @@ def reference(store: ActivationStore, site: str, sae: Sae, videos: Collection[st
     # Reading whole videos in order and keeping every stride-th row samples all frames, rows and columns alike where
     # the stride has no factor in common with the grid; an odd stride has none with the usual powers of two.
     stride += stride > 1 and stride % 2 == 0
-    samples, codes = list[Tensor](), list[Codes]()
+    samples, codes = list[Tensor](), list[VideoCodes]()
     for record in records:
         x = store.read(site, record.row_start, record.row_stop).float().to(sae.W_dec.device)
         samples.append(x[::stride])
         if sae.is_sequential:  # the tokens that are left out are what the others depend on
-            codes.append(Codes.of(sae, x).every(stride))
+            codes.append(VideoCodes.of(sae, x).every(stride))
     sample = torch.cat(samples)
-    return summarise(sample, sae, Codes.joined(codes) if codes else None)
+    return summarise(sample, sae, VideoCodes.joined(codes) if codes else None)
 
 
-def summarise(sample: Float[Tensor, "token d_in"], sae: Sae, codes: Codes | None = None) -> Reference:
+def summarise(sample: Float[Tensor, "token d_in"], sae: Sae, codes: VideoCodes | None = None) -> Reference:
     """Encode a sample, unless it comes with its codes, and count."""
-    codes = codes or Codes.of(sae, sample)
+    codes = codes or VideoCodes.of(sae, sample)
     count = torch.bincount(codes.latent, minlength=sae.d_sae)
     total = torch.bincount(codes.latent, weights=codes.value.double(), minlength=sae.d_sae)
     return Reference(

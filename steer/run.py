@@ -22,20 +22,20 @@ from tqdm import tqdm
 
 from ask.cases import Cases
 from ask.questions import Item
-from collect.artefact.folder import read_config, read_table, write_table
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import read_table, write_table
 from collect.artefact.lock import writing
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.errors import UserError
 from collect.printable import Lines, printable
 from steer.codes import CodedCases
 from steer.config import SteerConfig
-from steer.effects import Bench, ControlSums, draw_controls, effects, touches
+from steer.effects import ControlSums, Editor, draw_controls, effects, touches
 from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
-from steer.summary import summarise
-from steer.tables import CONTROLS, EFFECTS, SUMMARY
-from steer.target_names import is_set
+from steer.summary import SIGNIFICANT_Q, summarise
+from steer.tables import CONTROLS, EFFECTS, SUMMARY, TARGETS
 from steer.targets import Target, by_label, targets
 from train_sae.opened import name_of_wanted
 
@@ -48,6 +48,7 @@ TABLES = (
     "items.parquet",
     "baselines.parquet",
     "screen.parquet",
+    "targets.parquet",
     "effects.parquet",
     "controls.parquet",
     "summary.parquet",
@@ -69,7 +70,7 @@ def steer(config: SteerConfig) -> Path:
     with writing(folder):
         inputs = load_inputs(config)
         config = dataclasses.replace(config, sae=inputs.opened.argument)
-        paths = {"run": config.run, "data": inputs.asked.dataset.folder}
+        paths = {"run": config.run, "data": inputs.asked.dataset.folder, "sae": inputs.opened.folder}
         # The items are compared; what is annotated beside them does not matter here.
         if not begin_or_resume(
             folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
@@ -94,21 +95,24 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         )
 
     screen = answer_and_screen(folder, inputs, cases, usual, choose)
-    bench = Bench(
-        vlm=asked.vlm,
-        site=inputs.sae.site,
-        letters=cases.cases.letters,
+    editor = Editor(
+        model=cases.cases.model,
         sae=inputs.sae,
         reference=usual,
         batch_size=config.batch_size,
     )
     chosen = choose(screen)
-    run_targets(folder, bench, cases, asked.items, chosen, config)
+    run_targets(folder, editor, cases, asked.items, chosen, config)
     finish(folder, asked.items, screen, chosen, config)
 
 
 def run_targets(
-    folder: Path, bench: Bench, cases: CodedCases, items: Sequence[Item], chosen: Sequence[Target], config: SteerConfig
+    folder: Path,
+    editor: Editor,
+    cases: CodedCases,
+    items: Sequence[Item],
+    chosen: Sequence[Target],
+    config: SteerConfig,
 ) -> None:
     """Run the targets that have no part yet on the held-out videos, and leave a part for each."""
     parts = folder / "parts"
@@ -122,18 +126,18 @@ def run_targets(
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
         n_effects, started = 0, progress.format_dict["elapsed"]
         for target in left:
-            sums = ControlSums.start(target, operations, draw_controls(bench, target, config.controls, config.seed))
+            sums = ControlSums.start(target, operations, draw_controls(editor, target, config.controls, config.seed))
             rows: list[dict[str, Any]] = []
             for video_id in videos:
                 case, codes = cases[video_id]
                 if any(touches(codes, target, operation) for operation in operations):
-                    new = effects(bench, case, codes, target, operations)
-                    n_effects += len(new) + sums.add(bench, case, codes)
+                    new = effects(editor, case, codes, target, operations)
+                    n_effects += len(new) + sums.add(editor, case, codes)
                     rows += new
                 progress.update()
                 elapsed = progress.format_dict["elapsed"] - started
                 progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.name, 40)}", refresh=False
+                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.id, 40)}", refresh=False
                 )
             control_rows = sums.rows(len(counting), n_videos)
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
@@ -153,6 +157,8 @@ def finish(
     summary = summarise(
         joined["effects"], joined["controls"], screen, items, chosen, config.parsed_operations, config.seed
     )
+    named = [{"target": target.id, **dataclasses.asdict(target)} for target in chosen]
+    write_table(folder / "targets.parquet", pd.DataFrame(named, columns=TARGETS.names), TARGETS)
     write_table(folder / "effects.parquet", joined["effects"], EFFECTS)
     write_table(folder / "controls.parquet", joined["controls"], CONTROLS)
     write_table(folder / "summary.parquet", summary, SUMMARY)
@@ -163,8 +169,8 @@ def finish(
         "n_control_held_out": sum(item.held_out and not item.counting for item in items),
         "n_targets": len(chosen),
         "n_beating_controls": int(beats.sum()),
-        "n_significant": int((summary["q_value"] < 0.05).sum()),
-        "sets": {target.name: list(target.latents) for target in chosen if is_set(target.name)},
+        "n_significant": int((summary["q_value"] < SIGNIFICANT_Q).sum()),
+        "sets": {target.id: list(target.latents) for target in chosen if target.is_set},
     }
     write_summary(folder, content, TABLES)
     shutil.rmtree(parts, ignore_errors=True)
@@ -173,7 +179,7 @@ def finish(
 
 def _part(parts: Path, target: Target, table: str) -> Path:
     """File of one target's rows. It is named by a hash, since a label may be long and hold any character."""
-    told_apart = json.dumps([target.name, list(target.latents)])
+    told_apart = json.dumps([target.id, list(target.latents)])
     return parts / f"{hashlib.sha256(told_apart.encode()).hexdigest()[:16]}-{table}.parquet"
 
 
@@ -184,11 +190,11 @@ def _is_run(parts: Path, target: Target) -> bool:
         return False
     try:
         for path, schema in tables.items():
-            others = set(read_table(path, schema)["target"]) - {target.name}
+            others = set(read_table(path, schema)["target"]) - {target.id}
             if others:
                 raise UserError(f"{printable(path, 4096)} holds rows of another target.")
     except UserError as error:
-        logger.warning("%s: the target %s is run again", error, printable(target.name))
+        logger.warning("%s: the target %s is run again", error, printable(target.id))
         return False
     return True
 

@@ -14,38 +14,35 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ask.answers import margins
 from ask.cases import Case
-from ask.packing import letter_logits
+from ask.packing import Asked, letter_logits
 from ask.questions import N_OPTIONS
-from collect.vlm import VideoVlm
-from steer.codes import Codes
+from steer.codes import VideoCodes
 
 GATHER_ROWS = 65_536
 """Non-zeros gathered at once; bounds the memory at this many rows of d_in."""
 
 
 def margin_gradients(
-    vlm: VideoVlm, site: str, case: Case, letters: Int[Tensor, " letter"], groups: Sequence[Sequence[int]]
+    model: Asked, case: Case, groups: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "visual d_model"] | None]:
     """Gradients of mean margins with respect to the visual residuals at the site: one forward, one backward a group.
 
     Args:
-        vlm: the model.
-        site: where the case's residuals were read.
+        model: the model, at the site where the case's residuals were read.
         case: the video and its questions.
-        letters: token ids of the option letters.
         groups: places of the items over which each margin is averaged; an empty group gives None.
     """
-    laid = case.laid
-    change = torch.zeros_like(laid.visual, requires_grad=True)
+    seq = case.sequences
+    change = torch.zeros_like(seq.visual, requires_grad=True)
     with torch.enable_grad():
-        hidden = laid.hidden.index_add(1, laid.visual_positions, change.expand(len(laid.hidden), -1, -1))
-        logits, _ = letter_logits(vlm, site, laid, hidden, letters)
+        hidden = seq.hidden.index_add(1, seq.visual_positions, change.expand(len(seq.hidden), -1, -1))
+        logits, _ = letter_logits(model, seq, hidden)
         per_item = margins(logits[0].unflatten(0, (-1, N_OPTIONS)), case.correct).mean(dim=1)
         filled = [group for group in groups if group]
         gradients = [
@@ -57,7 +54,7 @@ def margin_gradients(
 
 
 def attribution(
-    codes: Codes, decoder: Float[Tensor, "d_sae d_in"], gradient: Float[Tensor, "visual d_in"]
+    codes: VideoCodes, decoder: Float[Tensor, "d_sae d_in"], gradient: Float[Tensor, "visual d_in"]
 ) -> Float[Tensor, " d_sae"]:
     """Estimated change of the margin by the ablation of every latent: -sum over t of f_tj W_dec[j] . G_t."""
     result = torch.zeros(len(decoder), dtype=torch.float64, device=decoder.device)

@@ -62,9 +62,7 @@ def answer_and_screen(
         rows += item_rows(case, learned)
         split = "held_out" if case.items[0].held_out else "train"
         other = [place for place, item in enumerate(case.items) if not item.counting]
-        gradients = margin_gradients(
-            inputs.asked.vlm, inputs.sae.site, case, cases.cases.letters, [case.counting, other]
-        )
+        gradients = margin_gradients(cases.cases.model, case, [case.counting, other])
         for name, gradient in zip((split, "control"), gradients, strict=True):
             if gradient is not None:
                 moments[name].add(attribution(codes, inputs.sae.W_dec, gradient))

@@ -25,6 +25,8 @@ from steer.interventions import magnitude
 from steer.tables import SUMMARY
 from steer.targets import Target
 
+SIGNIFICANT_Q = 0.05
+"""q-value below which an effect that beats its controls is confirmed."""
 MEASURES = ("delta_margin", "delta_accuracy", "right_to_wrong", "wrong_to_right", "delta_expected_count", "kl")
 
 
@@ -58,7 +60,7 @@ def summarise(
         for operation in operations:
             rows.append(
                 {
-                    "target": target.name,
+                    "target": target.id,
                     "latents": list(target.latents),
                     "operation": str(operation),
                     "method": "exact",
@@ -66,14 +68,16 @@ def summarise(
                     "firing_rate": float(screened.loc[target.latents[0], "firing_rate"])
                     if len(target.latents) == 1
                     else None,
-                    **_effect(by_edit.get((target.name, str(operation))), counting, other, seed),
+                    **_effect(by_edit.get((target.id, str(operation))), counting, other, seed),
                     "screened": _prediction(screened, target, operation),
                 }
             )
-            found = by_magnitude.get((target.name, magnitude(operation)))
+            found = by_magnitude.get((target.id, magnitude(operation)))
             rows[-1] |= _against_controls(rows[-1]["delta_margin"], found)
-    table = pd.DataFrame(rows, columns=[name for name in SUMMARY.names if name != "q_value"])
-    return table.assign(q_value=benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64)))
+    table = pd.DataFrame(rows, columns=[name for name in SUMMARY.names if name not in ("q_value", "confirmed")])
+    table = table.assign(q_value=benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64)))
+    confirmed = table["beats_controls"].astype("boolean") & (table["q_value"] < SIGNIFICANT_Q)
+    return table.assign(confirmed=confirmed.astype(object).where(table["beats_controls"].notna(), None))
 
 
 def _effect(effects: pd.DataFrame | None, counting: Sequence[Item], other: Sequence[Item], seed: int) -> dict[str, Any]:

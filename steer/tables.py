@@ -1,7 +1,7 @@
 """The tables of the steer stage: names, types and meaning of every column.
 
 Each schema documents itself: `SCHEMA.field(name).metadata[b"doc"]` says what the column holds. A *target* is what one
-intervention edits together: a latent, written as its number, or the set, written `set`. Margins are in nats.
+intervention edits together: one latent or a set of them, a row of `targets.parquet`. Margins are in nats.
 """
 
 from __future__ import annotations
@@ -45,9 +45,18 @@ SCREEN = _schema(
     ),
 )
 
+TARGETS = _schema(
+    "One row per target: what is edited together, and how it was chosen.",
+    column("target", TEXT, "its id: the key in every other table, and not to be taken apart"),
+    column("latents", pa.list_(WHOLE), "the latents that are edited together"),
+    column("label", TEXT, "the label whose latents they are; null for a single latent and the screen's set", null=True),
+    column("label_kind", TEXT, "kind of that label", null=True),
+    column("selected_by", TEXT, "`given`, `screen` or `associated`", among=REASONS),
+)
+
 EFFECTS = _schema(
     "One row per target, operation and item on which the target fires; on every other item the effect is exactly 0.",
-    column("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
+    column("target", TEXT, "id of the target in targets.parquet"),
     column("operation", TEXT, "operation, as written on the command line"),
     column("item", TEXT, "item of items.parquet"),
     column("video_id", TEXT, "video"),
@@ -57,16 +66,20 @@ EFFECTS = _schema(
     column("mean_norm", REAL, "mean norm of the change over those tokens"),
     column("delta_margin", REAL, "change of the answer margin", null=False),
     column("delta_accuracy", REAL, "change of the accuracy, = wrong_to_right - right_to_wrong"),
-    column("right_to_wrong", REAL, "share of the permutations whose answer turned wrong"),
-    column("wrong_to_right", REAL, "share of the permutations whose answer turned right"),
+    column("right_to_wrong", REAL, "share of the orders whose answer turned wrong"),
+    column("wrong_to_right", REAL, "share of the orders whose answer turned right"),
     column("delta_expected_count", REAL, "change of the expected count; null for a control question"),
     column("delta_option_mass", REAL, "change of the probability of the three letters together"),
-    column("kl", REAL, "KL divergence of the new letter distribution from the old, in nats, mean over permutations"),
+    column(
+        "kl",
+        REAL,
+        "KL divergence of the new letter distribution from the old, in nats, mean over the orders of the options",
+    ),
 )
 
 CONTROLS = _schema(
     "One row per control: a direction put on the same tokens with the same norms as a target's ablation or other edit.",
-    column("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
+    column("target", TEXT, "id of the target in targets.parquet"),
     column("magnitude", TEXT, "edit whose norms the control has; operations with equal norms share their controls"),
     column("family", TEXT, "random, covariance or decoder", among=FAMILIES),
     column("index", WHOLE, "number of the control within its family", least=0),
@@ -81,7 +94,7 @@ CONTROLS = _schema(
 SUMMARY = _schema(
     "One row per target and operation: its effect on held-out videos. Means are over all held-out videos with such "
     "questions, those in which the target never fires included as exact zeros.",
-    column("target", TEXT, "number of the latent, `set` for the screen's set, or `set: LABEL`"),
+    column("target", TEXT, "id of the target in targets.parquet"),
     column("latents", pa.list_(WHOLE), "the latents that are edited together"),
     column("operation", TEXT, "operation, as written on the command line"),
     column("method", TEXT, "`exact`: every number comes from a run of the edited model"),
@@ -112,6 +125,7 @@ SUMMARY = _schema(
     column("control_p95", REAL, "largest of the three"),
     column("control_p_value", REAL, "(1 + controls with at least this |delta_margin|) / (1 + controls)"),
     column("beats_controls", FLAG, "|delta_margin| exceeds control_p95; null without controls", null=True),
+    column("confirmed", FLAG, "beats_controls, and q_value < 0.05; null without controls", null=True),
     column("delta_margin_control", REAL, "change of the margin of the control questions"),
     column("delta_margin_control_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
     column("delta_margin_control_high", REAL, "upper end"),

@@ -14,7 +14,6 @@ import pandas as pd
 
 from collect.errors import UserError
 from features.reading import read_features_table
-from steer.target_names import SET, set_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +25,19 @@ FOLLOWS_AUROC = 0.75
 class Target:
     """Latents that are edited together."""
 
-    name: str
-    """As in `steer.target_names`."""
+    id: str
+    """Its key in every table; made to be read, and never taken apart."""
     latents: tuple[int, ...]
     selected_by: str
-    """`given`, `screen`, `associated` or `set`."""
+    """`given`, `screen` or `associated`."""
+    label: str | None = None
+    """The label whose latents they are; None for a single latent and for the screen's set."""
+    label_kind: str | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether several latents are edited together."""
+        return len(self.latents) > 1
 
 
 def by_screen(screen: pd.DataFrame, n: int) -> list[int]:
@@ -125,22 +132,29 @@ def targets(
     for one in associated:
         if one.latents[0] in active:
             chosen.setdefault(one.latents[0], "associated")
-    found = [Target(name=str(latent), latents=(latent,), selected_by=reason) for latent, reason in chosen.items()]
+    found = [Target(id=str(latent), latents=(latent,), selected_by=reason) for latent, reason in chosen.items()]
     for one in associated:
         together = [latent for latent in one.latents if latent in active][:set_size]
         if len(together) > 1:
-            name = _unused_name(one, associated, {target.name for target in found})
-            found.append(Target(name=name, latents=tuple(together), selected_by="associated"))
+            found.append(
+                Target(
+                    id=_unused_id(one, associated, {target.id for target in found}),
+                    latents=tuple(together),
+                    selected_by="associated",
+                    label=one.label,
+                    label_kind=one.kind,
+                )
+            )
     together = by_predicted_cost(alive, set_size)
     if len(together) > 1:
-        found.append(Target(name=SET, latents=tuple(together), selected_by="screen"))
+        found.append(Target(id="set", latents=tuple(together), selected_by="screen"))
     return found
 
 
-def _unused_name(one: LabelLatents, associated: Sequence[LabelLatents], used: Collection[str]) -> str:
-    """Name of a label's set: with the kind where another kind has a label of that name, and never that of another."""
+def _unused_id(one: LabelLatents, associated: Sequence[LabelLatents], used: Collection[str]) -> str:
+    """Id of a label's set: with the kind where another kind has a label of that name, and never that of another."""
     shared = sum(other.label == one.label for other in associated) > 1
-    name = set_name(f"{one.label} ({one.kind})" if shared else one.label)
-    while name in used:
-        name += " again"
-    return name
+    found = f"set: {one.label} ({one.kind})" if shared else f"set: {one.label}"
+    while found in used:
+        found += " again"
+    return found

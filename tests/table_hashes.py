@@ -30,11 +30,11 @@ def main() -> int:
     if not first:
         parser.error(f"{arguments.run} holds no results")
     if arguments.other is None:
-        print("\n".join(f"{digest}  {name}" for name, digest in first.items()))
+        sys.stdout.writelines(f"{digest}  {name}\n" for name, digest in first.items())
         return 0
     second = hashes(arguments.other)
     differing = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
-    print("\n".join(differing) or f"{len(first)} files are identical")
+    sys.stdout.write("\n".join(differing) + "\n" if differing else f"{len(first)} files are identical\n")
     return 1 if differing else 0
 
 

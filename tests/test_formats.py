@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from ask import tables as asked
 from features import catalogue
 from steer import tables
 
@@ -14,13 +15,14 @@ SCHEMAS = {
     "catalogue": catalogue.CATALOGUE,
     "associations": catalogue.ASSOCIATIONS,
     "exemplars": catalogue.EXEMPLARS,
-    "items": tables.ITEMS,
-    "baselines": tables.BASELINES,
+    "items": asked.ITEMS,
+    "baselines": asked.BASELINES,
     "screen": tables.SCREEN,
+    "targets": tables.TARGETS,
     "effects": tables.EFFECTS,
     "controls": tables.CONTROLS,
     "summary": tables.SUMMARY,
-    "profile": tables.PROFILE,
+    "profile": asked.PROFILE,
 }
 
 

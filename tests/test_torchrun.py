@@ -34,7 +34,8 @@ def words_of(command: str) -> list[str]:
 
 
 def test_there_are_commands_of_each_stage_that_runs_in_several_processes() -> None:
-    assert {words_of(command)[words_of(command).index("--") + 1] for command in WHOLE} == {"collect", "train", "features"}
+    stages = {words_of(command)[words_of(command).index("--") + 1] for command in WHOLE}
+    assert stages == {"collect", "train", "features"}
     assert any("shard_latents" in command for command in WHOLE)
 
 

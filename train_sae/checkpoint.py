@@ -3,7 +3,7 @@
 A checkpoint holds the whole state (weights, Adam's moments, counters, normalisation, step, place in the data). The
 step decides the learning rate and, with the seed, everything random, so a training that is killed and resumed from its
 checkpoint ends with the weights, bit for bit, of one that was not. The place in the data follows from the step too; it
-is kept so that a resumed run can tell that it would go on elsewhere.
+is kept so that a resumed run can notice that it would continue at another place.
 """
 
 import json
@@ -20,6 +20,7 @@ from collect.printable import printable
 from train_sae.batches.normalisation import Normalisation
 from train_sae.batches.order import Cursor
 from train_sae.options import NormalizeActivations
+from train_sae.processes.group import Group
 from train_sae.step.state import TrainState
 from train_sae.tensor_file import load_tensors, save_tensors
 
@@ -34,20 +35,25 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
 
     Args:
         folder: the SAE's folder.
-        part: of which process, where each has its own share of the latents.
+        part: which process's, if each has its own share of the latents.
     """
     found = (folder / FOLDER_NAME / part).glob("step-*.safetensors")
     return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
 def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
-    """The checkpoint that is written after so many steps; arguments as for `checkpoints`."""
+    """The checkpoint that is written after this many steps; arguments as for `checkpoints`."""
     return folder / FOLDER_NAME / part / f"step-{step:08d}.safetensors"
 
 
 def step_of(path: Path) -> int:
     """After how many steps a checkpoint was written."""
     return int(path.stem.removeprefix("step-"))
+
+
+def part_name(group: Group) -> str:
+    """Where under the checkpoints a process keeps its own: empty if all processes have the same state."""
+    return f"latents-{group.rank}-of-{group.n_shards}" if group.n_shards > 1 else ""
 
 
 def save_checkpoint(
@@ -93,7 +99,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Tra
 
 
 def _check_shapes(state: TrainState) -> None:
-    """Check that the tensors fit each other.
+    """Check that the tensors fit together.
 
     Raises:
         KeyError: one does not.

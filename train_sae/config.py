@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,7 @@ Architecture = Literal[
     "matching_pursuit",
     "frozen_decoder",
 ]
-Precision = Literal["float32", "bfloat16"]
-
-_MAX_DEAD_TOKENS = 10_000_000
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 def parse_filter(text: str) -> tuple[str, str]:
@@ -42,67 +41,6 @@ def parse_filter(text: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopOptions:
-    """Settings of the loop that seldom need another value: NAME=VALUE behind `--options`."""
-
-    dead_tokens: int | None = None
-    """A latent is dead, and revived by AuxK, after so many tokens without firing; one epoch's tokens, but at most ten
-    million, if not given."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    verify: bool = True
-    """Whether to verify the checksum of everything that is read, once."""
-    resident: bool = False
-    """Whether to keep whole pools of activations (two of half a million tokens) in the GPU's memory."""
-    shard_latents: bool = False
-    """Under torchrun, give each process a share of the latents rather than of the tokens."""
-    deterministic: bool = False
-    """Whether the steps may use none but torch's deterministic algorithms; slower on a GPU, no change on a CPU."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            UserError: a value is out of its range.
-        """
-        for name in ("dead_tokens", "checkpoint_every", "log_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} is too small: give at least 1, or leave it out.")
-
-
-WITHOUT_EFFECT = ("checkpoint_every", "log_every", "verify", "resident")
-"""Loop options that change how a training runs and not what comes out; a resumed run may change them."""
-_INTEGERS = ("dead_tokens", "checkpoint_every", "log_every")
-_SWITCHES = ("verify", "resident", "shard_latents", "deterministic")
-
-
-def parse_loop_options(pairs: tuple[str, ...]) -> tuple[LoopOptions, tuple[str, ...]]:
-    """Take the loop's options out of NAME=VALUE texts; the others are returned as they are, sorted.
-
-    Raises:
-        UserError: a value is not of its kind.
-    """
-    values: dict[str, Any] = {}
-    others: list[str] = []
-    for pair in pairs:
-        name, _, text = pair.partition("=")
-        if name in _INTEGERS:
-            if not text.isdecimal():
-                raise UserError(f"--options {pair!r}: the value has to be a whole number.")
-            values[name] = int(text)
-        elif name in _SWITCHES:
-            if text not in ("true", "false"):
-                raise UserError(f"--options {pair!r}: the value has to be true or false.")
-            values[name] = text == "true"
-        else:
-            others.append(pair)
-    return LoopOptions(**values), tuple(sorted(others))
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a sparse autoencoder on one hook site of a run's activations, or several in one pass over the data.
 
@@ -114,29 +52,30 @@ class TrainConfig:
     site: str
     """Hook site to train on, such as resid/12; `collect` names the sites that it stored."""
     name: str | None = None
-    """Name of the SAE's folder under `sae/`; SITE-ARCH-dSAE-kK if not given. In a sweep, what the names begin with."""
+    """Name of the SAE's folder under `sae/`; by default SITE-ARCH-dSAE-kK. In a sweep, the beginning of the names."""
     arch: tuple[Architecture, ...] = ("batchtopk",)
-    """Which latents stay active: the k largest of each token (topk), k a token on average (batchtopk), the same in
-    nested dictionaries (matryoshka_batchtopk), and others in SAELens's names."""
+    """Which latents stay active: the k largest of each token (topk), k per token on average (batchtopk), the same in
+    nested dictionaries (matryoshka_batchtopk), and others with SAELens's names."""
     d_sae: tuple[int, ...] = (32768,)
     """Number of latents."""
     k: tuple[int, ...] = (64,)
-    """Active latents a token."""
+    """Active latents per token."""
     lr: tuple[float, ...] = ()
-    """Peak learning rate; 2e-4 / sqrt(d_sae / 16384) if not given."""
+    """Peak learning rate; by default 2e-4 / sqrt(d_sae / 16384)."""
     epochs: float = 1.0
     """Passes over the train videos' tokens; may be a fraction."""
     batch_size: int = 4096
-    """Tokens a step, over all processes."""
+    """Tokens per step, over all processes."""
     tokens: tuple[str, ...] = ()
-    """Train on some tokens only: every:N (each N-th time step), sink:F (none with more than F times the median norm),
-    mask:FILE.npy (rows marked in a file of one bool a row)."""
+    """Train only on some tokens: every:N (each N-th time step), sink:F (none with more than F times the median norm),
+    mask:FILE.npy (rows marked in a file with one bool per row)."""
     seed: int = 0
     """Seed of the initial weights and of the order of the tokens."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1 …."""
-    dtype: Precision = "float32"
-    """Precision of the encoder's matrix product; weights and optimiser are float32 throughout."""
+    dtype: Dtype = "auto"
+    """Precision of the encoder's matrix product; weights and optimiser are always float32. `auto` is bfloat16 on a GPU
+    that computes in it, else float32."""
     options: tuple[str, ...] = ()
     """Further settings as NAME=VALUE, such as dead_tokens=1000000 or checkpoint_every=500; docs/training.md has all."""
     wandb: bool = False
@@ -171,41 +110,38 @@ class TrainConfig:
                 raise UserError(f"--lr {lr} is not a positive number: leave it out for the default.")
         if self.name is not None:
             require_name("--name", self.name)
-        for member in self.members():
-            require_name("--site" if self.name is None else "--name", member.name)
+        for sae in self.saes():
+            require_name("--site" if self.name is None else "--name", sae.name)
         for text in self.tokens:
             parse_filter(text)
         for width in self.d_sae:
-            parse_options(parse_loop_options(self.options)[1]).widths(width)
+            self.parsed.sae.widths(width)
+        for arch in self.arch:
+            self.parsed.sae.check(arch)
 
-    @property
-    def loop(self) -> LoopOptions:
-        """The loop's options."""
-        return parse_loop_options(self.options)[0]
+    @cached_property
+    def parsed(self) -> Options:
+        """What `options` says."""
+        return parse_options(self.options)
 
-    @property
-    def sae_options(self) -> Options:
-        """The options of the architecture, the normalisation and the step."""
-        return parse_options(parse_loop_options(self.options)[1])
-
-    def members(self) -> "tuple[Member, ...]":
+    def saes(self) -> "tuple[SaeConfig, ...]":
         """The SAEs to train: every combination of the values of arch, d_sae, k and lr."""
         rates = self.lr or (None,)
         chosen = list(itertools.product(self.arch, self.d_sae, self.k, rates))
         return tuple(
-            Member(config=self, name=self._name(arch, d_sae, k, lr), arch=arch, d_sae=d_sae, k=k, lr=lr)
+            SaeConfig(config=self, name=self._name(arch, d_sae, k, lr), arch=arch, d_sae=d_sae, k=k, lr=lr)
             for arch, d_sae, k, lr in chosen
         )
 
     @property
     def sae_name(self) -> str:
         """Name of the SAE's folder under `sae/`; of the first one in a sweep."""
-        return self.members()[0].name
+        return self.saes()[0].name
 
     @property
     def folder(self) -> Path:
         """The SAE's folder; that of the first one in a sweep."""
-        return self.members()[0].folder
+        return self.saes()[0].folder
 
     def _name(self, arch: Architecture, d_sae: int, k: int, lr: float | None) -> str:
         is_sweep = len(self.arch) * len(self.d_sae) * len(self.k) * max(1, len(self.lr)) > 1
@@ -216,12 +152,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """One SAE of a training."""
+class SaeConfig:
+    """One SAE of a training: one value for each argument that may have several."""
 
     config: TrainConfig
     """What it shares with the others."""
     name: str
+    """Name of its folder under `sae/`."""
     arch: Architecture
     d_sae: int
     k: int
@@ -232,37 +169,21 @@ class Member:
         """The SAE's folder."""
         return self.config.run / "sae" / self.name
 
-    @property
-    def peak_lr(self) -> float:
-        """Peak learning rate: as given, or by the m^-½ rule (Source: Gao et al. 2024, figure 3, refitted by peers)."""
-        return self.lr if self.lr is not None else 2e-4 / (self.d_sae / 2**14) ** 0.5
-
-    def dead_after(self, epoch_tokens: int) -> int:
-        """Tokens without firing after which a latent is dead, where one epoch has so many tokens."""
-        given = self.config.loop.dead_tokens
-        return given if given is not None else min(epoch_tokens, _MAX_DEAD_TOKENS)
-
     def arguments(self) -> dict[str, Any]:
-        """Arguments that train this SAE alone into the same folder; options without effect on it are left out."""
+        """Arguments that train only this SAE into the same folder; options without effect on it are left out."""
         config = self.config
-        loop, others = parse_loop_options(config.options)
-        effective = [
-            f"{field.name}={str(getattr(loop, field.name)).lower()}"
-            for field in dataclasses.fields(loop)
-            if field.name not in WITHOUT_EFFECT and getattr(loop, field.name) != field.default
-        ]
-        alone = {"name": self.name if self.name != _plain_name(self) else config.name}
+        alone = {"name": self.name if self.name != self._plain_name() else config.name}
         single = {"arch": self.arch, "d_sae": self.d_sae, "k": self.k, "lr": self.lr}
         shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        return {**shared, **alone, **single, "options": (*effective, *others)}
+        return {**shared, **alone, **single, "options": config.parsed.effective()}
 
-
-def _plain_name(member: Member) -> str:
-    return dataclasses.replace(
-        member.config,
-        name=None,
-        arch=(member.arch,),
-        d_sae=(member.d_sae,),
-        k=(member.k,),
-        lr=() if member.lr is None else (member.lr,),
-    ).sae_name
+    def _plain_name(self) -> str:
+        """The name that it would have alone, if none were given."""
+        return dataclasses.replace(
+            self.config,
+            name=None,
+            arch=(self.arch,),
+            d_sae=(self.d_sae,),
+            k=(self.k,),
+            lr=() if self.lr is None else (self.lr,),
+        ).sae_name

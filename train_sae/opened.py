@@ -1,7 +1,7 @@
 """An SAE as a stage uses it: found, read, and checked to belong to the run's activations.
 
-Site, width and model are checked as far as the SAE states them. What it does not state is no reason to refuse it, but
-is said in the log, with what is assumed instead.
+Site, width and model are checked as far as the SAE states them. What it does not state is no reason to refuse it; the
+log says what is missing and what is assumed instead.
 """
 
 import logging
@@ -11,22 +11,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collect.artefact.folder import file_hash
+from collect.artefact.stage import SUMMARY_NAME
 from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import ActivationStore
+from train_sae.lens.config import CFG_NAME
 from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.hook_names import is_site, same_place, site_of_hook
 from train_sae.quality.metrics import evaluate
-from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.reading import find_sae
+from train_sae.sae import Sae, load_sae
 
 log = logging.getLogger(__name__)
 
 GUESS_VIDEOS = 8
-"""Videos by which the site of an SAE is found that does not say it."""
+"""Videos that are used to find the site of an SAE that does not state it."""
 GUESS_TOKENS = 512
 """Tokens of each."""
 CLEARLY = 0.8
-"""The FVU at a site has to be below this multiple of every other site's, and below this, to be the site's."""
+"""A site is chosen if its FVU is below this multiple of every other site's, and below this value itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,19 @@ class OpenedSae:
     """Its `site` is one of the store, and no activation is below zero."""
     folder: Path
     name: str
-    """What the stages' folders for it are called."""
+    """The name of the stages' folders for it."""
     argument: str | None
-    """`--sae` as a stage's config.json keeps it: the same from wherever the command is called."""
+    """`--sae` as a stage's config.json keeps it: the same wherever the command is called from."""
+
+    def hashes(self) -> dict[str, str]:
+        """What a resumed stage must find unchanged.
+
+        A summary vouches for the cfg.json in its folder (`train_sae.lens.config`); one without a summary is hashed too.
+        """
+        found = {"sae": file_hash(self.folder / WEIGHTS_NAME)}
+        if not (self.folder / SUMMARY_NAME).exists():
+            found["sae_cfg"] = file_hash(self.folder / CFG_NAME)
+        return found
 
 
 def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: bool) -> OpenedSae:
@@ -48,11 +61,11 @@ def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: 
     Args:
         run: the run.
         store: its activations.
-        wanted: a name or folder as for `find_sae`, with `@SITE` behind it where the SAE is to be read at that site.
+        wanted: a name or folder as for `find_sae`, followed by `@SITE` to use the SAE at that site.
         decoded: whether the stage also needs reconstructions at the site.
 
     Raises:
-        UserError: there is no such SAE, it cannot be read, or what it states of itself contradicts the store.
+        UserError: there is no such SAE, it cannot be read, or what it states about itself contradicts the store.
     """
     name, asked = split_site(wanted)
     folder = find_sae(run, name)
@@ -95,7 +108,7 @@ def split_site(wanted: str | None) -> tuple[str | None, str | None]:
     """Split `NAME@SITE` into its parts; either may be missing.
 
     Raises:
-        UserError: what stands behind the last @ looks like no site, and in front of it there is nothing.
+        UserError: what follows the last @ does not look like a site, and there is nothing before it.
     """
     if wanted is None:
         return None, None
@@ -106,7 +119,7 @@ def split_site(wanted: str | None) -> tuple[str | None, str | None]:
 
 
 def name_of_wanted(run: Path, wanted: str | None) -> str:
-    """What the stages' folders for an SAE are called that has not been opened yet.
+    """The name of the stages' folders for an SAE that has not been opened yet.
 
     Raises:
         UserError: there is no such SAE.
@@ -115,7 +128,7 @@ def name_of_wanted(run: Path, wanted: str | None) -> str:
 
 
 def stage_name(run: Path, folder: Path) -> str:
-    """What the stages' folders for an SAE are called: its name, and its weights' hash if it lies outside the run."""
+    """The name of the stages' folders for an SAE: its name, with its weights' hash if it lies outside the run."""
     if folder.parent.resolve() == (run / "sae").resolve():
         return folder.name
     own = re.sub(r"[^\w.+-]+", "_", folder.resolve().name).strip(".") or "sae"

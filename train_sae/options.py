@@ -1,13 +1,14 @@
-"""Settings of architectures, normalisation and the step beyond those that every training needs.
+"""Settings that seldom need changing: what `--options` takes as NAME=VALUE.
 
-They carry SAELens's names where SAELens has them, so that its documentation and configurations apply. Free of torch.
+Settings of an SAE have SAELens's names where SAELens has them, so its documentation and configurations apply. This
+module does not import torch.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from collect.errors import UserError
 
@@ -16,21 +17,21 @@ SparsityLossMode = Literal["step", "tanh", "quadratic"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SaeOptions:
     """Everything that is specific to an architecture, a normalisation or the step."""
 
     normalize_activations: NormalizeActivations = "expected_average_only_in"
     """What is done to the input; folded into the weights at export. `covariance_whitening` rotates into principal
     components as SAELens does, `covariance_whitening_zca` rotates back (our addition)."""
     whitening_epsilon: float = 1e-3
-    """Added to the covariance's eigenvalues, in units of their mean, before their roots are divided by."""
+    """Added to the covariance's eigenvalues, in units of their mean, before dividing by their square roots."""
     max_norm: float | None = None
-    """Longer tokens are shortened, in training only, to so many times the mean norm: what keeps massive-norm sink
-    tokens from ruling the loss."""
+    """Longer tokens are shortened to this many times the median norm, in training only; this keeps sink tokens with
+    massive norms from dominating the loss."""
     matryoshka_widths: tuple[int, ...] = ()
-    """Latents in each prefix, rising; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
+    """Latents in each prefix, in ascending order; d_sae is added at the end. Default: d_sae / 8, / 4, / 2, d_sae."""
     matryoshka_samples: int = 0
-    """Draw so many prefix widths anew at every step instead of the fixed ones."""
+    """Draw this many new prefix widths at every step instead of using the fixed ones."""
     l1_coefficient: float = 1.0
     """Weight of the sparsity penalty of `standard` and `gated`."""
     lp_norm: float = 1.0
@@ -47,13 +48,13 @@ class Options:
     jumprelu_tanh_scale: float = 4.0
     """Scale of the activations inside the tanh."""
     jumprelu_ste_to_input: bool = False
-    """Whether the estimated gradient reaches the encoder too, not the threshold alone."""
+    """Whether the estimated gradient also reaches the encoder, not only the threshold."""
     l0_coefficient: float = 1.0
     """Weight of the sparsity penalty of jumprelu."""
     l0_warm_up_steps: int = 0
     """Steps over which `l0_coefficient` rises from zero."""
     target_l0: float | None = None
-    """Active latents a token that the quadratic penalty aims at; k if not given."""
+    """Active latents per token that the quadratic penalty aims at; k if not given."""
     pre_act_loss_coefficient: float | None = None
     """Weight of the loss that lifts dead jumprelu latents' pre-activations to their thresholds."""
     residual_threshold: float = 1e-2
@@ -63,11 +64,12 @@ class Options:
     clip_grad_norm: float | None = 1.0
     """Scale all gradients down together to at most this norm, as SAELens does; `null` leaves them as they are."""
     adam_beta1: float = 0.9
-    """Share of the old mean of the gradients that Adam keeps at a step."""
+    """Share of the old mean of the gradients that Adam keeps at each step."""
     adam_beta2: float = 0.999
-    """The same for the mean of their squares. 0.99 trains faster, and more latents die at high rates (docs/log.md)."""
+    """The same for the mean of their squares. 0.99 trains faster, but more latents die at high learning rates
+    (docs/log.md)."""
     ema_decay: float | None = None
-    """Export the exponential moving average of the weights, with this much of the old average kept a step."""
+    """Export the exponential moving average of the weights, with this much of the old average kept at each step."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -96,8 +98,8 @@ class Options:
         if self.matryoshka_samples < 0:
             raise UserError(f"matryoshka_samples={self.matryoshka_samples} is negative: give zero or more.")
 
-    def check(self, arch: str, d_sae: int) -> None:
-        """Check that the options fit an architecture and its number of latents.
+    def check(self, arch: str) -> None:
+        """Check that the options fit an architecture.
 
         Raises:
             UserError: they do not.
@@ -107,11 +109,9 @@ class Options:
                 f"normalize_activations={self.normalize_activations} does not go with matching_pursuit, whose encoder "
                 "is its decoder, so that whitening cannot be folded into it: choose expected_average_only_in."
             )
-        if arch == "matryoshka_batchtopk":
-            self.widths(d_sae)
 
     def widths(self, d_sae: int) -> tuple[int, ...]:
-        """Widths of the fixed Matryoshka prefixes, the last one being the whole dictionary.
+        """Widths of the fixed Matryoshka prefixes; the last one is the whole dictionary.
 
         Raises:
             UserError: a prefix is wider than the dictionary.
@@ -123,43 +123,105 @@ class Options:
         return widths
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How the loop over the steps runs, and when a latent counts as dead."""
+
+    dead_tokens: int | None = None
+    """A latent is dead, and revived by AuxK, after this many tokens without firing; by default one epoch's tokens, but
+    at most ten million."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    verify: bool = True
+    """Whether to verify the checksum of everything that is read, once."""
+    resident: bool = False
+    """Whether to keep whole pools of activations (two of half a million tokens) in the GPU's memory."""
+    shard_latents: bool = False
+    """Under torchrun, give each process a share of the latents rather than of the tokens."""
+    deterministic: bool = False
+    """Whether the steps use only deterministic algorithms of torch; slower on a GPU, no change on a CPU."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: a value is out of its range.
+        """
+        for name in ("dead_tokens", "checkpoint_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} is too small: give at least 1, or leave it out.")
+
+    def effective(self) -> list[str]:
+        """NAME=VALUE of options that differ from their defaults and change the result of a training."""
+        return [
+            f"{field.name}={str(getattr(self, field.name)).lower()}"
+            for field in dataclasses.fields(self)
+            if field.name not in WITHOUT_EFFECT and getattr(self, field.name) != field.default
+        ]
+
+
+WITHOUT_EFFECT = ("checkpoint_every", "log_every", "verify", "resident")
+"""Loop options that change how a training runs but not its result; a resumed run may change them."""
+
+
+class Options(NamedTuple):
+    """Everything that `--options` says."""
+
+    loop: LoopOptions
+    sae: SaeOptions
+    typed: tuple[str, ...]
+    """What was typed for `sae`, sorted."""
+
+    def effective(self) -> tuple[str, ...]:
+        """NAME=VALUE of options that change the result of a training, as its config.json keeps them."""
+        return (*self.loop.effective(), *self.typed)
+
+
 def parse_options(pairs: Iterable[str]) -> Options:
     """Options from NAME=VALUE texts, such as `l1_coefficient=2` or `matryoshka_widths=[256,1024]`.
 
     Raises:
-        UserError: a text is no such pair, there is no option of that name, or the value is not of its kind.
+        UserError: a text is not such a pair, there is no option with that name, or the value is of the wrong kind.
     """
-    hints = get_type_hints(Options)
-    values: dict[str, Any] = {}
+    of_loop, of_sae = get_type_hints(LoopOptions), get_type_hints(SaeOptions)
+    loop: dict[str, Any] = {}
+    sae: dict[str, Any] = {}
+    typed: list[str] = []
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals or name not in hints:
-            known = ", ".join(field.name for field in dataclasses.fields(Options))
-            raise UserError(f"{pair!r} is not NAME=VALUE with a known name: choose from {known}.")
-        values[name] = _parsed(pair, text, hints[name])
-    return Options(**values)
+        if equals and name in of_loop:
+            loop[name] = _parsed(pair, text, of_loop[name])
+        elif equals and name in of_sae:
+            sae[name] = _parsed(pair, text, of_sae[name])
+            typed.append(pair)
+        else:
+            known = ", ".join((*of_loop, *of_sae))
+            raise UserError(f"--options {pair!r} is not NAME=VALUE with a known name: choose from {known}.")
+    return Options(LoopOptions(**loop), SaeOptions(**sae), tuple(sorted(typed)))
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
 def _parsed(pair: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise UserError(f"{pair!r}: choose one of {', '.join(get_args(kind))}.")
+            raise UserError(f"--options {pair!r}: choose one of {', '.join(get_args(kind))}.")
         return text
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
-        raise UserError(f"{pair!r}: the value has to be a number, true, false, null or a list such as [1,2].") from None
+        value = text
     if get_origin(kind) is tuple:
         if isinstance(value, list) and all(type(item) is int for item in value):
             return tuple(value)
-        raise UserError(f"{pair!r}: the value has to be a list of whole numbers such as [256,1024].")
+        raise UserError(f"--options {pair!r}: the value has to be a list of whole numbers such as [256,1024].")
     allowed = get_args(kind) or (kind,)
-    if value is None and type(None) in allowed:
-        return None
-    if bool in allowed and isinstance(value, bool):
+    if type(value) in allowed:
         return value
-    if int in allowed and type(value) is int:
-        return value
-    if float in allowed and type(value) in (int, float):
+    if float in allowed and type(value) is int:
         return float(text)
-    raise UserError(f"{pair!r}: the value has to be a {' or '.join(kind.__name__ for kind in allowed)}.")
+    raise UserError(f"--options {pair!r}: the value has to be {' or '.join(_KINDS[kind] for kind in allowed)}.")

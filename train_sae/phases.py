@@ -12,7 +12,7 @@ T = TypeVar("T")
 class Phases:
     """Wall seconds of this process in each phase so far.
 
-    A GPU works on while the host goes on: what it still has to do is counted where the host waits for it, which is in
+    A GPU keeps working while the host continues: its remaining work is counted where the host waits for it, which is in
     `log` and `checkpoint`.
     """
 

@@ -4,12 +4,12 @@
                     config.json metrics.jsonl summary.json checkpoints/     how it came about, how good it is
     RUN/sae/        comparison.parquet comparison.svg                       all finished SAEs of the run
 
-Several SAEs share one pass over the data: each batch is read once and trains them one after the other. Trains on the
-train videos only; `collect.data.split` says which those are. `summary.json` is written last (`collect.artefact.stage`).
-Until then a rerun goes on from the newest checkpoint of each SAE.
+Several SAEs share one pass over the data: each batch is read once and trains them one after another. Only train videos
+are used; `collect.data.split` says which those are. `summary.json` is written last (`collect.artefact.stage`). Until
+then, a rerun continues from the newest checkpoint of each SAE.
 
-Under `torchrun` the processes share the work (`parallel`), and the first one writes and, unless the latents are shared
-out, evaluates.
+Under `torchrun` the processes share the work (`parallel`). The first one writes and, unless the latents are divided,
+evaluates.
 """
 
 import hashlib
@@ -17,34 +17,40 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import CONFIG_NAME
 from collect.artefact.lock import writing
 from collect.artefact.stage import found_state
 from collect.data.split import held_out_ids
 from collect.errors import UserError
+from collect.process.device import resolve_device, resolve_dtype
 from collect.process.ranks import Process
 from collect.reading import ActivationStore
 from train_sae.batches.loader import TokenLoader
 from train_sae.batches.normalisation import measure
 from train_sae.batches.shard_reader import ShardReader
 from train_sae.batches.token_set import TokenSet, filtered_rows, split_by_video
-from train_sae.config import LoopOptions, Member, TrainConfig
+from train_sae.config import SaeConfig, TrainConfig
+from train_sae.options import LoopOptions
 from train_sae.phases import Phases
 from train_sae.processes.group import Group
-from train_sae.processes.parallel import check_parts, device_of, joined
+from train_sae.processes.parallel import check_parts, joined
 from train_sae.processes.sharded_sae import whole_sae
 from train_sae.quality.comparison import write_comparison
 from train_sae.quality.metrics import evaluate
+from train_sae.resume import begin_or_resume, newest_step
 from train_sae.sae import Sae
+from train_sae.settings import resolve
 from train_sae.step.determinism import deterministic
 from train_sae.step.memory import freed_memory_kept
-from train_sae.trainee import STAGE, Trainee, begin_or_resume, finish, newest_step
+from train_sae.trainer import STAGE, SaeTrainer, finish
 
 _MEASURED_TOKENS = 2**20
 _EVALUATED_TOKENS = 2**20
@@ -53,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Train SAEs, or go on with them, and return the folder: of the SAE, or of all of them in a sweep.
+    """Train SAEs, or continue training them, and return the folder: of the SAE, or of all of them in a sweep.
 
     Raises:
         UserError: there are no activations of that site, no train videos, a folder belongs to other settings, another
@@ -65,32 +71,40 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
-    with joined(config.loop.shard_latents) as group, ExitStack() as held:
+    with joined(config.parsed.loop.shard_latents) as group, ExitStack() as held:
+        device, first = resolve_device(config.device), Process.of_environment()
+        config = replace(config, dtype=first.agree(lambda: resolve_dtype(config.dtype, device)))
         inputs = {"activations": _identity(store, config.site)}
         if group.n_processes > 1:
             inputs["processes"] = str(group.n_processes)
-        is_finished = Process.of_environment().agree(lambda: _hold(config.members(), inputs, held))
-        left = [member for member, finished in zip(config.members(), is_finished, strict=True) if not finished]
+        is_finished = first.agree(lambda: _hold(config.saes(), inputs, held))
+        left = [sae for sae, finished in zip(config.saes(), is_finished, strict=True) if not finished]
         if left:
-            _train(config, store, group, inputs, left)
-    return config.folder if len(config.members()) == 1 else config.run / "sae"
+            _train(config, store, device, group, inputs, left)
+    return config.folder if len(config.saes()) == 1 else config.run / "sae"
 
 
-def _hold(members: Sequence[Member], inputs: Mapping[str, str], held: ExitStack) -> list[bool]:
-    """Keep every other job out of the SAEs' folders, and see which of them are finished."""
-    for member in members:
-        held.enter_context(writing(member.folder))
+def _hold(saes: Sequence[SaeConfig], inputs: Mapping[str, str], held: ExitStack) -> list[bool]:
+    """Keep every other job out of the SAEs' folders, and find out which of them are finished."""
+    for sae in saes:
+        held.enter_context(writing(sae.folder))
     return [
-        found_state(member.folder, STAGE, member.arguments(), inputs, ignore=("run", "device", "wandb")) == "finished"
-        for member in members
+        found_state(sae.folder, STAGE, sae.arguments(), inputs, ignore=("run", "device", "wandb")) == "finished"
+        for sae in saes
     ]
 
 
 def _train(
-    config: TrainConfig, store: ActivationStore, group: Group, inputs: Mapping[str, str], members: Sequence[Member]
+    config: TrainConfig,
+    store: ActivationStore,
+    device: torch.device,
+    group: Group,
+    inputs: Mapping[str, str],
+    left: Sequence[SaeConfig],
 ) -> None:
+    """Train the SAEs that are left, and write their folders."""
     check_parts(group, config)
-    device = device_of(group, config.device) or resolve_device(config.device)
+    options = config.parsed
     train_set, held_out_set = token_sets(store, config)
     if train_set.n_tokens < group.n_data:
         raise UserError(
@@ -98,7 +112,7 @@ def _train(
             f"{f', fewer than the {group.n_data} processes' if train_set.n_tokens else ''}: collect more videos, "
             "or another split, or filter less."
         )
-    reader = ShardReader(store.shards(config.site), store.dtype(config.site), verify=config.loop.verify)
+    reader = ShardReader(store.shards(config.site), store.dtype(config.site), verify=options.loop.verify)
     loader = TokenLoader(
         reader,
         train_set,
@@ -107,28 +121,29 @@ def _train(
         n_lanes=group.n_data,
         lanes=[group.rank] if group.n_data > 1 else None,
         device=device,
-        resident=config.loop.resident,
+        resident=options.loop.resident,
     )
     # What is measured does not depend on how many processes share the work.
     sampler = loader
     if loader.n_lanes > 1:
         sampler = TokenLoader(reader, train_set, batch_size=config.batch_size, seed=config.seed, device=device)
-    for member in members:
-        if group.is_first and not (member.folder / "config.json").exists():
-            write_config(member.folder, STAGE, member.arguments(), inputs)
+    for sae in left:
+        if group.is_first and not (sae.folder / CONFIG_NAME).exists():
+            write_config(sae.folder, STAGE, sae.arguments(), inputs)
     measured = None
-    trainees: list[Trainee] = []
-    for member in members:
-        step = newest_step(member, group, device)
+    trainers: list[SaeTrainer] = []
+    for sae in left:
+        step = newest_step(sae, group, device)
         if measured is None and step == 0:
-            measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS), group), config.sae_options)
-        trainees.append(begin_or_resume(member, store, loader, step, measured, device, group))
-    with deterministic(config.loop.deterministic), freed_memory_kept():
-        _fit(loader, trainees, config.loop, device, group)
+            measured = measure(_counted("measure norm", sampler.sample(_MEASURED_TOKENS), group), options.sae)
+        settings = resolve(sae, d_in=reader.d_in, n_tokens=loader.n_tokens, group=group)
+        trainers.append(begin_or_resume(settings, store, loader, step, measured, device))
+    with deterministic(options.loop.deterministic), freed_memory_kept():
+        _fit(loader, trainers, options.loop, device, group)
 
-    saes = [trainee.export(store).to(device) for trainee in trainees]
+    saes = [trainer.export(store).to(device) for trainer in trainers]
     if group.is_first or group.n_shards > 1:
-        _finish_all(trainees, saes, sampler, reader, held_out_set, group)
+        _finish_all(trainers, saes, sampler, reader, held_out_set, group)
     if group.is_first:
         with writing(config.run / "sae", wait=True):  # others may be training other SAEs of this run
             write_comparison(config.run / "sae")
@@ -136,30 +151,30 @@ def _train(
 
 
 def _finish_all(
-    trainees: list[Trainee],
+    trainers: list[SaeTrainer],
     saes: list[Sae],
     sampler: TokenLoader,
     reader: ShardReader,
     held_out_set: TokenSet,
     group: Group,
 ) -> None:
-    """Evaluate the SAEs, of which each process may have a share, and write their folders."""
+    """Evaluate the SAEs (each process may have only a share of them) and write their folders."""
     on_train = evaluate(saes, _counted("evaluate on train", sampler.sample(_EVALUATED_TOKENS), group), group)
-    on_held_out, config = None, trainees[0].member.config
+    on_held_out, settings = None, trainers[0].settings
     if held_out_set.n_tokens:
-        apart = TokenLoader(reader, held_out_set, batch_size=config.batch_size, seed=config.seed)
+        apart = TokenLoader(reader, held_out_set, batch_size=settings.batch_size, seed=settings.step.seed)
         sample = _counted("evaluate on held-out", apart.sample(_EVALUATED_TOKENS), group)
         on_held_out = evaluate(saes, sample, group)
     elif group.is_first:
         log.warning("No video is held out, so the SAE is evaluated on its train videos only: collect more videos.")
-    for number, (trainee, share) in enumerate(zip(trainees, saes, strict=True)):
+    for number, (trainer, share) in enumerate(zip(trainers, saes, strict=True)):
         sae = whole_sae(share, group)
         if sae is not None:
-            finish(trainee, sae, on_train[number], on_held_out[number] if on_held_out else None)
+            finish(trainer, sae, on_train[number], on_held_out[number] if on_held_out else None)
 
 
 def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, TokenSet]:
-    """The rows to train on, and the same of the held-out videos.
+    """The rows to train on, and the same for the held-out videos.
 
     Raises:
         UserError: a filter cannot be applied.
@@ -167,22 +182,6 @@ def token_sets(store: ActivationStore, config: TrainConfig) -> tuple[TokenSet, T
     split = split_by_video(store.videos, held_out_ids((video.video_id, video.split) for video in store.videos))
     kept = filtered_rows(store, config.site, config.tokens)
     return TokenSet(split.train, kept), TokenSet(split.held_out, kept)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn a device's name into a device.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"--device {name} is not available here: choose cpu, or leave it out.") from None
-    return device
 
 
 def _identity(store: ActivationStore, site: str) -> str:
@@ -194,48 +193,48 @@ def _identity(store: ActivationStore, site: str) -> str:
 
 
 def _fit(
-    loader: TokenLoader, trainees: list[Trainee], options: LoopOptions, device: torch.device, group: Group
+    loader: TokenLoader, trainers: list[SaeTrainer], options: LoopOptions, device: torch.device, group: Group
 ) -> None:
     """Take the steps that are left; an SAE that is ahead of the others waits for them."""
-    start, n_steps = min(trainee.step for trainee in trainees), trainees[0].n_steps
+    start, n_steps = min(trainer.step for trainer in trainers), trainers[0].settings.n_steps
     phases = Phases()
     progress = tqdm(
         total=n_steps * loader.batch_size,
         initial=start * loader.batch_size,
-        desc=f"train {trainees[0].name}" if len(trainees) == 1 else f"train {len(trainees)} SAEs",
+        desc=f"train {trainers[0].name}" if len(trainers) == 1 else f"train {len(trainers)} SAEs",
         unit="token",
         unit_scale=True,
         disable=not group.is_first,
     )
     try:
-        for trainee in trainees:
-            trainee.open_log(phases)
+        for trainer in trainers:
+            trainer.open_log(phases)
         for batch in phases.timed("loader", loader.batches(start, n_steps)):
             with phases("step"):
                 x = batch.to(device, non_blocking=True)
-                waiting = [trainee for trainee in trainees if trainee.step == start]
-                for trainee in waiting:
-                    trainee.take(x)
+                waiting = [trainer for trainer in trainers if trainer.step == start]
+                for trainer in waiting:
+                    trainer.train_on(x)
             start += 1
             progress.update(loader.batch_size)
             is_last = start == n_steps
             if is_last or start % options.checkpoint_every == 0 or start % options.log_every == 0:
-                for trainee in waiting:
-                    shown = trainee.write_log()
-                    if len(trainees) == 1:
+                for trainer in waiting:
+                    shown = trainer.write_log()
+                    if len(trainers) == 1:
                         progress.set_postfix(shown, refresh=False)
             if is_last or start % options.checkpoint_every == 0:
                 with phases("checkpoint"):
-                    for trainee in waiting:
-                        trainee.save()
+                    for trainer in waiting:
+                        trainer.save()
     finally:
         progress.close()
-        for trainee in trainees:
-            trainee.close_log()
+        for trainer in trainers:
+            trainer.close_log()
 
 
 def _counted(what: str, chunks: Iterable[Tensor], group: Group) -> Iterator[Tensor]:
-    """Show progress in tokens where going through the chunks takes long, in the first process."""
+    """Show progress in tokens, in the first process, if going through the chunks takes long."""
     quiet = not group.is_first
     with tqdm(desc=what, unit="token", unit_scale=True, delay=2, leave=False, disable=quiet) as progress:
         for chunk in chunks:

@@ -1,6 +1,7 @@
 """The record of a training: one JSON line per window of steps in `metrics.jsonl`, and Weights & Biases when asked.
 
-Every line carries its checksum (`collect.artefact.seal`): a damaged one is told from one that a crash cut short.
+Every line has its own checksum (`collect.artefact.seal`), so that a damaged line is not mistaken for one that a crash
+cut short.
 """
 
 import json
@@ -8,38 +9,37 @@ import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from collect.artefact.folder import read_object, write_atomic
 from collect.artefact.json_fields import Fields
-from collect.artefact.json_file import parse_json, read_bytes
-from collect.artefact.seal import CHECKSUM, object_condition, seal_object
+from collect.artefact.seal import seal_object
 from collect.errors import UserError
 from collect.printable import printable
-from train_sae.config import Member
+from train_sae.reading import METRICS_NAME, metrics_line, metrics_texts
+from train_sae.settings import SaeSettings
 
 log = logging.getLogger(__name__)
 
-METRICS_NAME = "metrics.jsonl"
 WANDB_NAME = "wandb.json"
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, going on after the step that a training resumes from.
+    """Appends to `metrics.jsonl`, continuing after the step that a training resumes from.
 
     Args:
-        member: the SAE; its settings say whether to log to Weights & Biases as well.
+        settings: of the SAE; they say whether to log to Weights & Biases as well.
         step: steps already taken; later lines, left by a run that was killed, are removed, and damaged ones too.
 
     Raises:
         UserError: Weights & Biases is asked for and not installed, or `wandb.json` is damaged.
     """
 
-    def __init__(self, member: Member, step: int) -> None:
-        path = member.folder / METRICS_NAME
-        lines = _lines(path) if path.exists() else []
+    def __init__(self, settings: SaeSettings, step: int) -> None:
+        path = settings.folder / METRICS_NAME
+        lines = metrics_texts(path) if path.exists() else []
         write_atomic(path, "".join(f"{line}\n" for line in _kept(path, lines, step)))
-        self._wandb = _wandb_run(member) if member.config.wandb else None
+        self._wandb = _wandb_run(settings) if settings.wandb else None
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, metrics: Mapping[str, int | float]) -> None:
@@ -56,53 +56,22 @@ class MetricsLog:
             self._wandb.finish()
 
 
-def _wandb_run(member: Member) -> Any:
+def _wandb_run(settings: SaeSettings) -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError("Weights & Biases is not installed: run `pip install wandb`, or leave out --wandb.") from None
-    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in member.arguments().items()}
+    arguments = {name: str(value) if isinstance(value, Path) else value for name, value in settings.arguments.items()}
     # Several SAEs of one process each have a run of their own.
     return wandb.init(
         project="video-sae",
-        id=_wandb_id(member.folder / WANDB_NAME),
-        name=member.name,
-        dir=str(member.folder),
+        id=_wandb_id(settings.folder / WANDB_NAME),
+        name=settings.name,
+        dir=str(settings.folder),
         config=arguments,
         resume="allow",
         reinit="create_new",
     )
-
-
-def read_metrics(folder: Path) -> list[dict[str, int | float]]:
-    """The lines of a finished training's `metrics.jsonl`; none where there is no such file.
-
-    Raises:
-        UserError: a line is damaged; the message says which.
-    """
-    path = folder / METRICS_NAME
-    return [_line(path, number, text) for number, text in enumerate(_lines(path), 1)] if path.exists() else []
-
-
-def _lines(path: Path) -> list[str]:
-    content = read_bytes(path, f"delete it; only the chart of the training needs {METRICS_NAME}")
-    return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
-
-
-def _line(path: Path, number: int, text: str) -> dict[str, int | float]:
-    """The numbers of a line; raises a `UserError` where it is damaged."""
-    place, remedy = f"{printable(path, 4096)}, line {number},", "delete that line"
-    content: object = parse_json(text, place, remedy)
-    fields = Fields(content, place, remedy)
-    if object_condition(cast("dict[str, Any]", content)) == "changed":
-        raise UserError(f"{place} does not match its `{CHECKSUM}`: {remedy}.")
-    found: dict[str, int | float] = {"step": fields.integer("step")}
-    for name, value in cast("dict[str, object]", content).items():
-        if name in (CHECKSUM, "step"):
-            continue
-        # A figure may be undefined (NaN), but is never a whole number that no float can hold.
-        found[name] = value if isinstance(value, float) else fields.number(name)
-    return found
 
 
 def _kept(path: Path, lines: list[str], step: int) -> list[str]:
@@ -110,7 +79,7 @@ def _kept(path: Path, lines: list[str], step: int) -> list[str]:
     kept: list[str] = []
     for number, text in enumerate(lines, 1):
         try:
-            if _line(path, number, text)["step"] <= step:
+            if metrics_line(path, number, text)["step"] <= step:
                 kept.append(text)
         except UserError as error:
             if number < len(lines):
@@ -119,7 +88,7 @@ def _kept(path: Path, lines: list[str], step: int) -> list[str]:
 
 
 def _wandb_id(path: Path) -> str:
-    """The id of the SAE's run, which a resumed training goes on with; on disk before a run of that id can exist.
+    """The id of the SAE's run, which a resumed training continues; it is on disk before a run with that id can exist.
 
     Raises:
         UserError: the file holds no id.

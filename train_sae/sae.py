@@ -1,8 +1,8 @@
 """A trained SAE: read from its SAELens folder, encode, decode.
 
 Five forms are encoded here, with torch and safetensors alone: `topk`, `jumprelu` (BatchTopK and Matryoshka too),
-`gated`, `standard` and `matching_pursuit`. Their settings are folded into the weights (`folding`), so that an SAE takes
-and gives back raw residuals. What else SAELens can load is encoded by SAELens's own class (`lens_module`).
+`gated`, `standard` and `matching_pursuit`. Their settings are folded into the weights (`folding`), so an SAE takes and
+returns raw residuals. Everything else that SAELens can load is encoded by SAELens's own class (`lens_module`).
 """
 
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collect.errors import UserError
-from collect.printable import printable
-from train_sae.lens.config import CFG_NAME, LensConfig, read_lens_config
-from train_sae.lens.folding import TENSORS, WEIGHTS_NAME, as_form, check_shapes, fold, read_weights
+from train_sae.lens.config import LensConfig, read_lens_config
+from train_sae.lens.folding import TENSORS, as_form, check_shapes, fold, read_weights
 from train_sae.lens.module import LensModule, load_module
 from train_sae.lens.token_norm import TokenNorm, normalised, scale_and_shift
 from train_sae.step.linear import linear
 from train_sae.step.pursuit import pursue
-
-__all__ = ["CFG_NAME", "WEIGHTS_NAME", "InferenceArchitecture", "Sae", "SparseCodes", "find_sae", "load_sae"]
 
 InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matching_pursuit"]
 """The forms that are encoded here and that `export` writes."""
@@ -31,8 +27,8 @@ InferenceArchitecture = Literal["topk", "jumprelu", "gated", "standard", "matchi
 _CHUNK_ELEMENTS = 2**24
 
 
-class SparseCodes(NamedTuple):
-    """Latent activations as a CSR matrix, the latents of a token in rising order."""
+class SparseActivations(NamedTuple):
+    """Latent activations as a CSR matrix, the latents of a token in ascending order."""
 
     indices: Int[Tensor, " nnz"]
     """Latent of each entry, int32."""
@@ -49,11 +45,11 @@ class Sae:
     architecture: str
     """One of `InferenceArchitecture`; with `lens`, SAELens's name of it."""
     k: int
-    """Active latents a token: exactly (topk), at most (matching_pursuit), on average over the training tokens (jumprelu
-    from BatchTopK); of no meaning for others, where it is 0 if unknown."""
+    """Active latents per token: exactly (topk), at most (matching_pursuit), on average over the training tokens
+    (jumprelu from BatchTopK); without meaning for others, and 0 there if unknown."""
     W_enc: Float[Tensor, "d_in d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
-    """What a unit of activation writes; d_out is d_in but in a transcoder."""
+    """What a unit of activation writes; d_out is d_in except in a transcoder."""
     b_enc: Float[Tensor, " d_sae"]
     b_dec: Float[Tensor, " d_out"]
     threshold: Float[Tensor, " d_sae"]
@@ -65,11 +61,11 @@ class Sae:
     residual_threshold: float = 0.0
     """Of matching pursuit: norm of the residual at which a token is finished."""
     token_norm: TokenNorm = "none"
-    """What is done to each token before it is encoded, and undone to its reconstruction."""
+    """What is done to each token before it is encoded, and undone on its reconstruction."""
     lens: LensModule | None = None
-    """SAELens's own object, which encodes where it is given; `W_enc` and `b_enc` are then not used."""
+    """SAELens's own object; if given, it encodes, and `W_enc` and `b_enc` are not used."""
     is_one_sided: bool = False
-    """Whether each latent of a signed SAE stands here twice; see `one_sided`."""
+    """Whether each latent of a signed SAE appears here twice; see `one_sided`."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is known about the SAE: model, site, store, training."""
 
@@ -85,22 +81,22 @@ class Sae:
 
     @property
     def site(self) -> str:
-        """Hook site that the SAE was trained on; empty where that is not known."""
+        """Hook site that the SAE was trained on; empty if that is not known."""
         return self._text("hook_name")
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the activation store that the SAE was trained on; empty where that is not known."""
+        """Fingerprint of the activation store that the SAE was trained on; empty if that is not known."""
         return self._text("store_fingerprint")
 
     @property
     def model_fingerprint(self) -> str:
-        """Fingerprint of the model whose activations the SAE was trained on; empty where that is not known."""
+        """Fingerprint of the model whose activations the SAE was trained on; empty if that is not known."""
         return self._text("model_fingerprint")
 
     @property
     def model_name(self) -> str:
-        """Name of that model, as whoever trained the SAE calls it; empty where that is not known."""
+        """Name of that model, as given by whoever trained the SAE; empty if that is not known."""
         return self._text("model_name")
 
     @property
@@ -143,7 +139,8 @@ class Sae:
         """The same SAE with no activation below zero.
 
         Each latent of a signed SAE becomes two: i is its activation where that is above zero, and writes W_dec[i];
-        d_sae + i is minus its activation where that is below, and writes −W_dec[i]. Others stay as they are.
+            d_sae + i is minus its activation where that is below zero, and writes −W_dec[i]. Other SAEs stay as they
+            are.
         """
         if not self.is_signed:
             return self
@@ -183,17 +180,17 @@ class Sae:
         return pre.relu() * (pre > self.threshold)
 
     def pre_activations(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_sae"]:
-        """What latents of raw residuals are selected by, in topk, jumprelu and standard SAEs."""
+        """The values by which latents are selected for raw residuals, in topk, jumprelu and standard SAEs."""
         return linear(self._centred(x), self.W_enc.T, self.b_enc)
 
     def _centred(self, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:
         return normalised(x.to(self.W_dec), self.token_norm) - self.b_dec
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """As many tokens at once as keep dense activations small; all of a sequence, which cannot be cut."""
+        """Chunks of tokens that keep dense activations small; a sequence stays whole, because it cannot be cut."""
         return (x,) if self.is_sequential else x.split(max(1, _CHUNK_ELEMENTS // self.d_sae))
 
-    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseCodes:
+    def encode_sparse(self, x: Float[Tensor, "token d_in"]) -> SparseActivations:
         """Latent activations of raw residuals without the zeros; dense for a bounded number of tokens at a time.
 
         Args:
@@ -207,7 +204,7 @@ class Sae:
             values.append(f[tokens, latents])
             counts.append(torch.bincount(tokens, minlength=rows.shape[0]))
         ends = torch.cat(counts).cumsum(0)
-        return SparseCodes(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
+        return SparseActivations(torch.cat(indices), torch.cat(values), torch.cat([ends.new_zeros(1), ends]))
 
     def decode(
         self, f: Float[Tensor, "token d_sae"], x: Float[Tensor, "token d_in"] | None = None
@@ -216,11 +213,11 @@ class Sae:
 
         Args:
             f: latent activations.
-            x: the residuals that they are of; needed unless `is_plain`.
+            x: the residuals that they came from; needed unless `is_plain`.
         """
         return linear(f, self.W_dec.T, self.b_dec) if self.is_plain else self._put_back(linear(f, self.W_dec.T), x)
 
-    def decode_sparse(self, codes: SparseCodes, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
+    def decode_sparse(self, codes: SparseActivations, x: Float[Tensor, "token d_in"] | None = None) -> Tensor:
         """Reconstruct raw residuals from sparse latent activations; the arguments are those of `decode`."""
         indptr, indices = codes.indptr, codes.indices.long()
         bags = F.embedding_bag(
@@ -245,7 +242,7 @@ class Sae:
         return scale_and_shift(x.to(self.W_dec), self.token_norm)[0].squeeze(1)
 
     def _put_back(self, product: Tensor, x: Tensor | None) -> Tensor:
-        """Add what a reconstruction holds besides the latents, and undo what was done to each token."""
+        """Add what a reconstruction contains besides the latents, and undo what was done to each token."""
         assert x is not None, "the reconstruction follows from the latents and the residuals together"
         x = x.to(self.W_dec)
         if self.lens is None:
@@ -303,39 +300,3 @@ def _of_module(cfg: LensConfig, lens: LensModule) -> Sae:
         lens=lens,
         metadata=cfg.metadata,
     )
-
-
-def find_sae(run: Path, name: str | None = None) -> Path:
-    """The folder of an SAE: the run's of that name, any other folder that holds one, or the only one of the run.
-
-    Args:
-        run: the run.
-        name: name below the run's `sae/`, or path of a folder.
-
-    Raises:
-        UserError: there is none, none of that name, or several and no name was given.
-    """
-    folders = sorted(path.parent for path in (run / "sae").glob(f"*/{CFG_NAME}"))
-    names = ", ".join(printable(folder.name, 60) for folder in folders)
-    if name is None:
-        if not folders:
-            raise UserError(
-                f"{run / 'sae'} holds no SAE: run `video-sae train --run {run} --site …` first, or give the folder of "
-                "one with --sae."
-            )
-        if len(folders) > 1:
-            raise UserError(f"{run / 'sae'} holds several SAEs ({names}): name one with --sae.")
-        return folders[0]
-    for folder in folders:
-        if folder.name == name:
-            return folder
-    elsewhere = Path(name).expanduser()
-    if not (elsewhere / CFG_NAME).is_file():
-        raise UserError(
-            f"{run / 'sae'} holds no SAE named {printable(name, 200)!r}: it has {names or 'none'}; nor is there a "
-            f"folder of that name with a {CFG_NAME}."
-        )
-    for folder in folders:
-        if folder.samefile(elsewhere):
-            return folder
-    return elsewhere

@@ -1,7 +1,7 @@
-"""Tensors in a safetensors file: atomic to write, and a sentence rather than a traceback when it cannot be read.
+"""Tensors in a safetensors file: written atomically, and an error in one sentence if it cannot be read.
 
-The header's text holds a checksum over names, types, shapes, values and the other text, and it is verified where it is
-there; files of other programs have none.
+The header's text holds a checksum of names, types, shapes, values and the other text. It is verified if it is there;
+files of other programs have none.
 """
 
 import json
@@ -27,7 +27,7 @@ _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, Attrib
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors so that a reader, also after a crash, sees the old file or the new one.
+    """Write tensors so that a reader, even after a crash, sees either the old file or the new one.
 
     Args:
         path: the file; its folder is made if there is none.
@@ -41,7 +41,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     try:
         save_file(content, temporary, metadata={**text, CHECKSUM: _checksum(content, text)})
         _put_in_order(temporary)
-        give_usual_mode(temporary)  # safetensors lets nobody else read what it writes
+        give_usual_mode(temporary)  # safetensors writes files that only the owner can read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -58,7 +58,7 @@ def load_tensors(
 
     Args:
         path: the file.
-        remedy: what the user can do if it cannot be read; completes the sentence behind a colon.
+        remedy: what the user can do if it cannot be read; completes the sentence after a colon.
         device: where the tensors go.
 
     Raises:
@@ -83,7 +83,7 @@ def load_tensors(
 
 
 def _put_in_order(path: Path) -> None:
-    """Sort the text in a file's header, which safetensors writes in another order each time."""
+    """Sort the text in a file's header, which safetensors writes in a different order each time."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(length))
@@ -111,5 +111,5 @@ def _checksum(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> str:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    """The bytes of a tensor, which lies on the CPU, without a copy."""
+    """The bytes of a tensor on the CPU, without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy()

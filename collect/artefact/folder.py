@@ -1,28 +1,21 @@
-"""Files that every artefact folder shares: `config.json`, atomic writes, typed tables and hashes.
+"""Files of an artefact folder: atomic writes, typed tables, JSON objects and hashes.
 
-An artefact folder is the output of one stage (activations, an SAE, a catalogue, effects). Its `config.json` records the
-stage, the arguments, the hashes of the inputs, the versions of the libraries and the git commit, and is what a rerun
-compares itself with. Whether a stage is finished is decided in `collect.artefact.stage`.
+An artefact folder is the output of one stage (activations, an SAE, a catalogue, effects). What it was begun with is in
+`collect.artefact.config_json`, and whether the stage is finished is decided in `collect.artefact.stage`.
 
 No function here imports torch, and pandas and pyarrow only where a table is read or written.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import errno
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import secrets
 import stat
-import subprocess
-from collections.abc import Collection, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from collect.artefact.json_file import read_bytes, read_json
@@ -38,103 +31,10 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 TEMPORARY_SUFFIX = ".tmp"
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF)
-VERSIONED_DISTRIBUTIONS = ("video-sae", "torch", "transformers", "zarr", "numpy")
-
-
-def write_config(
-    folder: Path, stage: str, config: object, inputs: Mapping[str, str], paths: Mapping[str, Path] | None = None
-) -> None:
-    """Write `folder/config.json` atomically, making the folder if there is none.
-
-    Args:
-        folder: the artefact folder.
-        stage: name of the stage that owns the folder, such as `collect`.
-        config: the stage's arguments: a dataclass instance, or a mapping of names to values. Paths become strings,
-            tuples become lists, enums their values.
-        inputs: hash (or fingerprint) of each input, by name.
-        paths: where inputs lie, by the argument that names them. They are kept absolute, so that they are found from
-            any folder; nothing compares them.
-    """
-    content = {
-        "stage": stage,
-        "arguments": _arguments(config),
-        "inputs": dict(inputs),
-        **({"paths": {name: str(path.absolute()) for name, path in paths.items()}} if paths else {}),
-        "versions": installed_versions(),
-        "commit": source_commit(),
-    }
-    write_json(folder / CONFIG_NAME, content)
-
-
-def read_config(folder: Path, stage: str) -> dict[str, Any]:
-    """Read `folder/config.json` of the stage named `stage`.
-
-    Returns:
-        The keys `stage`, `arguments`, `inputs`, `versions` and `commit`.
-
-    Raises:
-        UserError: there is no such file, it is not the JSON that `write_config` writes, it was changed since, or
-            another stage wrote it.
-    """
-    path, shown = folder / CONFIG_NAME, printable(folder / CONFIG_NAME, 4096)
-    remake = f"delete {printable(folder, 4096)} and run again what made it"
-    if not path.exists():
-        raise UserError(f"{shown} does not exist: run `video-sae {stage}` first, or name another folder.")
-    content = read_object(path, remake)
-    if not all(isinstance(content.get(name), dict) for name in ("arguments", "inputs")):
-        raise UserError(
-            f"{shown} lacks `arguments` or `inputs`, so it is not a config.json of this program: "
-            f"name another folder, or {remake}."
-        )
-    if content.get("stage") != stage:
-        belongs = printable(content.get("stage"), 40)
-        raise UserError(f"{shown} belongs to the stage {belongs!r} where {stage!r} is needed: name another folder.")
-    if not isinstance(content.get("versions", {}), dict) or not isinstance(content.get("commit"), str | None):
-        raise UserError(f"{shown} has `versions` or a `commit` that this program does not write: {remake}.")
-    return content
-
-
-def check_resume(
-    folder: Path,
-    stage: str,
-    config: object,
-    inputs: Mapping[str, str],
-    ignore: Collection[str] = (),
-    recorded: Collection[str] = (),
-) -> bool:
-    """Decide whether a stage may go on in `folder`.
-
-    Args:
-        folder: the artefact folder.
-        stage: name of the stage.
-        config: the arguments of this run, as for `write_config`.
-        inputs: the input hashes of this run, as for `write_config`.
-        ignore: names of arguments that may differ because they do not change the result, such as `device`.
-        recorded: names of inputs that may differ likewise: they are kept for other stages to compare with.
-
-    Returns:
-        False where the folder has no `config.json` yet, True where it was begun with the same arguments and inputs.
-
-    Raises:
-        UserError: the folder was begun with other arguments or inputs; the message says which and what to do.
-    """
-    if not (folder / CONFIG_NAME).exists():
-        return False
-    before = read_config(folder, stage)
-    # Compared as JSON gives them back, so that 1.0 and 1, or a tuple and a list, are the same.
-    now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
-    changes = _changes(before["arguments"], now["arguments"], ignore)
-    changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded)]
-    if changes:
-        raise UserError(
-            f"{folder} was begun with other settings, {_enumerate(changes)}: "
-            "give the earlier ones to go on there, choose another --out or --name, or delete the folder."
-        )
-    return True
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, also after a crash, sees the old content or the new one, never a part.
+    """Write a file so that a reader, even after a crash, sees either the old content or the new, never a part.
 
     Args:
         path: the file; its folder is made if there is none.
@@ -158,7 +58,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def give_usual_mode(*paths: Path) -> None:
     """Give files the mode that a new file has under the user's umask; some libraries write theirs for the owner only.
 
-    The umask itself cannot be read without changing it for every thread, so a file is made to see.
+    The umask cannot be read without changing it for every thread, so a new file is made to find out.
     """
     for folder in {path.parent for path in paths}:
         probe = folder / f".mode.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
@@ -173,7 +73,7 @@ def give_usual_mode(*paths: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as far as its file system can: some do not open or synchronise folders."""
+    """Make the names in a folder durable, if its file system can: some cannot open or synchronise folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -186,7 +86,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_orphans(folder: Path, *, deep: bool = False) -> None:
-    """Remove what `write_atomic` had begun in a folder when its process was killed; only while nobody writes there.
+    """Remove the unfinished files of a `write_atomic` whose process was killed; only while nobody writes there.
 
     Args:
         folder: the artefact folder.
@@ -214,7 +114,7 @@ def read_table(path: Path, schema: pyarrow.Schema | None = None) -> pandas.DataF
 
     Args:
         path: the parquet file.
-        schema: what it was written with; its columns and rules are checked.
+        schema: the schema it was written with; its columns and rules are checked.
 
     Raises:
         UserError: the file does not exist, was changed after it was written, or is another table.
@@ -248,14 +148,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object. A checksum in it is verified and left out; one without is taken as it is.
+    """Read a JSON object. A checksum in it is verified and left out; an object without one is taken as it is.
 
     Args:
         path: the file.
         remedy: as for `collect.artefact.json_file.read_json`.
 
     Raises:
-        UserError: it cannot be read, is no object, or was changed after it was written.
+        UserError: it cannot be read, is not an object, or was changed after it was written.
     """
     content: object = read_json(path, remedy)
     if not isinstance(content, dict):
@@ -280,74 +180,3 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(f"{path} is not a file: check the path, or run the stage that writes it again.") from None
-
-
-def installed_versions() -> dict[str, str | None]:
-    """Return the version of Python and of the libraries that can change a result; None where not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in VERSIONED_DISTRIBUTIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
-@functools.cache
-def source_commit() -> str | None:
-    """Return the git commit of the source tree, with `-dirty` appended where it has changes; None outside a clone."""
-    root = Path(__file__).resolve().parents[2]
-    top = _git(root, "rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != root:  # an installed copy may lie inside somebody else's repository
-        return None
-    return _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None
-
-
-def _arguments(config: object) -> dict[str, Any]:
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: _jsonable(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    assert isinstance(config, Mapping), f"a config is a dataclass instance or a mapping, not {type(config).__name__}"
-    return {str(name): _jsonable(value) for name, value in cast("Mapping[object, object]", config).items()}
-
-
-def _jsonable(value: object) -> Any:
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in cast("list[object]", value)]
-    if isinstance(value, Mapping) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return _arguments(value)
-    assert value is None or isinstance(value, (bool, int, float, str)), (
-        f"{value!r} of type {type(value).__name__} cannot stand in {CONFIG_NAME}"
-    )
-    return value
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str]) -> list[str]:
-    absent = object()
-
-    def show(value: object) -> str:
-        return "absent" if value is absent else json.dumps(value)
-
-    changes: list[str] = []
-    for name in [*before, *(name for name in now if name not in before)]:
-        old, new = before.get(name, absent), now.get(name, absent)
-        if name not in ignore and old != new:
-            changes.append(f"{name} = {show(old)} (now {show(new)})")
-    return changes
-
-
-def _enumerate(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

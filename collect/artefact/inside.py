@@ -1,8 +1,8 @@
 """Paths that come out of files: only within their folder, and only regular files are opened.
 
-A manifest, a log, an archive's list or a table may have been written by anybody. Whatever name stands in one is
-resolved here before it is read, written or cut, so that none leads out of the folder that it belongs to, by itself or
-through a link. What the user types is not meant: that may lie anywhere.
+A manifest, a log, an archive's list or a table may have been written by anybody. Any name in one is resolved here
+before it is read, written or cut, so that it cannot lead out of its folder, by itself or through a link. This is not
+about paths that the user types: they may lie anywhere.
 """
 
 import os
@@ -19,13 +19,13 @@ def inside(folder: Path, name: object, origin: Path | None = None) -> Path:
     Args:
         folder: where it may lead.
         name: relative path within the folder.
-        origin: the file that gave it, for the message; none if it is no file's word.
+        origin: the file that gave it, for the message; None if it did not come from a file.
 
     Returns:
         `folder / name`, which lies within the folder once all links are followed.
 
     Raises:
-        UserError: the name is no text, is absolute, has `..` or a null byte in it, or leads out by a link.
+        UserError: the name is not text, is absolute, has `..` or a null byte in it, or leads out by a link.
     """
     if isinstance(name, str) and is_relative(name) and _stays(folder, folder / name):
         return folder / name
@@ -37,19 +37,19 @@ def inside(folder: Path, name: object, origin: Path | None = None) -> Path:
 
 
 def is_relative(name: str) -> bool:
-    """Whether a name leads downwards from wherever it is put, as far as can be seen from the name alone."""
+    """Whether a name leads downwards from wherever it is put, as far as the name alone shows."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def open_regular(path: Path) -> int:
-    """Open a regular file for reading, and nothing that could block or have no end.
+    """Open a regular file for reading, and nothing that could block or be endless.
 
     Returns:
         The descriptor.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Reading JSON objects written by others, so that whatever is wrong with one is told by file, place and field."""
+"""Reading JSON objects written by others; errors name the file, the place and the field."""
 
 import re
 import reprlib
@@ -55,7 +55,7 @@ class Fields:
         return self._content.get(name) not in (None, -1)
 
     def value(self, name: str) -> object:
-        """Whatever a field holds; None where it is missing."""
+        """Whatever a field holds; None if it is missing."""
         return self._content.get(name)
 
     def text(self, name: str) -> str:
@@ -82,7 +82,7 @@ class Fields:
         return int(cast("int", value))
 
     def array(self, name: str, *, dtype: type[np.float64] | type[np.int64], width: int | None = None) -> np.ndarray:
-        """A list of finite numbers, or with `width` of lists of that many; also a long one is read fast."""
+        """A list of finite numbers, or with `width` of lists of that many; fast for long ones too."""
         wanted = "whole numbers" if dtype is np.int64 else "finite numbers"
         expected = f"a list of {wanted}" if width is None else f"a list of lists of {width} {wanted}"
         value = self._content.get(name)
@@ -115,7 +115,7 @@ class Fields:
         return float(cast("float", value))
 
     def flag(self, name: str, *, absent: bool | None = None) -> bool:
-        """A truth value, also written 0 or 1; `absent`, unless None, is that of a missing field, of null and of -1."""
+        """A truth value, also written 0 or 1; `absent`, unless None, is the value for a missing field, null and -1."""
         value = self._content.get(name)
         if absent is not None and value in (None, -1):
             return absent
@@ -124,7 +124,7 @@ class Fields:
         return bool(value)
 
     def flags(self, name: str, *, n: int) -> list[bool]:
-        """Exactly `n` truth values as `flag` reads them, or one for all of them; false where null, -1 or missing."""
+        """Exactly `n` truth values as `flag` reads them, or one for all of them; false if null, -1 or missing."""
         value = self._content.get(name)
         if not isinstance(value, list):
             return [self.flag(name, absent=False)] * n
@@ -215,14 +215,14 @@ class Fields:
 
 
 def _is_integer(value: object) -> bool:
-    """Whether a value is a whole number that 64 bits hold, also one written as 30.0."""
+    """Whether a value is a whole number that fits in 64 bits, including one written as 30.0."""
     return _is_number(value) and abs(cast("float", value)) < 2**53 and value == int(cast("float", value))
 
 
 def _is_number(value: object) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return abs(value) < _LARGEST  # false for NaN; and an int of more digits than a float holds is no measurement
+    return abs(value) < _LARGEST  # false for NaN; and an int with more digits than a float holds is not a measurement
 
 
 def _is_flag(value: object) -> bool:

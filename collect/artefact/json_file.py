@@ -1,7 +1,7 @@
 """Reading JSON, whoever wrote it: one function, and one error for everything that can be wrong with a file.
 
-Besides syntax that is nesting too deep to parse, numbers of thousands of digits, bytes that are no text, folders and
-devices in the place of files, and files of a size that no JSON of this program has. A byte-order mark is passed over.
+Besides wrong syntax, this covers nesting too deep to parse, numbers with thousands of digits, bytes that are not text,
+folders and devices in place of files, and files larger than any JSON of this program. A byte-order mark is skipped.
 """
 
 import json
@@ -60,7 +60,7 @@ def parse_json(data: bytes | str, place: object, remedy: str) -> Any:
     """Parse JSON.
 
     Args:
-        data: the text, as UTF-8 where it is bytes.
+        data: the text, as UTF-8 if it is bytes.
         place: where it is from, for the message.
         remedy: as for `read_json`.
 
@@ -70,6 +70,6 @@ def parse_json(data: bytes | str, place: object, remedy: str) -> Any:
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError: also bytes that are no text, and endless numbers
+    except (ValueError, RecursionError) as error:  # ValueError: also bytes that are not text, and endless numbers
         reason = "it is nested too deep" if isinstance(error, RecursionError) else printable(error, 120)
         raise UserError(f"{printable(place, 4096)} is not valid JSON ({reason}): {remedy}.") from None

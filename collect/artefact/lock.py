@@ -1,11 +1,11 @@
-"""The lock of an artefact folder: one process writes it, and a second one is told who that is.
+"""The lock of an artefact folder: one process writes it, and a second one learns who that is.
 
-The lock is the file `.writer.lock` in the folder. It is held through `flock`, which the operating system gives back
-when a process ends, however it ends, and it says who holds it. It is removed when it is given back.
+The lock is the file `.writer.lock` in the folder. It is held through `flock`, which the operating system releases when
+a process ends, however it ends. The file says who holds the lock, and is removed when the lock is released.
 
 Where the file system has no `flock` (some cluster and cloud ones), the lock is the file `.writer.claim.lock`, and
-whoever makes it holds it. One that a process of this machine left behind when it was killed is taken over; of one from
-another machine nobody can tell whether its process still runs, so the message says which file to delete if it does not.
+whoever makes it holds it. If a process of this machine was killed and left one, it is taken over. If it is from another
+machine, nobody can know whether its process still runs, so the message says which file to delete if it does not.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import os
 import secrets
 import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Generator
@@ -43,8 +44,8 @@ _POLL_S = 0.05
 def writing(folder: Path, *, wait: bool = False) -> Generator[None]:
     """Within the block, be the only process that writes a folder.
 
-    The folder is made where there is none, and removed again, with the parents made for it, if nothing was put there.
-    One that cannot be written anyway, as on a read-only disk, is not locked.
+    The folder is made if there is none, and removed again, with the parents made for it, if nothing was put there. A
+    folder that cannot be written anyway, for example on a read-only disk, is not locked.
 
     Args:
         folder: the artefact folder.
@@ -73,7 +74,7 @@ def _taken(folder: Path, made: list[Path], *, wait: bool) -> "FileLock | None":
         try:
             return FileLock(folder / LOCK_NAME)
         except FileNotFoundError:
-            pass  # whoever made the folder has just removed it as empty
+            pass  # the process that made the folder has just removed it because it was empty
         except Held as held:
             if not wait:
                 raise held.refusal(folder) from None
@@ -86,7 +87,7 @@ def _taken(folder: Path, made: list[Path], *, wait: bool) -> "FileLock | None":
 
 def _make(folder: Path, made: list[Path]) -> None:
     """Make a folder with its parents, and note which of them were not there."""
-    in_way = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    in_way = next((path for path in (folder, *folder.parents) if _is_no_folder(path)), None)
     if in_way is not None:
         raise UserError(
             f"{printable(in_way, 4096)} is not a folder, as {printable(folder, 4096)} needs it to be: "
@@ -103,6 +104,14 @@ def _make(folder: Path, made: list[Path]) -> None:
             made.append(path)
 
 
+def _is_no_folder(path: Path) -> bool:
+    """Whether there is something other than a folder; checked once, as another process may remove a folder."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 class Held(Exception):  # not an error: whoever wants the lock may wait for it
     """Another process holds a lock."""
 
@@ -111,7 +120,7 @@ class Held(Exception):  # not an error: whoever wants the lock may wait for it
         self._path = path
 
     def refusal(self, what: Path) -> UserError:
-        """What the user is told.
+        """What the user sees.
 
         Args:
             what: what the other process is writing.
@@ -138,7 +147,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
         while not _is_at(self._descriptor, self._path):
-            # The last holder removes the file: a lock on one that is no longer there would keep nobody out.
+            # The last holder removes the file: a lock on a file that is no longer there would keep nobody out.
             self._close()
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
@@ -160,7 +169,7 @@ class FileLock:
             os.ftruncate(self._descriptor, len(record))
 
     def release(self) -> None:
-        """Give the lock back and remove its file."""
+        """Release the lock and remove its file."""
         if _is_at(self._descriptor, self._path):
             self._path.unlink(missing_ok=True)
         self._close()
@@ -196,7 +205,7 @@ def _claim(path: Path) -> int:
             left = _read(path)
             if not _is_dead(left):
                 break
-            # Of several processes that find it left behind, one alone can move it away.
+            # If several processes find an abandoned lock, only one of them can move it away.
             aside = path.with_name(f".{secrets.token_hex(4)}{_CLAIM_SUFFIX}")
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside)
@@ -230,7 +239,7 @@ def _ourselves() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says about its holder; None where it says nothing."""
+    """What a lock says about its holder; None if it says nothing."""
     try:
         content: object = read_json(path, "delete it", _LARGEST)
     except UserError:
@@ -257,7 +266,7 @@ def _described(holder: dict[str, Any] | None) -> str:
 
 
 def _is_dead(holder: dict[str, Any] | None) -> bool:
-    """Whether a holder is known to have ended: it was of this machine, and is gone, or its number is another's now."""
+    """Whether a holder is known to have ended: a process of this machine that is gone, or whose number was reused."""
     if holder is None or holder.get("host") != socket.gethostname() or not isinstance(holder.get("pid"), int):
         return False
     pid = cast("int", holder["pid"])
@@ -273,7 +282,7 @@ def _is_dead(holder: dict[str, Any] | None) -> bool:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did, which tells it from a later one of its number."""
+    """When a process began, in ticks since the machine did, which tells it from a later one with the same number."""
     try:
         # The second field is the program's name in brackets, which may hold anything.
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]

@@ -1,12 +1,12 @@
 """The data of a run: found again from wherever a stage is called, and recognised by its content.
 
-A stage records the absolute paths of what it reads (`config.json`, `paths`), and hashes: of the videos (ids, file
-sizes, cut frames), and of what is annotated about them. A later stage takes the data from where an earlier one had it,
-or from `--data`, and in either case sees that
+A stage records the absolute paths of what it reads (`config.json`, `paths`), and hashes of the videos (ids, file sizes,
+cut frames) and of their annotations. A later stage takes the data from where an earlier one had it, or from `--data`,
+and in either case checks that
 
 - the videos are those that were collected,
-- what is annotated about them is what the other stages of the same SAE took, and, unless `--data` says that it may
-  have changed, what it was when the earlier stage recorded the path.
+- their annotations are those that the other stages of the same SAE took, and, unless `--data` says that they may have
+  changed, those that were there when the earlier stage recorded the path.
 """
 
 import dataclasses
@@ -19,7 +19,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from collect.artefact.folder import CONFIG_NAME, read_config
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import CONFIG_NAME
+from collect.artefact.json_fields import Fields
 from collect.data.perception_test import Dataset, Video, load_dataset
 from collect.errors import UserError
 from collect.printable import printable
@@ -51,7 +53,7 @@ class RunData:
 
     dataset: Dataset
     annotations: str
-    """Hash of what is annotated about the collected videos."""
+    """Hash of the annotations of the collected videos."""
 
 
 def videos_hash(videos: Iterable[Video]) -> str:
@@ -64,7 +66,7 @@ def videos_hash(videos: Iterable[Video]) -> str:
 
 
 def annotations_hash(videos: Iterable[Video]) -> str:
-    """Hash of what is annotated about videos, wherever and in whichever files it stands; their order does not count."""
+    """Hash of the annotations of videos, in whichever files they are; their order does not matter."""
     digest = hashlib.sha256()
     for video in sorted(videos, key=lambda video: video.video_id):
         for name in _ANNOTATED:
@@ -102,7 +104,7 @@ def data_of_run(
     Args:
         run: the run folder.
         store: what was collected.
-        given: `--data`; None where the user named none.
+        given: `--data`; None if the user named none.
         folders: artefact folders of the stages that record which annotations they took, by the name of the stage, in
             the order in which their paths are tried; that of `collect` comes after them.
         own: which of these stages asks.
@@ -137,7 +139,7 @@ def data_of_run(
 
 
 def check_agreement(run: Path, folders: Mapping[str, Path]) -> None:
-    """See that stages which have begun took the same annotations.
+    """Check that all stages that have begun took the same annotations.
 
     Args:
         run: the run folder.
@@ -163,7 +165,7 @@ def check_agreement(run: Path, folders: Mapping[str, Path]) -> None:
 
 
 def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None:
-    """Where a stage had an input; what lay within the run is looked for in the run, which may have been moved.
+    """Where a stage had an input. If it lay within the run, it is looked for in the run, which may have been moved.
 
     Args:
         folder: the artefact folder of the stage.
@@ -175,7 +177,7 @@ def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None
         A path, at which there may be nothing any more; None if the input was no path.
     """
     config = read_config(folder, stage)
-    paths = cast("dict[str, Any]", config.get("paths") or {})
+    paths = cast("dict[str, Any]", config.get("paths", {}))
     if not isinstance(paths.get(name), str):
         before = config["arguments"].get(name)  # of a program that kept no absolute paths
         return Path(before) if isinstance(before, str) else None
@@ -188,16 +190,26 @@ def recorded_path(folder: Path, stage: str, name: str, run: Path) -> Path | None
     return path
 
 
+def collected_with(folder: Path) -> Fields:
+    """The arguments of `collect`, from its folder; if somebody changed them by hand, one may be missing.
+
+    Raises:
+        UserError: its config.json is missing or damaged.
+    """
+    path = printable(folder / CONFIG_NAME, 4096)
+    remedy = f"put the old file back, or delete {printable(folder, 4096)} and collect again"
+    return Fields(read_config(folder, COLLECT)["arguments"], f"{path}, `arguments`", remedy)
+
+
 def model_of_run(run: Path) -> str:
     """The model that a run was collected with: its folder, wherever this is called from, or its name on the hub.
 
     Raises:
-        UserError: the folder is gone.
+        UserError: the folder is gone, or config.json does not name the model.
     """
     folder = run / "activations"
-    config = read_config(folder, COLLECT)
-    if "model" not in (config.get("paths") or {}):
-        return str(config["arguments"]["model"])
+    if "model" not in read_config(folder, COLLECT).get("paths", {}):
+        return collected_with(folder).text("model")
     path = recorded_path(folder, COLLECT, "model", run)
     if path is None or not path.is_dir():
         raise UserError(
@@ -233,7 +245,7 @@ def _collected_ids(store: ActivationStore) -> frozenset[str]:
 
 
 def _check_videos(store: ActivationStore, dataset: Dataset, collected: list[Video]) -> None:
-    """See that a data folder has the videos of a store, as far as their files are there."""
+    """Check that a data folder has the videos of a store, as far as their files are there."""
     folder = printable(dataset.folder, 4096)
     if not collected:
         raise UserError(

@@ -1,10 +1,10 @@
-"""Checksums that a file carries within itself, so that a changed bit anywhere in it is found when it is read.
+"""Checksums that a file contains itself, so that a changed bit anywhere in it is found when it is read.
 
-Binary files (tables, pictures) have room for a line of text of one's own. `BLANK` goes there while the file is made,
-and `seal` puts the SHA-256 of the whole, blank included, in its place: it covers header, content and footer alike, and
-other programs read the file as ever. JSON objects get a field with the hash of all their other fields.
+Binary files (tables, pictures) have room for a line of our own text. `BLANK` goes there while the file is made,
+and `seal` puts the SHA-256 of the whole, blank included, in its place: it covers header, content and footer, and other
+programs can still read the file. JSON objects get a field with the hash of all their other fields.
 
-A seal finds damage, not forgery: whoever writes a file on purpose can seal it.
+A seal detects damage, not forgery: anyone who writes a file on purpose can seal it.
 """
 
 import hashlib

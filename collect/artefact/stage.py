@@ -6,8 +6,8 @@
         …
         write_summary(folder, figures, files)              last: with it the stage is finished
 
-`summary.json` names the files that the stage made, with their sizes and hashes. A folder is finished when it has one
-and every file is as it says; that a file is there does not count. What is not as it was is made again.
+`summary.json` names the files that the stage made, with their sizes and hashes. A folder is finished when it has this
+file and every file is as it says; the existence of a file alone does not count. Whatever has changed is made again.
 
 The store of `collect` is too large to be hashed: its manifest and its logs say what is there (`collect.store.verify`).
 """
@@ -19,7 +19,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from collect.artefact.folder import check_resume, file_hash, read_object, remove_orphans, write_config, write_json
+from collect.artefact.config_json import check_resume, write_config
+from collect.artefact.folder import file_hash, read_object, remove_orphans, write_json
 from collect.errors import UserError
 from collect.printable import printable
 
@@ -38,7 +39,7 @@ def begin_or_resume(
     recorded: Collection[str] = (),
     paths: Mapping[str, Path] | None = None,
 ) -> bool:
-    """Begin a stage in a folder, or go on with it; the caller holds the folder (`collect.artefact.lock.writing`).
+    """Begin a stage in a folder, or continue it; the caller holds the folder (`collect.artefact.lock.writing`).
 
     Args:
         folder: the artefact folder.
@@ -46,7 +47,7 @@ def begin_or_resume(
         config: its arguments, as for `collect.artefact.folder.write_config`.
         inputs: hashes of its inputs.
         ignore: arguments that may differ from those it was begun with.
-        recorded: inputs that may differ likewise.
+        recorded: inputs that may differ too.
         paths: where inputs lie.
 
     Returns:
@@ -55,7 +56,7 @@ def begin_or_resume(
     Raises:
         UserError: it was begun with other arguments or inputs.
     """
-    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded)
+    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded, paths=paths)
     if state == "new":
         write_config(folder, stage, config, inputs, paths)
     return state == "finished"
@@ -69,13 +70,14 @@ def found_state(
     *,
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
+    paths: Mapping[str, Path] | None = None,
 ) -> Literal["new", "begun", "finished"]:
     """How far a stage is, after what an interruption left and what has changed since it was finished is removed.
 
     Arguments and errors are those of `begin_or_resume`, which also begins it.
     """
     remove_orphans(folder, deep=True)
-    if not check_resume(folder, stage, config, inputs, ignore=ignore, recorded=recorded):
+    if not check_resume(folder, stage, config, inputs, ignore=ignore, recorded=recorded, places=paths):
         _remove(folder, [SUMMARY_NAME])  # of another run, whose config.json is gone
         return "new"
     if is_finished(folder):
@@ -106,7 +108,7 @@ def changes_since(folder: Path) -> list[str]:
     except UserError:
         return [SUMMARY_NAME]
     if not isinstance(files, dict) or not files:
-        return [SUMMARY_NAME]  # it does not say which files it speaks of
+        return [SUMMARY_NAME]  # it does not say which files it is about
     said = cast("dict[str, Any]", files)
     return [name for name in said if not _is_within(folder, name) or _entry(folder / name, said[name]) != said[name]]
 
@@ -117,8 +119,8 @@ def write_summary(folder: Path, content: Mapping[str, Any], files: Iterable[str]
     Args:
         folder: the artefact folder.
         content: the stage's figures.
-        files: names of everything that the stage made and later stages rely on, relative to the folder. Of a folder
-            among them, only how many files it holds and their bytes are noted: what is in it has checksums of its own.
+        files: names of everything that the stage made and later stages rely on, relative to the folder. For a folder
+            among them, only the number of files and their bytes are recorded: its files have checksums of their own.
     """
     entries = {name: _entry(folder / name) for name in sorted(files)}
     absent = [name for name, entry in entries.items() if entry is None]
@@ -144,7 +146,7 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def _entry(path: Path, like: object = None) -> dict[str, Any] | None:
-    """What a summary says of a file or folder; None if there is neither.
+    """What a summary says about a file or folder; None if there is neither.
 
     Args:
         path: the file or folder.

@@ -1,7 +1,7 @@
 """Parquet tables as bytes: what `collect.artefact.folder` writes and reads.
 
-A table carries a seal over all of its bytes (`collect.artefact.seal`) in its key-value metadata, and besides a checksum
-per page, which other readers verify too. Reading checks both, then the names and types of the columns, and then the
+A table has a seal over all of its bytes (`collect.artefact.seal`) in its key-value metadata. It also has a checksum per
+page, which other readers verify too. Reading checks both, then the names and types of the columns, and then the
 rules that the schema states: whether a value may be missing, the smallest one, the words that a text may be.
 """
 
@@ -22,7 +22,7 @@ _LEAST, _AMONG = b"least", b"among"
 
 
 class DamagedTableError(ValueError):
-    """A table that cannot be believed; the message is the reason, as part of a sentence."""
+    """A table that cannot be trusted; the message is the reason, as part of a sentence."""
 
 
 def column(
@@ -87,7 +87,7 @@ def from_parquet(data: bytes, schema: pyarrow.Schema | None) -> pandas.DataFrame
         schema: what it has to be; None if any table will do.
 
     Raises:
-        DamagedTableError: it is no table, was changed after it was written, or is not of this schema.
+        DamagedTableError: it is not a table, was changed after it was written, or does not have this schema.
     """
     import pyarrow
     import pyarrow.parquet

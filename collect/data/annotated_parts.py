@@ -1,6 +1,7 @@
-"""From entries as they are written to tracks and segments: units, and what no reading makes sense of.
+"""Turns entries as they are written into tracks and segments: units, and what makes no sense in any unit.
 
-Units are decided per file and part (`collect.data.annotation_units`); what contradicts the rest of a file is left out.
+Units are decided per file and part (`collect.data.annotation_units`); entries that contradict the rest of a file are
+left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ UNIT_NAMES: Mapping[TimeUnit, str] = {"us": "microseconds", "ms": "milliseconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """What times, frame ids and boxes of one video are measured against; 0 where it is not known."""
+    """What times, frame ids and boxes of one video are measured against; 0 if it is not known."""
 
     frame_rate: float
     n_frames: int
@@ -143,7 +144,7 @@ def _track(
     clock: Clock,
     findings: Findings,
 ) -> Track:
-    """A track with its boxes cut to the frame, in order of time, one a moment."""
+    """A track with its boxes cut to the frame, in order of time, one per moment."""
     kept = np.ones(len(boxes), dtype=bool)
     for wrong, what in (
         ((boxes[:, 2:] < boxes[:, :2]).any(axis=1), "the second corner of a box lies before the first"),
@@ -247,7 +248,7 @@ def _forwards(found: Sequence[tuple[Entry, RawSegment]], findings: Findings) -> 
 def _times(
     group: Sequence[tuple[Entry, Raw]], clocks: Mapping[str, Clock], place: str, findings: Findings
 ) -> list[Float64[np.ndarray, " n"]] | None:
-    """Seconds of the moments of each entry; None where they cannot be told."""
+    """Seconds of the moments of each entry; None if they cannot be worked out."""
     numbers = {video_id: i for i, video_id in enumerate(dict.fromkeys(entry.video_id for entry, _ in group))}
     stamps: list[Float64[np.ndarray, " n"]] = []
     by_frame: list[Float64[np.ndarray, " n"]] = []

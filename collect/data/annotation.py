@@ -1,7 +1,7 @@
 """What Perception Test says about one video: tracks, segments and questions, and how each entry is read from its JSON.
 
-An entry is read as it is written; in which units its boxes and times are is decided over a whole file
-(`collect.data.annotation_units`), and only then it becomes a `Track` or a `Segment`.
+An entry is read as it is written. The units of its boxes and times are decided for a whole file
+(`collect.data.annotation_units`), and only then does it become a `Track` or a `Segment`.
 
 Source: the repository google-deepmind/perception_test, section on annotations.
 """
@@ -27,7 +27,7 @@ NOT_ANNOTATED = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """One object's identity over time, annotated about once a second; boxes persist while the object is hidden."""
+    """One object's identity over time, annotated about once per second; boxes persist while the object is hidden."""
 
     id: int
     label: str
@@ -47,13 +47,13 @@ class Segment:
     id: int
     label: str
     label_id: int
-    """Number of the class in the benchmark; `NO_CLASS` where the file has none."""
+    """Number of the class in the benchmark; `NO_CLASS` if the file has none."""
     parent_objects: tuple[int, ...]
     """Ids of the tracks that take part; `NOT_ANNOTATED` stands for an object without one."""
     start_s: float
     end_s: float
     is_visible: bool | None = None
-    """For sounds: whether what makes the sound is in view. None for actions, and where it is not said."""
+    """For sounds: whether the source of the sound is in view. None for actions, and if the file does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,10 @@ class Video:
 
     video_id: str
     path: Path | None
-    """None where the annotated video is not in the folder."""
+    """None if the annotated video is not in the folder."""
     split: str
     frame_rate: float
-    """Frames a second; 0 where neither annotation nor file says."""
+    """Frames per second; 0 if neither annotation nor file says."""
     n_frames: int
     height: int
     width: int
@@ -167,7 +167,7 @@ def read_segment(fields: Fields, segment_id: int, *, sound: bool) -> RawSegment:
 
 
 def _moments(fields: Fields, n: int) -> tuple[Int64[np.ndarray, " n"] | None, Float64[np.ndarray, " n"] | None]:
-    """Frame ids and times of `n` moments, of which one kind may be missing."""
+    """Frame ids and times of `n` moments; one of the two may be missing."""
     has_frames, has_times = fields.has("frame_ids"), fields.has("timestamps")
     if n and not has_frames and not has_times:
         raise UserError(f"{fields.place} has neither `timestamps` nor `frame_ids`: add one of them.")
@@ -206,7 +206,7 @@ def _options(fields: Fields) -> tuple[str, ...]:
 
 
 def _answer_id(fields: Fields, options: tuple[str, ...]) -> int:
-    """Position of the right option, which a number, its digits, its letter, or (in `answer`) its text may name."""
+    """Position of the right option, given as a number, its digits, its letter, or (in `answer`) its text."""
     found = [_position(fields, name, options) for name in ("answer_id", "answer") if fields.has(name)]
     if len(set(found)) > 1:
         raise fields.error("answer", "the option that `answer_id` names")

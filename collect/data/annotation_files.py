@@ -1,12 +1,12 @@
-"""The JSON files of a data folder: which are annotations, of which videos, in whichever of the usual shapes.
+"""The JSON files of a data folder: which are annotations, and of which videos, in any of the usual shapes.
 
     {video_id: {part: [entry, ...], ...}}             the benchmark's own; `metadata` may be missing
     {video_id: [question, ...]}                       as the challenge publishes questions
     {part: [entry, ...], ...}                         one video, named by `video_id`, its metadata, or the file
     [{"video_id": ..., ...}, ...]                     a list of questions, or of videos, which name their video
 
-Files in `annotations` are annotations, or refused. Right in the data folder other JSON may lie about: what looks like
-nothing of the above is passed over there. Ids may end in the suffix of a video file.
+Files in `annotations` must be annotations, or they are refused. The data folder itself may contain other JSON: files
+there that look like none of the above are skipped. Ids may end in the suffix of a video file.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Source:
     file: Path
     video_id: str
     fields: Fields
-    """An object in the benchmark's own schema, `metadata` and every part of which may be missing."""
+    """An object in the benchmark's own schema; `metadata` and every part may be missing."""
 
 
 def annotation_files(folder: Path) -> list[Path]:
@@ -58,7 +58,7 @@ def read_annotations(folder: Path, findings: Findings) -> list[Source]:
 
     Args:
         folder: the data folder.
-        findings: where files that are passed over, or not read, are reported.
+        findings: where files that are skipped or not read are reported.
     """
     found: list[Source] = []
     for path in annotation_files(folder):
@@ -84,7 +84,7 @@ def read_annotations(folder: Path, findings: Findings) -> list[Source]:
 
 
 def _looks_annotated(content: object) -> bool:
-    """Whether a file of any name holds a part or a question somewhere where one would stand."""
+    """Whether a file of any name holds a part or a question in a place where one would be."""
     if isinstance(content, list):
         return any(_is_question(item) or _has_part(item) for item in cast("list[object]", content))
     if not isinstance(content, dict):

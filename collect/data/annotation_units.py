@@ -1,9 +1,9 @@
-"""In which units a file's boxes and times are: the benchmark's own, or others that nothing contradicts.
+"""The units of a file's boxes and times: the benchmark's own, or others that nothing contradicts.
 
-One answer holds for all entries of one part (`object_tracking`, …) of one file, because a file is written by one
-program. It is drawn from the evidence of all its entries together; up to `RARE` of them may be at odds with it, and are
-then left out. Where the evidence leaves a doubt, the doubt is the answer, and the file is refused until its `metadata`
-say the units. Nothing here reads files.
+The units are the same for all entries of one part (`object_tracking`, …) of one file, because a file is written by one
+program. They are decided from all its entries together; up to `RARE` of them may be at odds with this, and are then
+left out. If the evidence leaves a doubt, the doubt is returned, and the file is refused until its `metadata` state the
+units. Nothing here reads files.
 
     boxes    fractions of the frame, or pixels; as x1, y1, x2, y2 or as x, y, width, height
     times    microseconds, milliseconds or seconds
@@ -25,29 +25,29 @@ RARE = 0.01
 MARGIN = 0.05
 """How far a box may reach out of the frame, as a share of it."""
 LARGEST_FRACTION = 2.0
-"""No box that is given in fractions reaches farther, even where its object has left the frame."""
+"""No box in fractions reaches farther, even if its object has left the frame."""
 MIN_REACH = 0.5
 """Share of the frame that boxes in pixels must reach across: otherwise their numbers could count something else."""
 UNDECIDED = 20
-"""From this many boxes on it is odd if all of them could be read in either format."""
+"""With this many boxes or more, it is odd if all of them could be read in either format."""
 END_TOLERANCE_S, END_TOLERANCE = 0.5, 0.05
 """How far a time may lie after the end of its video: in seconds, and as a share of its length."""
 CLOSE_S, CLOSE = 0.1, 0.05
-"""Difference between a time and that of its frame id that goes without saying: in seconds, and as a share."""
+"""Difference between a time and that of its frame id that is not worth a note: in seconds, and as a share."""
 INSTANT_S = 0.5
 """A file whose latest time comes before this has said little about its videos."""
 FAR_S, FAR = 1.0, 0.25
-"""Difference from which on they contradict each other."""
+"""Difference at which they contradict each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxUnits:
-    """How boxes are written; what is None is not known yet."""
+    """How boxes are written; None means not known yet."""
 
     unit: BoxUnit | None = None
     format: BoxFormat | None = None
     undecided: int = 0
-    """Number of boxes where all of them could be read in either format."""
+    """Number of boxes, if all of them could be read in either format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class TimeUnits:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why units cannot be told, as a clause, and the number of the first box or time that shows it."""
+    """Why units cannot be decided, as a clause, and the number of the first box or time that shows it."""
 
     reason: str
     first: int = 0
@@ -79,8 +79,8 @@ def box_units(
 
     Args:
         boxes: as written.
-        sizes: width and height in pixels of the frame that each is in; 0 where they are not known.
-        tracks: number of the track that each belongs to, whose boxes stand together.
+        sizes: width and height in pixels of the frame that each is in; 0 if they are not known.
+        tracks: number of the track that each belongs to; boxes of one track follow one another.
         said: what the file itself says.
     """
     if not len(boxes):
@@ -209,8 +209,8 @@ def time_units(
 
     Args:
         stamps: as written.
-        frame_times_s: when the frame is shown whose id stands beside each; NaN where there is none.
-        durations_s: length of each one's video; 0 where it is not known.
+        frame_times_s: time of the frame whose id is given with each; NaN if there is none.
+        durations_s: length of each one's video; 0 if it is not known.
         videos: number of each one's video.
         said: what the file itself says.
     """
@@ -240,7 +240,7 @@ def far_apart(
 ) -> Bool[np.ndarray, " time"]:
     """Whether a time and that of its frame id contradict each other.
 
-    They do where they are far apart, and where one is a hundredth of the other or less: units differ by a thousand.
+    They do if they are far apart, or if one is a hundredth of the other or less: units differ by a thousand.
     """
     larger, smaller = np.maximum(times_s, frame_times_s), np.minimum(times_s, frame_times_s)
     apart = larger - smaller > np.maximum(FAR_S, FAR * larger)
@@ -255,7 +255,7 @@ def latest_s(durations_s: Float64[np.ndarray, " time"]) -> Float64[np.ndarray, "
 def _by_frames(
     stamps: Float64[np.ndarray, " time"], frame_times_s: Float64[np.ndarray, " time"]
 ) -> TimeUnit | Doubt | None:
-    """The unit by the frame ids; None where there are none after the first."""
+    """The unit according to the frame ids; None if there are none after the first."""
     counted = frame_times_s > 0
     if not counted.any():
         return None
@@ -266,7 +266,7 @@ def _by_frames(
     best: TimeUnit = max(fits, key=lambda unit: fits[unit])
     if fits[best]:
         return best
-    # Among the first frames a time may be another one's by more than that, and still by a moment only.
+    # Among the first frames, a time may be off by more than that share, and still only by a moment.
     close: list[TimeUnit] = [
         unit
         for unit, scale in PER_SECOND.items()

@@ -1,4 +1,4 @@
-"""`video-sae check`: reads a whole folder of data as the stages would, and lists all that it finds.
+"""`video-sae check`: reads a whole folder of data as the stages would, and lists everything it finds.
 
 Of video files, the header and the first picture are read; no model is loaded. What is refused here
 would end a stage, or be missing from it.
@@ -45,6 +45,7 @@ class CheckReport:
         return "\n".join([*lines, *([""] if lines else []), self.counts, totals])
 
 
+_OVER = "it is passed over"
 _WORDS = {"refused": ("refusal", "refusals"), "warning": ("warning", "warnings"), "note": ("note", "notes")}
 
 
@@ -79,7 +80,7 @@ def check(config: CheckConfig) -> CheckReport:
 
 
 def _check_files(folder: Path, videos: Sequence[Video], files: VideoFiles, findings: Findings) -> None:
-    """Report video files that cannot be opened or contradict their metadata, and what has no counterpart."""
+    """Report video files that cannot be opened or contradict their metadata, and those without a counterpart."""
     place = printable(folder, 4096)
     read = {video.path: video for video in videos if video.path is not None}
     for path in tqdm(files.paths.values(), desc="check", unit="video", disable=len(files.paths) < 1000):
@@ -111,7 +112,7 @@ def _check_lists(folder: Path, videos: Sequence[Video], findings: Findings) -> N
         try:
             named = read_ids(path)
         except UserError as error:
-            findings.warn(printable(path, 4096), "this is no list of video ids", "it is passed over", str(error))
+            findings.warn(printable(path, 4096), "this is no list of video ids", _OVER, str(error))
             continue
         _report_unknown(path, named, known, findings)
     cuts = read_cut_frames(folder, Findings(stop=False))
@@ -132,17 +133,19 @@ def _lists(folder: Path) -> list[Path]:
 
 
 def _check_passed_over(folder: Path, files: VideoFiles, findings: Findings) -> None:
-    """Report files that no stage reads, where somebody may have thought that one does."""
+    """Report files that no stage reads but somebody may expect to be read."""
     for path in files.not_utf8:
         findings.warn(
             printable(path, 4096), "its name is not UTF-8, which no table can hold", "it is passed over; rename it"
         )
+    for path in files.no_files:
+        findings.warn(printable(path, 4096), "there is no file at this name (a link to nothing, or a pipe)", _OVER)
     read = {*annotation_files(folder), *cut_frame_files(folder), *parquet_files(folder), *_lists(folder)}
     read |= {*files.paths.values(), *files.not_utf8, *(folder / name for name in ("download.json", "config.json"))}
     around = [path for place in (folder, folder / "annotations") for path in place.glob("*") if path.is_file()]
     for path in sorted({*files.others, *files.beside, *around} - read):
         if not path.name.startswith("."):
-            findings.warn(printable(path, 4096), "this is no file that is read", "it is passed over")
+            findings.warn(printable(path, 4096), "this is no file that is read", _OVER)
 
 
 def _counts(videos: Sequence[Video], n_files: int) -> str:

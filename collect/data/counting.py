@@ -1,8 +1,8 @@
 """Counting questions: the tags that make one, and the numbers that options name.
 
-An option names one number where its words leave no other: `3`, `three`, `3 cups`, `twice`, `none`. A bound names the
-number that is nearest to it and lies within: 4 for `4 or more`, `at least 4` and `more than 3`, 1 for `less than 2`.
-Ranges (`2-3`), estimates and fractions of a thing name none.
+An option names a number if its words allow no other: `3`, `three`, `3 cups`, `twice`, `none`. A bound names the nearest
+number within it: 4 for `4 or more`, `at least 4` and `more than 3`, 1 for `less than 2`. Ranges (`2-3`), estimates and
+fractions of a thing name none.
 """
 
 import re
@@ -50,7 +50,7 @@ _NO_OF = re.compile(rf"(?:no|zero)(?: {_NAME}){{1,2}}")
 
 
 def option_number(option: str) -> float | None:
-    """Return the number that an option names, or None where it names none or several.
+    """Return the number that an option names, or None if it names none or several.
 
     Args:
         option: its text, such as `3`, `Three cups.`, `less than 2`, `4+`, `twice`.

@@ -1,7 +1,7 @@
 """What is wrong or odd in a folder of data, collected so that it can be listed, logged, or end a run.
 
-A finding says where it is, what is the matter and what follows. `refused` means that the data is not read;
-`warning` that it is read, and that somebody should look; `note` that it is read in a way worth saying.
+A finding says where it is, what is wrong and what follows. `refused` means that the data is not read;
+`warning` that it is read, but that somebody should look at it; `note` that it is read in a way worth mentioning.
 """
 
 import logging
@@ -22,9 +22,9 @@ class Finding:
 
     level: Level
     place: str
-    """File, video and entry, as `Fields` names them; empty where `what` says it all."""
+    """File, video and entry, as `Fields` names them; empty if `what` says it all."""
     what: str
-    """What is the matter, in the same words wherever it is the same."""
+    """What is wrong, always in the same words for the same thing."""
     detail: str = ""
     """The numbers of this place."""
     follows: str = ""
@@ -61,11 +61,11 @@ class Findings:
         self._refuse(Finding(level="refused", place="", what=str(error).rstrip(".")))
 
     def warn(self, place: str, what: str, follows: str, detail: str = "") -> None:
-        """Something that is read, and that somebody should look at."""
+        """Something that is read, but that somebody should look at."""
         self._found.append(Finding(level="warning", place=place, what=what, detail=detail, follows=follows))
 
     def note(self, place: str, what: str, follows: str, detail: str = "") -> None:
-        """Something that is read in a way worth saying."""
+        """Something that is read in a way worth mentioning."""
         self._found.append(Finding(level="note", place=place, what=what, detail=detail, follows=follows))
 
     def _refuse(self, finding: Finding) -> None:
@@ -79,7 +79,7 @@ class Findings:
         return tuple(sorted(self._found, key=lambda finding: LEVELS.index(finding.level)))
 
     def log(self, logger: logging.Logger) -> None:
-        """Log warnings and notes, those of one kind in one line that names the first place."""
+        """Log warnings and notes, one line per kind, which names the first place."""
         for level, method in (("warning", logger.warning), ("note", logger.info)):
             for same in _by_kind(finding for finding in self._found if finding.level == level):
                 first = str(same[0])

@@ -1,7 +1,7 @@
-"""Multiple-choice questions as the hub's copies of Perception Test have them: parquet, one row a question.
+"""Multiple-choice questions as the hub's copies of Perception Test have them: parquet, one row per question.
 
 Columns: video_name, question, question_id, options, answer_id, area, reasoning, tag; both ids are text, and the test
-split has no answers. The rows are handed on as the benchmark's own JSON, so that one place reads and checks both.
+split has no answers. The rows are passed on as the benchmark's own JSON, so that one place reads and checks both.
 
 Source: the cards of the hub's data sets lmms-lab/PerceptionTest_Val and lmms-lab/PerceptionTest.
 """
@@ -27,18 +27,18 @@ class HubVideo:
     """The questions about one video."""
 
     split: str
-    """`train`, `valid`, `test`, or `unknown` where neither file nor hub names it."""
+    """`train`, `valid`, `test`, or `unknown` if neither the file nor the hub names it."""
     fields: Fields
-    """An object in the benchmark's own schema that holds nothing but `mc_question`."""
+    """An object in the benchmark's own schema that holds only `mc_question`."""
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The question files of a data folder, also where it is a clone of a hub data set."""
+    """The question files of a data folder, which may be a clone of a hub data set."""
     return sorted(path for place in PLACES for path in folder.glob(place))
 
 
 def is_hub_name(source: Path) -> bool:
-    """Whether something that is no path of this machine could be a data set of the hub."""
+    """Whether something that is not a path on this machine could be a data set on the hub."""
     return not source.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source.as_posix()) is not None
 
 
@@ -49,7 +49,7 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
         Video id -> what each file says about it.
 
     Raises:
-        UserError: a file is no parquet or has no column `video_name`.
+        UserError: a file is not parquet or has no column `video_name`.
     """
     import datasets
     import pyarrow
@@ -57,7 +57,7 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
     found: dict[str, list[HubVideo]] = {}
     for path in paths:
         try:
-            # Streaming, so that no second copy of the file is put into a cache.
+            # Streaming avoids a second copy of the file in a cache.
             rows = cast(
                 "Iterable[dict[str, Any]]",
                 datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True),

@@ -1,14 +1,14 @@
-"""Perception Test as it comes, and what others write in its schema: videos in a folder, annotations, cut frames.
+"""Perception Test as published, and data that others write in its schema: videos in a folder, annotations, cut frames.
 
-    DATA/videos/**/*.mp4              or the videos right in DATA (`collect.video.folder`)
+    DATA/videos/**/*.mp4              or the videos directly in DATA (`collect.video.folder`)
     DATA/annotations/*.json           {video_id: {metadata, object_tracking, action_localisation, ...}}
-    DATA/*.json                       the same right in DATA; what is no annotation is passed over there
+    DATA/*.json                       the same, directly in DATA; files without annotations are skipped there
     DATA/*.parquet                    questions from the hub (`collect.data.hub_questions`); also in DATA/annotations
     DATA/cut_frame_mapping_*.json     {video_id: frame}; also in DATA/annotations
 
-Several files may speak of the same video, as where each task has its own; what two of them say alike counts once. A
-folder of videos without annotations is a dataset without tracks, segments and questions. What `metadata` leave out
-comes from the video file. Point tracks and grounded questions are not read. `docs/formats.md` has the whole schema.
+Several files may be about the same video, for example one for each task; what two of them say in the same way counts
+once. A folder of videos without annotations is a dataset without tracks, segments and questions. What `metadata` leave
+out comes from the video file. Point tracks and grounded questions are not read. `docs/formats.md` has the whole schema.
 
 Source: Pătrăucean et al., "Perception Test: A Diagnostic Benchmark for Multimodal Video Models", 2023, and the
 repository google-deepmind/perception_test.
@@ -82,8 +82,8 @@ def load_dataset(folder: Path, split: str | None = None, ids: Path | None = None
         ids: keep only the videos that this file names, as `read_ids` reads it; None keeps all.
 
     Raises:
-        UserError: there is no such folder, no video in it (of that split, or of a named id), or an annotation file is
-            malformed; then the message names file, video and field.
+        UserError: there is no such folder, no video in it (of that split, or with a named id), or an annotation file is
+            malformed; in that case the message names file, video and field.
     """
     findings = Findings()
     files = _files(folder)
@@ -130,6 +130,7 @@ def read_videos(folder: Path, files: VideoFiles, findings: Findings) -> list[Vid
         )
         for video_id, own in by_video.items()
     }
+    videos = _with_own_files(videos, files, printable(folder, 4096), findings)
     left_out = files.not_among({video.path for video in videos.values() if video.path is not None})
     if left_out:
         findings.note(
@@ -147,6 +148,25 @@ def _file_of(video_id: str, files: VideoFiles, findings: Findings) -> Path | Non
     except UserError as error:
         findings.fault(error)
         return None
+
+
+def _with_own_files(videos: Mapping[str, Video], files: VideoFiles, place: str, findings: Findings) -> dict[str, Video]:
+    """The videos, without files that belong to another annotated video by their whole names.
+
+    A file in a folder also counts for an annotated video without the folder in its id, but not for both: one of them
+    might be held out, and the other not.
+    """
+    owners = {path: own for own, path in files.paths.items() if own in videos}
+    found = dict(videos)
+    for video_id, video in videos.items():
+        owner = video_id if video.path is None else owners.get(video.path, video_id)
+        if owner != video_id:
+            found[video_id] = replace(video, path=None)
+            detail = f"'{printable(video_id)}' besides '{printable(owner)}', {printable(video.path, 4096)}"
+            findings.warn(
+                place, "a video file could be that of two annotated videos", "the first is left without one", detail
+            )
+    return found
 
 
 def _annotated(
@@ -232,10 +252,10 @@ def _files(folder: Path) -> VideoFiles:
 
 
 def _bare_video(video_id: str, path: Path | None, split: str = UNKNOWN_SPLIT) -> Video:
-    """A video of which only its file is known, if that."""
+    """A video of which at most the file is known."""
     try:
         facts = Facts(frame_rate=0.0, n_frames=0, height=0, width=0) if path is None else probe(path)
-    except DecodeError:  # told when the video is collected
+    except DecodeError:  # reported when the video is collected
         facts = Facts(frame_rate=0.0, n_frames=0, height=0, width=0)
     return Video(
         video_id=video_id,
@@ -254,7 +274,7 @@ _NEEDED = ("frame_rate", "num_frames", "resolution")
 def _described(
     video_id: str, sources: Sequence[Source], asked: Sequence[HubVideo], path: Path | None, findings: Findings
 ) -> Video:
-    """A video by its metadata, and by its file where they leave something out."""
+    """A video from its metadata, and from its file where they leave something out."""
     described: list[Fields] = []
     for source in sources:
         try:

@@ -1,4 +1,4 @@
-"""What is odd about a video's annotations, once they are read, and about its metadata beside its file."""
+"""What is odd about a video's annotations, once they are read, and about its metadata, compared with its file."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _problem(question: Question) -> str | None:
 
 
 def check_answers(questions: Sequence[Question], place: str, findings: Findings) -> None:
-    """Report answers that seem to be counted from 1: with many questions, the first option is right now and then."""
+    """Report answers that seem to be counted from 1: with many questions, the first option is sometimes right."""
     answers = [question.answer_id for question in questions if question.answer_id >= 0]
     if len(answers) >= MANY_ANSWERS and 0 not in answers:
         findings.warn(
@@ -101,7 +101,7 @@ def compare_with_file(video: Video, findings: Findings, facts: Facts | None = No
     Args:
         video: as read.
         findings: where to report.
-        facts: what `probe` says of the file, where it has been asked.
+        facts: what `probe` says about the file, if it was called.
     """
     if video.path is None:
         return

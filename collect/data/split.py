@@ -1,7 +1,7 @@
-"""Which videos are held out. Everything that is trained or chosen sees the others; everything claimed is told on these.
+"""Which videos are held out. Training and choices see only the others; claims are measured on these.
 
-This is the only definition; it depends on nothing but the videos' ids and official splits, never on order or on which
-of them were collected first.
+This is the only definition; it depends only on the videos' ids and official splits, never on their order or on which of
+them were collected first.
 """
 
 import hashlib

@@ -22,8 +22,8 @@ def plain_id(name: str) -> str:
 def read_ids(path: Path) -> tuple[str, ...]:
     """Read a list of video ids.
 
-    One id a line, of which only the first column counts; or all in one line with commas, as the challenge's lists are.
-    Headings, empty lines and lines that begin with # do not count.
+    One id per line, of which only the first column counts; or all on one line, separated by commas, like the
+    challenge's lists. Headings, empty lines and lines that begin with # are ignored.
 
     Raises:
         UserError: the file is not there or names no video.

@@ -1,7 +1,6 @@
-"""What a server's answer says of the file that it sends: read from status and headers, which may hold anything.
+"""What a server's answer says about the file that it sends: read from status and headers, which may hold anything.
 
-A header that is not what it should be counts as missing where the body can do without it, and makes the answer useless
-where it cannot.
+A wrong header counts as missing if the body can do without it; otherwise it makes the answer useless.
 """
 
 import email.utils
@@ -13,26 +12,26 @@ from email.message import Message
 
 _NUMBER = r"[0-9]{1,18}"
 _LONGEST_MARK = 1024
-"""Characters; what servers give has under a hundred."""
+"""Characters; what servers send has fewer than a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Which bytes of the file an answer brings."""
+    """Which bytes of the file an answer contains."""
 
     start: int
     """The first one."""
     stop: int | None
-    """The one after the last; None where only the end of the answer tells."""
+    """The one after the last; None if only the end of the answer shows it."""
     size: int | None
-    """Bytes of the whole file; None where the server does not say."""
+    """Bytes of the whole file; None if the server does not say."""
 
 
 def stated_part(status: int, headers: Message) -> Part | None:
-    """Read which part of the file comes; None where the answer is none, or contradicts itself."""
+    """Read which part of the file comes; None if the answer has none, or contradicts itself."""
     length = stated_length(headers)
     if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        return None  # its bytes are not those of the file, whose ranges and size the other headers speak of
+        return None  # these bytes are not those of the file, which the ranges and sizes in the other headers are about
     if status == http.client.OK:
         return Part(start=0, stop=length, size=length)
     found = re.fullmatch(
@@ -48,7 +47,7 @@ def stated_part(status: int, headers: Message) -> Part | None:
 
 
 def stated_length(headers: Message) -> int | None:
-    """Bytes of the answer's body; None where it does not say so in plain digits."""
+    """Bytes of the answer's body; None if it does not say so in plain digits."""
     text = (headers.get("Content-Length") or "").strip()
     return int(text) if re.fullmatch(_NUMBER, text) else None
 
@@ -62,7 +61,7 @@ def version_mark(headers: Message) -> str | None:
 
 
 def asked_pause_s(headers: Message, now: datetime) -> float:
-    """Seconds that the server asks to be left alone by `Retry-After`, in either form; 0 where it asks nothing.
+    """Seconds for which the server asks to be left alone by `Retry-After`, in either form; 0 if it does not ask.
 
     Args:
         headers: of the answer.
@@ -74,5 +73,5 @@ def asked_pause_s(headers: Message, now: datetime) -> float:
     try:
         then = email.utils.parsedate_to_datetime(text)
         return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
-    except (ValueError, TypeError, OverflowError, IndexError):  # as the versions of Python differ in it
+    except (ValueError, TypeError, OverflowError, IndexError):  # versions of Python differ in which one
         return 0.0

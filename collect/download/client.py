@@ -1,9 +1,9 @@
-"""Requests over HTTP whose answers cannot keep anyone waiting, whatever the server does.
+"""Requests over HTTP that never wait for ever, whatever the server does.
 
-Python's own client does it: the proxies of the environment come with it, and what a library would add, connection
-pools and parallel requests, is of no use for a few large files one after another. What it lacks is added here: a
-connection has to bring something all the time, headers and trailers come to an end, and a redirect is followed a few
-times only, within http and https, without reading what it brings along.
+Python's own client is enough: it uses the proxies of the environment, and what a library would add (connection pools,
+parallel requests) does not help with a few large files one after another. What it lacks is added here: a connection
+must keep bringing data, headers and trailers must end, and redirects are followed only a few times, within http and
+https, without reading their content.
 """
 
 import http.client
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 SLOWEST_BYTES = 1024
-"""What a connection has to bring within each time limit."""
+"""Bytes that a connection has to bring within each time limit."""
 MOST_HEADER_BYTES = 1 << 20
 MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -49,7 +49,7 @@ class Answer(http.client.HTTPResponse):
 
 
 class _PacedReader(io.RawIOBase):
-    """The bytes of a connection, which have to come: `SLOWEST_BYTES` within each time limit of the socket."""
+    """The bytes of a connection, which have to keep coming: `SLOWEST_BYTES` within each time limit of the socket."""
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
@@ -58,7 +58,7 @@ class _PacedReader(io.RawIOBase):
         self._deadline = time.monotonic() + self._limit_s
         self._brought = 0
         self.allowance = MOST_HEADER_BYTES
-        """Bytes that may be read before somebody looks at them."""
+        """Bytes that may be read before the caller checks them."""
 
     def readable(self) -> bool:
         return True
@@ -108,12 +108,12 @@ def ask(url: str, method: str, headers: Mapping[str, str], timeout_s: float) -> 
         url: http or https address.
         method: GET or HEAD.
         headers: of the request.
-        timeout_s: seconds within which each step has to get on.
+        timeout_s: seconds within which each step must make progress.
 
     Raises:
         HTTPError: the server refuses.
         OSError: there is no connection, or it fails.
-        HTTPException: the answer makes no sense, or leads nowhere.
+        HTTPException: the answer makes no sense, or its redirects lead nowhere.
     """
     address = url
     sent = {"User-Agent": "video-sae", "Accept-Encoding": "identity", **headers}
@@ -132,7 +132,7 @@ def ask(url: str, method: str, headers: Mapping[str, str], timeout_s: float) -> 
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """What speaks http and https, and no ftp, file or data: made anew, since the proxies are the environment's."""
+    """An opener for http and https, not for ftp, file or data; made each time, as the environment sets the proxies."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -25,17 +25,18 @@ class DownloadConfig:
     split: tuple[Split, ...] = ("sample",)
     """Which videos: `sample` (0.2 GB), `train` (27 GB), `valid` (70 GB) or `test` (42 GB, without answers)."""
     parts: tuple[Part, ...] = ("videos", "annotations", "cut_frames")
-    """What of them; `mc_question`, the multiple-choice questions alone, is a small stand-in for `annotations`."""
+    """Which parts of them; `mc_question`, the multiple-choice questions alone, is a small substitute for
+    `annotations`."""
     out: Path | None = None
     """Folder to fill, for `--data` of the other commands; by default `data/` and the names of the splits."""
     base_url: str = BASE_URL
     """A mirror with the same paths, over http or https."""
     keep_archives: bool = False
-    """Keep the .zip files in the folder `archives` once they are unpacked."""
+    """Keep the .zip files in the folder `archives` after unpacking them."""
     timeout_s: float = 60.0
-    """Seconds without an answer after which a connection is given up and opened again."""
+    """Close a connection and open a new one after this many seconds without an answer."""
     attempts: int = 8
-    """Connections in a row that bring nothing new before the download is given up."""
+    """Give up after this many connections in a row that bring nothing new."""
 
     def __post_init__(self) -> None:
         for name in ("split", "parts"):

@@ -1,8 +1,8 @@
-"""One file over HTTP, resumable: whatever has arrived stays, also after a crash, and only the rest is asked for.
+"""One file over HTTP, resumable: whatever has arrived is kept, even after a crash, and only the rest is requested.
 
-The rest is asked for with `Range` and `If-Range`. A server that ignores them, or whose file has changed, sends the
-whole file, and it begins anew; bytes of two versions never end up in one file, and none beyond the size that the server
-has stated or that is allowed. Connections that break are opened again, with growing pauses or the one that the server
+The rest is requested with `Range` and `If-Range`. If a server ignores them, or its file has changed, it sends the whole
+file, and the download starts over. Bytes of two versions never end up in one file, nor any beyond the size that the
+server stated or that is allowed. Broken connections are opened again, with growing pauses or the pause that the server
 asks for, as long as each brings something new.
 """
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 BLOCK_BYTES = 1 << 20
 LONGEST_PAUSE_S = 30.0
 LONGEST_ASKED_S = 300.0
-"""A server that asks for a longer pause is not waited for."""
+"""If a server asks for a longer pause, the download ends."""
 MOST_CONNECTIONS = 1000
 """For one file, and one more for each MiB of it."""
 TRIED_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -43,7 +43,7 @@ class Patience:
     attempts: int = 8
     """Connections in a row that bring nothing new before giving up."""
     first_pause_s: float = 1.0
-    """Before the second connection; each further pause is twice as long, up to `LONGEST_PAUSE_S`."""
+    """Pause before the second connection; each further pause is twice as long, up to `LONGEST_PAUSE_S`."""
 
     def pause(self, n_failures: int, asked_s: float = 0.0) -> None:
         """Wait before the next connection, at least as long as the server has asked for."""
@@ -55,17 +55,17 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
-    """Why a connection has not brought the whole file, where another one may."""
+    """Why a connection did not bring the whole file, if another one might."""
 
     reason: str
     asked_s: float = 0.0
     """Pause that the server asks for, in seconds."""
     is_stall: bool = False
-    """Whether it ended because nothing came any more."""
+    """Whether it ended because no more data came."""
 
 
 def remote_size(url: str, patience: Patience, most_bytes: int) -> int | None:
-    """Ask for the size of a file in bytes; None where the server does not say.
+    """Ask for the size of a file in bytes; None if the server does not say.
 
     Raises:
         UserError: the file is not there or larger than `most_bytes`, or the server cannot be reached.
@@ -100,14 +100,14 @@ def arrived_bytes(target: Path) -> int:
 def fetch(
     url: str, target: Path, patience: Patience, most_bytes: int, progress: Callable[[int, int | None], None]
 ) -> None:
-    """Fetch a file, going on where an earlier attempt ended; a file that is there is taken to be whole.
+    """Fetch a file, continuing where an earlier attempt ended; a file that is there is taken to be complete.
 
     Args:
         url: http or https address.
         target: file to write; it appears under this name once it is whole.
         patience: how long to put up with a bad connection.
         most_bytes: a larger file is refused.
-        progress: is called with the bytes that have arrived and the size in bytes, where it is known.
+        progress: is called with the bytes that have arrived and the size in bytes, if known.
 
     Raises:
         UserError: the file is not on the server or too large, the connection is too bad, or the disk is full. What has
@@ -137,7 +137,7 @@ def fetch(
             return
         failure = outcome
         arrived = partial.n_bytes
-        # A connection that only drips is no better than one that brings nothing.
+        # A connection that only trickles is no better than one that brings nothing.
         failures = 0 if arrived > most + (SLOWEST_BYTES if failure.is_stall else 0) else failures + 1
         most = max(most, arrived)
         logger.debug("%s: %s after %d bytes", url, failure.reason, arrived)
@@ -155,7 +155,7 @@ def fetch(
 def _receive(
     url: str, partial: Partial, timeout_s: float, most_bytes: int, progress: Callable[[int, int | None], None]
 ) -> _Failure | None:
-    """Receive over one connection; None where the file is whole and has its name, else why it is not."""
+    """Receive over one connection; None if the file is complete and has its name, else why it is not."""
     known = partial.version(url)
     offset = partial.n_bytes if known else 0
     if known is not None and offset == known.size:
@@ -188,7 +188,7 @@ def _receive(
 def _append(
     answer: Answer, part: Part, partial: Partial, most_bytes: int, progress: Callable[[int, int | None], None]
 ) -> int:
-    """Add the body to what has arrived; it is given up as soon as it is longer than announced or allowed.
+    """Add the body to what has arrived; stop as soon as it is longer than announced or allowed.
 
     Returns:
         How many bytes of the file have arrived, with those that are too many.
@@ -215,7 +215,7 @@ def _require_allowed(url: str, size: int | None, most_bytes: int) -> None:
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> _Failure:
-    """Reason to try again, or a `UserError` where that is no use."""
+    """Reason to try again, or a `UserError` if that is no use."""
     error.close()
     says = f"the server answers {error.code} {printable(error.reason, 80)}"
     asked_s = asked_pause_s(error.headers, datetime.now(UTC))
@@ -232,7 +232,7 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> _Failure:
 
 
 def _breakage(url: str, error: http.client.HTTPException | OSError) -> _Failure:
-    """Reason to try again, or a `UserError` where that is no use."""
+    """Reason to try again, or a `UserError` if that is no use."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         raise UserError(

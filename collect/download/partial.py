@@ -1,4 +1,4 @@
-"""What has arrived of a file, and which content it is a part of, so that nothing else is ever added to it.
+"""The part of a file that has arrived, and the content it belongs to, so that nothing else is ever added to it.
 
 TARGET.partial         what has arrived so far
 TARGET.partial.json    which file that is part of: address, size, and the server's mark of its version
@@ -28,7 +28,7 @@ class Version:
 
     url: str
     size: int | None
-    """Bytes of the whole file; None where the server does not say."""
+    """Bytes of the whole file; None if the server does not say."""
     mark: str | None
     """Strong ETag, or else the time of the last change."""
 
@@ -39,7 +39,7 @@ class Partial:
     Args:
         target: the file, which appears under this name once it is whole.
 
-    Every method that writes raises a `UserError` where the disk is full or may not be written to.
+    Every method that writes raises a `UserError` if the disk is full or not writable.
     """
 
     def __init__(self, target: Path) -> None:
@@ -53,7 +53,7 @@ class Partial:
         return self._path.stat().st_size if self._path.is_file() else 0
 
     def version(self, url: str) -> Version | None:
-        """What it is part of; None where nothing has arrived, or something of another address."""
+        """What it is part of; None if nothing has arrived, or it came from another address."""
         try:
             content: object = read_json(self._notes, "it is made anew", MOST_NOTES_BYTES)
         except UserError:
@@ -68,10 +68,10 @@ class Partial:
         return Version(url=url, size=size, mark=mark)
 
     def begin(self, version: Version) -> None:
-        """Begin anew."""
+        """Start over."""
         with self._disk():
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._notes.unlink(missing_ok=True)  # before the content goes: no notes may stand beside other content
+            self._notes.unlink(missing_ok=True)  # before the content: notes must never describe other content
             self._path.write_bytes(b"")
             write_atomic(self._notes, json.dumps(asdict(version)) + "\n")
 
@@ -79,7 +79,7 @@ class Partial:
     def appending(self) -> Generator[Callable[[bytes], None]]:
         """Open it, and give the function that adds the next block.
 
-        What is added stays also if the program is killed. The disk is never filled to the brim.
+        What is added stays even if the program is killed. The disk is never filled completely.
         """
 
         def add(block: bytes) -> None:

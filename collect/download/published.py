@@ -1,4 +1,4 @@
-"""What Perception Test publishes where, and where each file's content goes in a data folder.
+"""Where Perception Test publishes its files, and where each file's content goes in a data folder.
 
 Source: the repository google-deepmind/perception_test, section on downloads.
 """
@@ -49,7 +49,7 @@ class RemoteFile:
 
 
 def published_files(splits: Sequence[Split], parts: Sequence[Part]) -> tuple[RemoteFile, ...]:
-    """List the files that make up some parts of some splits, small ones first; what is not published is left out."""
+    """List the files that make up some parts of some splits, small ones first; unpublished ones are left out."""
     found = {file.path: file for part in parts for split in splits for file in _files(split, part)}
     return tuple(sorted(found.values(), key=lambda file: (file.suffix != ".json", file.path)))
 
@@ -63,5 +63,5 @@ def _files(split: Split, part: Part) -> Iterator[RemoteFile]:
         yield RemoteFile(path=f"zip_data/{split}_videos.zip", folder="videos", suffix=".mp4")
     elif part == "annotations":
         yield RemoteFile(path=f"zip_data/{split}_annotations.zip", folder="annotations", suffix=".json")
-    elif split != "sample":  # whose questions stand in its annotations
+    elif split != "sample":  # whose questions are in its annotations
         yield RemoteFile(path=f"zip_data/mc_question_{split}_annotations.zip", folder="annotations", suffix=".json")

@@ -2,10 +2,10 @@
 
     OUT/videos/*.mp4  OUT/annotations/*.json  OUT/cut_frame_mapping_*.json
     OUT/archives/       .zip files until they are unpacked, and what has arrived of one
-    OUT/download.json   which published files are done, and which of ours came from them
+    OUT/download.json   which published files are done, and which local files came from them
 
 Every published file is fetched, checked, unpacked and recorded, one after another, small ones first. What is done is
-not looked at again, except that each of its files is there in its full size.
+not checked again, except that each of its files is still there in full size.
 """
 
 import json
@@ -37,7 +37,7 @@ MOST_RECORD_BYTES = 1 << 28
 
 
 def download(config: DownloadConfig) -> Path:
-    """Fetch what is missing of Perception Test; go on where an earlier run ended.
+    """Fetch what is missing of Perception Test; continue where an earlier run ended.
 
     Returns:
         The data folder.
@@ -66,7 +66,7 @@ def download(config: DownloadConfig) -> Path:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """Published path -> what is known of it; empty where nothing is done yet."""
+    """Published path -> what is known about it; empty if nothing is done yet."""
     path = folder / RECORD_NAME
     if not path.exists():
         return {}
@@ -130,7 +130,7 @@ def _address(config: DownloadConfig, file: RemoteFile) -> str:
 
 
 def _require_space(folder: Path, todo: Sequence[RemoteFile], config: DownloadConfig, patience: Patience) -> None:
-    """Refuse to begin what the disk cannot hold at some moment: archives stand beside what they unpack to."""
+    """Refuse to begin if the disk would fill up: an archive and its unpacked content need room at the same time."""
     used, peak = 0, 0
     for file in todo:
         target = _archive_path(folder, file)
@@ -188,7 +188,7 @@ def _byte_bar(text: str) -> "tqdm[Any]":
 
 
 def _show(bar: "tqdm[Any]", n_bytes: int, total: int | None) -> None:
-    if bar.total != total:  # only now known; what an earlier run has brought does not count for the rate
+    if bar.total != total:  # known only now; what an earlier run fetched does not count for the rate
         bar.reset(total)
         bar.initial = bar.n = n_bytes
     bar.update(n_bytes - bar.n)

@@ -1,9 +1,10 @@
-"""Unpacking a .zip file of somebody else's into one folder, resumable, every member checked.
+"""Unpacking a .zip file from elsewhere into one folder, resumable, every member checked.
 
-Members are put right into the folder under their own last name, whatever folders they have in the archive, so that no
-name can lead out of it. An archive with a name that tries to or that no terminal or file system should be given, with a
-link, or with more content than its own size can honestly hold, is refused as a whole. A member appears under its name
-once it is whole and its CRC is right. One that is there already is checked in the same way and not written again.
+Members are put directly into the folder under the last part of their names, whatever folders they have in the archive,
+so no name can lead out of it. An archive is refused as a whole if a name tries to lead out or is unfit for a terminal
+or a file system, if it has a link, or if it has more content than its size can plausibly hold. A member appears under
+its name once it is complete and its CRC is right. One that is there already is checked in the same way and not written
+again.
 """
 
 import errno
@@ -24,12 +25,13 @@ from collect.printable import printable
 
 BLOCK_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20
-"""Left free on the disk, for file tables and for what else is written at the time."""
+"""Left free on the disk, for file tables and for other writes in the meantime."""
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 MOST_GROWTH = 200
-"""Content that is more times as large as the archive is a bomb: JSON of boxes grows about twelvefold."""
+"""If the content is more than this many times larger than the archive, it is a bomb: JSON of boxes grows about
+twelvefold."""
 COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""What is read: these give back block by block what they were given."""
+"""The methods that are read: these decompress block by block."""
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -37,10 +39,10 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,  # a method or version of the format that zipfile does not know
     RuntimeError,  # an encrypted member
-    ValueError,  # offsets that cannot be, and names that are no text
+    ValueError,  # impossible offsets, and names that are not text
     OverflowError,
 )
-"""What zipfile raises where an archive is not what it should be."""
+"""What zipfile raises if an archive is not what it should be."""
 
 
 class DamagedArchive(UserError):
@@ -56,9 +58,9 @@ def unpack(archive: Path, folder: Path, suffix: str, progress: Callable[[int, in
 
     Args:
         archive: .zip file.
-        folder: where the members go; made where there is none.
+        folder: where the members go; made if there is none.
         suffix: such as `.mp4`.
-        progress: is told the bytes that are done and those of all members together.
+        progress: is called with the bytes that are done and the bytes of all members together.
 
     Returns:
         File name -> size in bytes, of the members in the order of the archive.
@@ -96,7 +98,7 @@ def unpack(archive: Path, folder: Path, suffix: str, progress: Callable[[int, in
 
 
 def bytes_to_unpack(archive: Path, folder: Path, suffix: str) -> int:
-    """Bytes that `unpack` would write; 0 where the archive is damaged, which `unpack` will say."""
+    """Bytes that `unpack` would write; 0 if the archive is damaged, which `unpack` will say."""
     try:
         with _opened(archive) as opened:
             return _missing_bytes(folder, _members(archive, opened.infolist(), suffix))
@@ -106,7 +108,7 @@ def bytes_to_unpack(archive: Path, folder: Path, suffix: str) -> int:
 
 @contextmanager
 def _opened(archive: Path) -> Generator[zipfile.ZipFile]:
-    """Open an archive; whatever zipfile says against it, there or while it is read, becomes `DamagedArchive`."""
+    """Open an archive; whatever zipfile raises, then or while it is read, becomes `DamagedArchive`."""
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
@@ -121,8 +123,8 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
 
     Args:
         folder: on the disk; need not be there yet.
-        n_bytes: how much is to be written.
-        what: of which, for the message.
+        n_bytes: how much will be written.
+        what: what will be written, for the message.
 
     Raises:
         UserError: there is less.
@@ -156,7 +158,7 @@ def _members(archive: Path, infos: Sequence[zipfile.ZipInfo], suffix: str) -> li
                 f"{printable(archive, 4096)} has the member '{printable(info.filename)}', compressed by method "
                 f"{info.compress_type}, which is not read: pack it anew with `zip`."
             )
-        # Some file systems do not tell the cases of letters apart, or the ways to write one.
+        # Some file systems do not distinguish upper from lower case, or different ways to encode a letter.
         key = unicodedata.normalize("NFC", name).casefold()
         if key in found:
             raise _untrusted(archive, f"has two members of the name {name}")

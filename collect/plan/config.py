@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from collect.arguments import require_path
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.video.sampling import FrameSampling
 
@@ -15,32 +15,33 @@ Gpu = Literal["h100", "h200", "b200", "a100", "l40s", "a10g", "l4", "rtx4090"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Reckon tokens, bytes and GPU hours of a collection before anything is spent."""
+    """Estimate tokens, bytes and GPU hours of a collection before anything is spent."""
 
     model: str
-    """Video VLM: a folder with its config.json, or a hub id; weights are not read unless with --probe."""
+    """Video VLM: a folder with its config.json, or a hub id; weights are read only with --probe."""
     sites: tuple[str, ...] = ("resid/0",)
     """Hook sites, as for `collect`."""
     frames: str = "16"
     """Frames of a clip: a number such as 16, a rate such as 2fps or 2fps:32, or frame ids such as 0,30,60."""
     data: Path | None = None
-    """Data folder whose videos are counted; without it the published numbers of Perception Test are taken."""
+    """Data folder whose videos are counted; without it, the published numbers of Perception Test are used."""
     select: str | None = None
-    """Videos, as for `collect`, such as `valid` or `valid,100`; without --data a published split, or `valid`."""
+    """Videos, as for `collect`, such as `valid` or `valid,100`; without --data, a published split, by default
+    `valid`."""
     videos: int | None = None
-    """Number of videos, in place of that of the data."""
+    """Number of videos, instead of that of the data."""
     dtype: StoredDtype = "bfloat16"
     """Type of the weights and of the stored activations."""
     gpu: Gpu = "h100"
-    """Whose peak speed and memory are taken."""
+    """The GPU whose peak speed and memory are assumed."""
     utilisation: float = 0.4
-    """Share of that peak that the model reaches; --probe measures it where that GPU is here."""
+    """Share of that peak that the model reaches; --probe measures it if this machine has that GPU."""
     gpus: tuple[int, ...] = (1, 8, 64)
     """Numbers of GPUs to give the time for."""
     cores_per_gpu: int = 16
-    """Processor cores beside each GPU, which decode and preprocess."""
+    """Processor cores per GPU for decoding and preprocessing."""
     price_per_gpu_hour: float | None = None
-    """Adds what the time on the GPUs costs, in the currency that you think in."""
+    """Price of a GPU hour, in any currency; adds what the time on the GPUs costs."""
     probe: bool = False
     """Load the model and time it on a few videos (of --data, or blank ones) on this machine."""
     json: Path | None = None
@@ -50,7 +51,7 @@ class PlanConfig:
         if self.json is not None:
             require_path("--json", self.json)
         FrameSampling.parse(self.frames)
-        Selection.parse(self.select)
+        VideoChoice.parse(self.select)
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
         if self.videos is not None and self.videos < 1:

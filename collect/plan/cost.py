@@ -1,8 +1,8 @@
 """What collecting costs: operations, bytes and seconds, as pure arithmetic on a model's sizes.
 
 An operation is a multiplication or an addition. A matrix product of n tokens with W weights takes 2 n W; attention of n
-tokens over themselves 4 n^2 d, and half of that where it is causal. Normalisations, activations and the copy to the
-host are left out; so is the question, which collecting does not run.
+tokens over themselves takes 4 n^2 d, and half of that if it is causal. Normalisations, activations and the copy to the
+host are left out; so is the question, which `collect` does not run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from collect.plan.model import ModelSizes
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 COORDS_BYTES = 16
-"""Of each token in the store, beside its activations: four 32-bit numbers."""
+"""Bytes per token in the store, besides its activations: four 32-bit numbers."""
 
 DECODED_PIXELS_PER_S = 1.4e8
-"""A core's speed of decoding H.264 (600 frames a second of 640 x 360), where no probe has measured it."""
+"""A core's speed of decoding H.264 (600 frames per second of 640 x 360), if no probe has measured it."""
 
 GPUS: Mapping[str, tuple[float, float]] = {
     "h100": (989e12, 80e9),
@@ -28,10 +28,10 @@ GPUS: Mapping[str, tuple[float, float]] = {
     "l4": (121e12, 24e9),
     "rtx4090": (165e12, 24e9),
 }
-"""Peak of dense 16-bit matrix products in operations a second, and bytes of memory, from the makers' data sheets."""
+"""Peak of dense 16-bit matrix products in operations per second, and bytes of memory, from the makers' data sheets."""
 
 FLOAT32_SHARE = 0.5
-"""Of the 16-bit peak that float32 reaches through TF32."""
+"""Share of the 16-bit peak that float32 reaches through TF32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Depth:
     """How far a forward pass runs for one site, and what it finds there."""
 
     decoder_layers: float
-    """A half stands for a layer's attention alone."""
+    """A half means a layer's attention alone."""
     tower_layers: int
     is_vision: bool
 

@@ -1,4 +1,4 @@
-"""How many videos of which length and size there are: counted in a folder, or as Perception Test publishes it."""
+"""How many videos of which length and size there are: counted in a folder, or as published for Perception Test."""
 
 import logging
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collect.data.perception_test import Dataset, Video, load_dataset
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.video.file import DecodeError, probe
 
@@ -19,14 +19,14 @@ PUBLISHED_SECONDS = 23.0
 """Their mean length."""
 PUBLISHED_RATE = 30.0
 PUBLISHED_HEIGHT, PUBLISHED_WIDTH = 1080, 1920
-"""Their largest size, which all are taken to have."""
+"""Their largest size, which is assumed for all of them."""
 _EXPLAINED = 5
 """Unreadable videos for which the log gives the reason; `video-sae check` gives it for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoKind:
-    """Videos that are alike as far as cost goes."""
+    """Videos that cost the same."""
 
     seconds: float
     """From the first frame to the last that may be shown."""
@@ -38,7 +38,7 @@ class VideoKind:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What is to be collected."""
+    """What will be collected."""
 
     text: str
     """Where the numbers come from."""
@@ -65,7 +65,7 @@ def read_collection(data: Path | None, select: str | None) -> Collection:
     Raises:
         UserError: there is no such folder or split, or no video in it can be read.
     """
-    selection = Selection.parse(select)
+    selection = VideoChoice.parse(select)
     if data is None:
         return _published(selection)
     dataset = load_dataset(data, selection.split, selection.ids)
@@ -73,7 +73,7 @@ def read_collection(data: Path | None, select: str | None) -> Collection:
     return _counted(dataset, videos)
 
 
-def _published(selection: Selection) -> Collection:
+def _published(selection: VideoChoice) -> Collection:
     split = selection.split or "valid"
     if split not in PUBLISHED or selection.ids is not None:
         raise UserError(
@@ -100,7 +100,7 @@ def _counted(dataset: Dataset, videos: tuple[Video, ...]) -> Collection:
         raise UserError(f"{dataset.folder} has no video whose length and size can be read: plan without --data.")
     kinds: Counter[VideoKind] = Counter()
     for video in known:
-        # A container that does not count its frames is taken to have the published mean length.
+        # If a container does not count its frames, the published mean length is assumed.
         n = video.n_frames or round(PUBLISHED_SECONDS * video.frame_rate)
         n_shown = n if video.cut_frame is None else min(n, video.cut_frame)
         kinds[
@@ -113,7 +113,7 @@ def _counted(dataset: Dataset, videos: tuple[Video, ...]) -> Collection:
 
 
 def _explain(unread: Sequence[Video]) -> None:
-    """Log why the first of these videos cannot be read."""
+    """Log why the first few of these videos cannot be read."""
     for path in [video.path for video in unread if video.path is not None][:_EXPLAINED]:
         try:
             probe(path)

@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from collect.artefact.json_file import read_json
 from collect.errors import UserError
+from collect.plan.families import FAMILIES, sizes_of
 from collect.plan.known import KNOWN_MODELS
-from collect.plan.model import FAMILIES, ModelSizes, sizes_of
+from collect.plan.model import ModelSizes
 from collect.vlm.files import whole_config
 
 PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
@@ -16,7 +17,7 @@ def read_sizes(model: str) -> ModelSizes:
     """Read a model's sizes from its folder, from the table of known models, or from its config.json on the hub.
 
     Raises:
-        UserError: there is no such model, or its configuration lacks a size or is of no supported family.
+        UserError: there is no such model, or its configuration lacks a size or is not of a supported family.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -28,7 +29,7 @@ def read_sizes(model: str) -> ModelSizes:
 
 
 def _completed(model: str, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what it leaves out; those of no family here are left for `sizes_of` to refuse."""
+    """A configuration with everything that it leaves out; unknown families are left for `sizes_of` to refuse."""
     family = config.get("model_type")
     return whole_config(model, config) if isinstance(family, str) and family in FAMILIES else config
 
@@ -42,7 +43,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _processor(folder: Path) -> dict[str, Any]:
-    """The video processor's configuration, under any of the names that it has had."""
+    """The video processor's configuration, under any name that the file has had."""
     for name in PROCESSOR_FILES:
         if (folder / name).is_file():
             content = _json(folder / name)

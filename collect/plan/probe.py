@@ -1,4 +1,4 @@
-"""Timing a model on a few clips of this machine, so that a plan rests on measured speeds."""
+"""Timing a model on a few clips on this machine, so that a plan can use measured speeds."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CLIPS = 4
 MAX_SECONDS = 60.0
-"""Clips are timed until either is reached, and one at least."""
+"""Clips are timed until either is reached, but at least one."""
 BLANK_SIZE = (1080, 1920)
 
 
@@ -33,17 +33,17 @@ class Measured:
     n_clips: int
     operations_per_s: float
     decoded_pixels_per_s: float | None
-    """Of one core; None where no video was decoded."""
+    """Of one core; None if no video was decoded."""
     preprocess_s: float
     """Of one clip, on one core."""
     tokens_over_expected: float
-    """Visual tokens that the model gave, divided by those that were reckoned: 1 where the plan is right."""
+    """Visual tokens that the model gave, divided by those that were expected: 1 if the plan is right."""
 
 
 def measure(
     sizes: ModelSizes, sites: Sequence[str], dtype: str, sampling: FrameSampling, videos: Sequence[Video]
 ) -> Measured:
-    """Load the model and time decoding, preprocessing and the forward pass, the first pass not counted.
+    """Load the model and time decoding, preprocessing and the forward pass, not counting the first pass.
 
     Raises:
         UserError: the model cannot be loaded, has no such site, or none of the videos can be read.

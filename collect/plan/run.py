@@ -1,7 +1,8 @@
 """The stage `plan`: what a collection will take, before anything is spent.
 
 Tokens and bytes follow from the model's sizes and the videos; time follows from operations and a GPU's peak speed times
-the share of it that is assumed to be reached, or from speeds that a probe measures here. What is assumed is said.
+the share of it that is assumed to be reached, or from speeds that a probe measures here. The table states what is
+assumed.
 """
 
 import json
@@ -38,17 +39,17 @@ class Plan:
     collection: Mapping[str, Any]
     per_video: Mapping[str, float]
     to_keep_up: Mapping[str, float]
-    """What one GPU needs beside it, so that it never waits."""
+    """What one GPU needs so that it never waits."""
     growth: tuple[Mapping[str, Any], ...]
     assumptions: tuple[str, ...]
     measured: Mapping[str, Any] | None
 
 
 def plan(config: PlanConfig) -> str:
-    """Reckon a collection.
+    """Estimate what a collection takes.
 
     Returns:
-        A table for a person; the same numbers are in `config.json` where that names a file.
+        A table for a person; the same numbers go to the file of `--json`, if given.
 
     Raises:
         UserError: there is no such model, site, folder or split, or (with a probe) the model cannot be run.
@@ -57,14 +58,14 @@ def plan(config: PlanConfig) -> str:
     collection = read_collection(config.data, config.select)
     if config.videos is not None:
         collection = collection.scaled_to(config.videos)
-    found = reckon(config, sizes, collection)
+    found = estimate(config, sizes, collection)
     if config.json is not None:
         write_atomic(config.json, json.dumps(asdict(found), indent=2) + "\n")
     return _table(config, found)
 
 
-def reckon(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
-    """Do the arithmetic, after a probe where one is asked for."""
+def estimate(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
+    """Do the arithmetic, after a probe if one is asked for."""
     sampling = FrameSampling.parse(config.frames)
     total, pixels = NOTHING, 0.0
     for kind, n in collection.kinds.items():
@@ -151,9 +152,7 @@ def _assumptions(config: PlanConfig, is_measured: bool, is_decoding_measured: bo
         )
     if not is_decoding_measured:
         said.append(f"a core decodes {DECODED_PIXELS_PER_S / 1e6:g} million pixels a second, and decodes whole videos")
-    said.append(
-        f"{config.cores_per_gpu} cores beside each GPU decode meanwhile, and the slower of both decides the time"
-    )
+    said.append(f"{config.cores_per_gpu} cores per GPU decode meanwhile, and the slower of both decides the time")
     said.append("all GPUs have the same to do, and the disk is fast enough")
     said.append(
         "growing means that many times the videos; that many times the frames of one site cost at least as much"
@@ -222,7 +221,7 @@ def _measured_line(config: PlanConfig, measured: Mapping[str, Any]) -> str:
         f"{measured['preprocess_s']:.3g} s of preprocessing a clip"
     )
     if abs(measured["tokens_over_expected"] - 1) > 1e-9:
-        line += f"; {measured['tokens_over_expected']:.3f} times the tokens that the plan reckons with"
+        line += f"; {measured['tokens_over_expected']:.3f} times the tokens that the plan expects"
     return line
 
 

@@ -1,4 +1,4 @@
-"""Ending on a signal as on Ctrl-C: the stage cleans up, the user is told how to go on, and the exit status says why.
+"""Ending on a signal as on Ctrl-C: the stage cleans up, a message says how to continue, and the exit status says why.
 
 SIGTERM is what `kill`, batch systems, containers and `torchrun` send to end a process; SIGHUP comes when a terminal is
 closed. Python raises in the main thread; stages wait there for their threads and processes, so that all of them end.
@@ -15,7 +15,7 @@ from typing import Any
 
 CLEAN_UP_S = 10.0
 """Further signals within this time are ignored, so that they do not cut off what the first one has begun to clean up.
-Later ones count again, in case the first was lost in a place where Python drops exceptions."""
+Later ones count again, in case the first was lost where Python drops exceptions."""
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 

@@ -1,7 +1,7 @@
 """Whether the libraries that are installed are new enough: compared with the bounds of this program's own metadata.
 
-pip sees to that when it installs, but an environment goes on living: what else is installed into it later may bring an
-older library back, and its error would then be anybody's guess.
+pip ensures this when it installs, but environments change: something installed later may bring an older library back,
+and then the error could be anything.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ def require_libraries() -> None:
     """Refuse to begin with a library that is older than the lowest version that works.
 
     Raises:
-        UserError: there is one; the message has the command that mends it.
+        UserError: there is one; the message has the command that fixes it.
     """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
@@ -51,7 +51,8 @@ def outdated(bounds: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Compare with what is installed.
 
     Returns:
-        Name -> (installed version, lowest version) of what is too old; what is not installed is left out.
+        Name -> (installed version, lowest version) of libraries that are too old; those that are not installed are left
+        out.
     """
     old: dict[str, tuple[str, str]] = {}
     for name, bound in bounds.items():
@@ -60,7 +61,7 @@ def outdated(bounds: dict[str, str]) -> dict[str, tuple[str, str]]:
         except importlib.metadata.PackageNotFoundError:
             continue
         metadata = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-        # Its `version` would parse all of it, descriptions of many pages included, at every start.
+        # Its `version` would parse everything, including descriptions of many pages, at every start.
         found = re.search(r"^Version:\s*(\S+)", metadata, re.MULTILINE)
         installed = found[1] if found else ""
         if installed and _release(installed) < _release(bound):

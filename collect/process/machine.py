@@ -1,6 +1,6 @@
 """What this process may use of its machine: processors and memory, within the limits that its container or job has.
 
-Defaults for numbers of workers come from here. How many there are changes how long something takes, and no result.
+Defaults for numbers of workers come from here. Their number changes how long something takes, but never a result.
 """
 
 import os
@@ -13,11 +13,11 @@ _MEMORY_SHARE = 0.5
 
 
 def default_workers(bytes_each: int, n_tasks: int | None = None) -> int:
-    """How many workers to start where the user has not said.
+    """How many workers to start if the user has not said.
 
     Args:
         bytes_each: memory that one of them needs.
-        n_tasks: more than this many would have nothing to do.
+        n_tasks: the number of tasks; more workers than this would have nothing to do.
     """
     n_processes = _positive(os.environ.get("LOCAL_WORLD_SIZE")) or 1  # of torchrun, which share the machine
     by_memory = int(_MEMORY_SHARE * usable_memory_bytes() / n_processes / max(1, bytes_each))
@@ -26,7 +26,7 @@ def default_workers(bytes_each: int, n_tasks: int | None = None) -> int:
 
 
 def usable_cpus() -> int:
-    """Processors that this process may run on, no more than its control group may keep busy."""
+    """Processors that this process may run on, but no more than its control group may keep busy."""
     count = getattr(os, "process_cpu_count", None)  # from Python 3.13 on; it heeds PYTHON_CPU_COUNT
     found = count() if count is not None else None
     if found is None:
@@ -37,7 +37,7 @@ def usable_cpus() -> int:
 
 
 def usable_memory_bytes() -> int:
-    """Memory that is free, no more than is left to the process's control group."""
+    """Free memory, but no more than the process's control group has left."""
     lines = _text(Path("/proc/meminfo")).splitlines()
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     left = [bytes_left for folder in _own_cgroups() if (bytes_left := _memory_left(folder)) is not None]

@@ -1,7 +1,7 @@
 """This process among those that `torchrun` (or any launcher that sets its variables) has started.
 
-Processes work on their own; only at the start the first one decides who does what and tells the others. Nothing is
-held open afterwards, so that one that dies takes nothing of the others along.
+Processes work independently; only at the start does the first one decide who does what and tell the others. Nothing is
+held open afterwards, so a process that dies does not affect the others.
 """
 
 import json
@@ -44,16 +44,8 @@ class Process:
             )
         return cls(rank=rank, world_size=world_size, local_rank=local_rank)
 
-    def device(self, name: str) -> str:
-        """The device that `auto` stands for here, one GPU a process of a machine; other names stay as they are."""
-        import torch
-
-        if name != "auto" or self.world_size == 1 or not torch.cuda.is_available():
-            return name
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
-
     def agree(self, decide: Callable[[], Any]) -> Any:
-        """Have the first process decide, and tell all; through torch's process group where there is one.
+        """Have the first process decide and tell all others, through torch's process group if there is one.
 
         Args:
             decide: returns what JSON can hold; called in the first process only.

@@ -2,11 +2,11 @@
 
 Files keep their names, so that plain zarr reads an archive where it lies through `zarr.storage.ObjectStore`. An object
 is written whole or not at all. `archive.json` (`collect.store.archive_list`) is written first, with the identity of the
-store, and last, with the checksums of all objects; an interrupted copy goes on with those that are missing or differ.
+store, and last, with the checksums of all objects; an interrupted copy continues with those that are missing or differ.
 
-With compression, shards are encoded anew (`collect.store.encoded_shard`), and what would differ otherwise, the arrays'
-metadata and the manifest, is kept as it is in `store/`. Only zarr reads such an archive directly. `--restore` brings
-either kind of archive back bit by bit, and refuses what was changed or lost.
+With compression, shards are encoded again (`collect.store.encoded_shard`), and the files that would differ otherwise,
+the arrays' metadata and the manifest, are kept unchanged in `store/`. Only zarr reads such an archive directly.
+`--restore` restores either kind of archive bit for bit, and refuses anything that was changed or lost.
 """
 
 import json
@@ -86,7 +86,7 @@ def archive(config: ArchiveConfig) -> str:
 
 
 def _local_folder(at: str) -> list[Path]:
-    """The folder of an archive that is one; object stores have no locks."""
+    """The folder, if the archive is one; object stores have no locks."""
     if at.startswith("file://"):
         return [Path(unquote(urlsplit(at).path))]
     return [] if "://" in at else [Path(at)]
@@ -165,7 +165,7 @@ def save(folder: Path, target: "ObjectStore", *, compress: bool = False) -> None
 
 
 class _Copy:
-    """Brings the objects of an archive up to what they should be, and its list with them."""
+    """Brings the objects of an archive up to date, along with its list."""
 
     def __init__(self, target: "ObjectStore", listed: ArchiveList, there: dict[str, int]) -> None:
         self._target, self._listed, self._there = target, listed, there
@@ -180,13 +180,14 @@ class _Copy:
             for name, source in sources.items():
                 known = self._listed.objects.get(name)
                 is_there = known is not None and self._there.get(name) == known.size and self._is_whole(name)
-                # What is made from the store has no checksum until it is made; the store is the one it was made from.
+                # An object that is made from the store has no checksum before that; the store is known to be the same.
                 if not (is_there and (source.path is None or known == entry_of(source.path))):
                     if self._listed.is_complete or not n_copied:
                         self._listed.is_complete = False
                         self._listed.objects.pop(name, None)
                         self._write_list()
                     content: Any = source.path if source.make is None else source.make()
+                    self._require_no_folder(name)
                     obstore.put(self._target, name, content)
                     entry = ObjectEntry.of(content) if source.path is None else entry_of(source.path)
                     assert entry is not None, f"{name} is a file"
@@ -203,12 +204,22 @@ class _Copy:
         self._write_list()
 
     def _is_whole(self, name: str) -> bool:
-        """Whether an object is as listed; one that is no file would have to be fetched, and is checked by a restore."""
+        """Whether an object is as listed; if it is not a file, only a restore fetches and checks it."""
+        path = self._path(name)
+        return path is None or self._listed.objects[name] == entry_of(path)
+
+    def _require_no_folder(self, name: str) -> None:
+        path = self._path(name)
+        if path is not None and path.is_dir():
+            raise UserError(f"{printable(path, 4096)} is a folder where a file belongs: move it away.")
+
+    def _path(self, name: str) -> Path | None:
+        """The file of an object in an archive that is a folder."""
         from obstore.store import LocalStore
 
         if not isinstance(self._target, LocalStore) or self._target.prefix is None:
-            return True
-        return self._listed.objects[name] == entry_of(inside(Path(self._target.prefix), name))
+            return None
+        return inside(Path(self._target.prefix), name)
 
     def _write_list(self) -> None:
         import obstore
@@ -270,7 +281,7 @@ def _encode(path: Path, shard: int, layout: Layout, array: str, n_tokens: int) -
 
 
 def _sweep(target: "ObjectStore", names: Collection[str]) -> None:
-    """Remove what a killed copy to a folder had begun to write: `NAME#1` and so on, which listings leave out."""
+    """Remove objects that a killed copy to a folder left unfinished: `NAME#1` and so on, which listings leave out."""
     from obstore.store import LocalStore
 
     if not isinstance(target, LocalStore) or target.prefix is None:

@@ -1,7 +1,7 @@
-"""`archive.json`: what an archive holds, object by object, and of which store.
+"""`archive.json`: what an archive holds, object by object, and from which store.
 
-It is the first object of an archive, so that nothing is added to the archive of another store. It is written again
-with what has arrived since, and as complete when all has. The checksum of each object tells whether it was changed.
+It is the first object of an archive, so that nothing is added to the archive of another store. It is rewritten as more
+objects arrive, and marked as complete when all have. The checksum of each object tells whether it was changed.
 """
 
 import hashlib
@@ -103,7 +103,7 @@ class ArchiveList:
 
 
 def entry_of(path: Path) -> ObjectEntry | None:
-    """Size and checksum of a file; None where there is no regular one."""
+    """Size and checksum of a file; None if there is no regular one."""
     try:
         with open(open_regular(path), "rb") as file:  # noqa: PTH123  # a descriptor
             return ObjectEntry(size=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
@@ -124,7 +124,7 @@ def sizes(target: "ObjectStore") -> dict[str, int]:
 
 
 def read_list(target: "ObjectStore", there: dict[str, int]) -> ArchiveList | None:
-    """Read the list of an archive; None where there is none.
+    """Read the list of an archive; None if there is none.
 
     Args:
         target: the archive.
@@ -157,7 +157,7 @@ def check_place(target: "ObjectStore", name: str) -> None:
 
 @contextmanager
 def verified(target: "ObjectStore", name: str, entry: ObjectEntry) -> Generator[Iterator[bytes]]:
-    """Parts of an object, one after another; whoever used all of them learns at the end whether they were right.
+    """Parts of an object, one after another; after the last one, the caller learns whether they were right.
 
     Raises:
         UserError: the object is not what the list says.

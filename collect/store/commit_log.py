@@ -1,8 +1,9 @@
-"""The commit log of one rank: what of its Zarr store is valid, one JSON line a commit, each on disk before the next.
+"""The commit log of one rank: which rows are valid; one JSON line per commit, each on disk before the next.
 
-The first line is the header. A crash can tear the last line, which then counts as never written. Every line ends with
-a checksum of itself and of all lines before it, so that no bit can change and no line but the last can be lost, doubled
-or moved unseen. Logs of the format's first version have no checksums; they are read, and written on, without.
+The first line is the header. A crash can tear the last line, which then counts as not written. Every line ends with
+a checksum of itself and of all lines before it, so no bit can change, and no line but the last can be lost, doubled or
+moved, without being noticed. Logs of the format's first version have no checksums; they are read and continued without
+them.
 
 What the lines mean is in `collect.store.rank_log`.
 """
@@ -34,7 +35,7 @@ class LogLines:
     lines: tuple[dict[str, Any], ...]
     """The header and the commits, without their checksums."""
     checksum: int | None
-    """crc32c of all of them; None where they have none of their own."""
+    """crc32c of all of them; None if the lines have no checksums."""
     ends: tuple[int, ...]
     """Byte after each line's newline."""
 

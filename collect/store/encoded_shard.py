@@ -1,6 +1,6 @@
-"""Shards as they lie in a compressed archive: the same rows and chunks, Blosc with zstd and bit shuffling, then crc32c.
+"""Shards as they are in a compressed archive: the same rows and chunks, Blosc with zstd and bit shuffling, then crc32c.
 
-They are made and read by zarr, one at a time and in memory, so that what becomes of the bytes is decided elsewhere.
+zarr makes and reads them, one at a time and in memory; what happens to the bytes is decided elsewhere.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def encode_shard(rows: Shaped[np.ndarray, "row d"], layout: Layout, array: str) 
 
 
 def decode_shard(data: bytes, n_rows: int, layout: Layout, array: str) -> Shaped[np.ndarray, "row d"]:
-    """Rows of an encoded shard, of the type that the store has.
+    """Rows of an encoded shard, in the store's type.
 
     Raises:
         ValueError: it is not one.
@@ -44,7 +44,7 @@ def decode_shard(data: bytes, n_rows: int, layout: Layout, array: str) -> Shaped
     obstore.put(memory, _SHARD, data)
     try:
         rows = declared[:n_rows]
-    except Exception as error:  # zarr and its codecs raise anything
+    except Exception as error:  # zarr and its codecs may raise anything
         raise ValueError(str(error)) from None
     return np.ascontiguousarray(rows).astype(layout.arrays()[array][1], copy=False)
 

@@ -25,19 +25,19 @@ ARCHIVED = "archived"
 
 @dataclass(frozen=True, kw_only=True)
 class RankEntry:
-    """What the manifest says of one rank."""
+    """What the manifest says about one rank."""
 
     zarr: str
     log: str
     n_tokens: int
     n_videos: int | None
     log_crc32c: str | None
-    """Checksum of the log; None where that has none."""
+    """Checksum of the log; None if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A manifest whose fields are what they should be; whether they are what the logs say is told by `differences`."""
+    """A manifest whose fields are valid; `differences` tells whether they agree with the logs."""
 
     path: Path
     version: int
@@ -64,7 +64,7 @@ class Manifest:
         return inside(self.path.parent, entry.zarr, self.path)
 
     def differences(self, logs: Sequence[RankLog]) -> Iterator[str]:
-        """What the manifest says otherwise than the logs of its ranks."""
+        """Where the manifest disagrees with the logs of its ranks."""
         for entry, log in zip(self.ranks, logs, strict=True):
             name, n_videos = printable(entry.log), len(log.videos)
             if not log.is_final:
@@ -81,7 +81,7 @@ class Manifest:
         n_tokens = sum(log.n_rows for log in logs)
         said = (self.n_tokens, self.n_videos, len(self.failures))
         found = (n_tokens, len(videos), len(failures))
-        # The first version of the format did not ask for the sums.
+        # The first version of the format did not require the sums.
         if any(value is not None and value != right for value, right in zip(said, found, strict=True)):
             yield f"it says {said} tokens, videos and failures, and the logs {found}"
         elif list(self.failures) != failures:
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json`.
 
     Raises:
-        UserError: there is none, so that the store is not finished, or it is damaged or of another version.
+        UserError: there is none, so the store is not finished; or it is damaged or of another version.
     """
     path = folder / MANIFEST_NAME
     if not path.exists():

@@ -1,7 +1,7 @@
 """Moments of the activations at a site, gathered as they are stored: mean, second moment and median norm.
 
-They are kept with every commit, so that a run that was resumed ends with the same numbers, to the last bit, as one that
-was not. The median of the norms comes from a histogram with bins of half a per cent and is exact to that.
+They are kept with every commit, so a resumed run ends with the same numbers, to the last bit, as an uninterrupted one.
+The median of the norms comes from a histogram with bins of half a per cent and is exact to that.
 """
 
 import base64
@@ -37,7 +37,7 @@ class Moments:
 
 
 class RunningMoments:
-    """Sums from which `Moments` follow, exact to float32's rounding over a block of rows.
+    """Sums from which `Moments` are computed, exact to float32's rounding over a block of rows.
 
     Args:
         d_in: width of the activations.
@@ -71,7 +71,7 @@ class RunningMoments:
         self.norms += other.norms
 
     def result(self) -> Moments:
-        """The moments of all tokens so far, of which there must be one at least."""
+        """The moments of all tokens so far; there must be at least one."""
         assert self.n > 0, "no token was stored"
         return Moments(
             n=self.n,

@@ -1,15 +1,17 @@
-"""What the commit log of one rank says, checked: nothing of it is used before all of it fits together.
+"""What the commit log of one rank says, checked: nothing in it is used before all of it fits together.
 
 A log is input, whoever wrote it: a field that is missing or of another kind, a count beyond all bounds, commits that do
-not follow each other and videos whose rows overlap are one error that names the file and the line.
+    not follow one another and videos whose rows overlap all give one error that names the file and the line.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt32
 
 from collect.artefact.inside import inside, is_relative
 from collect.artefact.json_fields import Fields
@@ -29,6 +31,7 @@ STORED_DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 """Type of a site's activations -> that of the bytes in its shards."""
 _MOST_SHARD_ROWS = 2**31
 _MOST_WIDTH = 2**24
+_HEXADECIMAL = re.compile("[0-9a-f]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,9 @@ class Commit:
     failures: tuple[Failure, ...]
     moments: Mapping[str, Fields]
     """Site -> sums over all committed rows, to be read by `RunningMoments.from_fields`."""
+    chunk_crcs: Mapping[str, UInt32[np.ndarray, " chunk"]] | None
+    """Array -> crc32c of each chunk of the shard, so that no other complete shard can take its place; None if the log
+    was written by a program that did not record them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,7 @@ class RankLog:
 
     @classmethod
     def read_if_begun(cls, path: Path) -> "RankLog | None":
-        """As `read`; None for a log whose header a crash tore, so that nothing was committed.
+        """As `read`; None for a log whose header was torn by a crash, so nothing was committed.
 
         Raises:
             UserError: as for `read`.
@@ -177,7 +183,7 @@ class RankLog:
 
     @property
     def n_shards(self) -> int:
-        """Shards of each array that the commits speak of."""
+        """Number of committed shards of each array."""
         return -(-self.n_rows // self.layout.shard_rows)
 
     def moments(self, commit: Commit | None = None) -> dict[str, RunningMoments]:
@@ -194,8 +200,13 @@ class RankLog:
             for site, spec in self.layout.sites.items()
         }
 
+    def chunk_crcs(self, array: str, shard: int) -> UInt32[np.ndarray, " chunk"] | None:
+        """crc32c of each chunk of a committed shard; None if the log does not say."""
+        crcs = self.commits[shard].chunk_crcs
+        return None if crcs is None else crcs[array]
+
     def problems(self) -> Iterator[str]:
-        """Where the commits do not follow each other."""
+        """Where the commits do not follow one another."""
         size = self.layout.shard_rows
         row, next_row, is_final = 0, 0, False
         seen: set[int] = set()
@@ -249,12 +260,26 @@ def _commits(read: LogLines, layout: Layout) -> Iterator[Commit]:
         for site, of_site in moments.items():
             if of_site.count("n") != row_stop:
                 raise sums.error(site, f"sums over {row_stop} rows")
+        shard = fields.count("shard")
+        n_chunks = -(-max(0, row_stop - shard * layout.shard_rows) // layout.chunk_rows)
         yield Commit(
-            shard=fields.count("shard"),
+            shard=shard,
             row_stop=row_stop,
             is_final=line["final"],
             partial=fields.count("partial") if fields.has("partial") else None,
             videos=tuple(VideoRecord.from_fields(video) for video in fields.children("videos")),
             failures=tuple(Failure.from_fields(failure) for failure in fields.children("failures")),
             moments=moments,
+            chunk_crcs=_chunk_crcs(fields, layout, n_chunks) if fields.has("chunks") else None,
         )
+
+
+def _chunk_crcs(fields: Fields, layout: Layout, n_chunks: int) -> dict[str, UInt32[np.ndarray, " chunk"]]:
+    named = fields.child("chunks")
+    found: dict[str, UInt32[np.ndarray, " chunk"]] = {}
+    for array in layout.arrays() if n_chunks else ():
+        text = named.text(array)
+        if len(text) != 8 * n_chunks or not _HEXADECIMAL.fullmatch(text):
+            raise named.error(array, f"{n_chunks} checksums of eight hexadecimal digits")
+        found[array] = np.frombuffer(bytes.fromhex(text), dtype=">u4").astype(np.uint32)
+    return found

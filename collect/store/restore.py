@@ -1,8 +1,8 @@
-"""Bringing an archive back as a store: every object against its checksum, and nothing written over another store.
+"""Restoring a store from an archive: every object is checked, and no other store is overwritten.
 
-The folder must be empty, hold the very store that is brought back (whose missing or changed files are then mended), or
-hold `restoring.json`, which says that bringing this store back was begun there. The order is that of collecting:
-shards, logs, then what says that they are there, and the manifest last.
+The folder must be empty, hold the same store (whose missing or changed files are then repaired), or hold
+`restoring.json`, which says that restoring this store was begun there. The order is the same as in collecting: shards,
+logs, then the files that list them, and the manifest last.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt32
 from tqdm import tqdm
 
 from collect.artefact.folder import CONFIG_NAME, remove_orphans, sync_folder, write_atomic
@@ -36,6 +37,7 @@ from collect.store.archive_list import (
 )
 from collect.store.encoded_shard import decode_shard
 from collect.store.manifest import MANIFEST_NAME, Manifest, parse_manifest, read_manifest
+from collect.store.rank_log import RankLog
 from collect.store.shards import DAMAGE_REMEDY, PARTIAL_SUFFIX, open_shard, read_rows, write_shard
 from collect.store.zarr_arrays import METADATA_NAME
 
@@ -50,7 +52,7 @@ _PLAN_NAME = "plan.json"
 
 
 def restore(target: "ObjectStore", folder: Path) -> None:
-    """Bring an archive back as a store; the manifest comes last.
+    """Restore a store from an archive; the manifest comes last.
 
     Raises:
         UserError: the archive is not complete, an object of it was lost or changed, or the folder holds another store.
@@ -74,7 +76,7 @@ def restore(target: "ObjectStore", folder: Path) -> None:
     _require_all(listed, manifest)
     if listed.is_compressed:
         for name in (MANIFEST_NAME, *(f"{place}{METADATA_NAME}" for place in sorted(arrays))):
-            if name in listed.objects:  # for plain zarr only; but what was changed is told
+            if name in listed.objects:  # for plain zarr only; but changes are reported
                 fetch(target, name, listed.objects[name])
     is_new = _claim(folder, listed.store)
     if listed.is_compressed:
@@ -96,7 +98,7 @@ def restore(target: "ObjectStore", folder: Path) -> None:
 
 
 def identity(folder: Path) -> str | None:
-    """Hash of what tells a finished store from all others, its manifest and logs; None where there is no such store."""
+    """Hash of what identifies a finished store, its manifest and logs; None if there is no such store."""
     try:
         manifest = read_manifest(folder)
         digest = hashlib.sha256(read_bytes(manifest.path, DAMAGE_REMEDY))
@@ -123,7 +125,7 @@ def _complete_list(target: "ObjectStore", there: dict[str, int]) -> ArchiveList:
 
 
 def _require_all(listed: ArchiveList, manifest: Manifest) -> None:
-    """Make sure that the list has every file that the manifest speaks of, before any is written."""
+    """Make sure that the list has every file that the manifest names, before any is written."""
     layout = manifest.layout
     for rank in manifest.ranks:
         n_shards = -(-rank.n_tokens // layout.shard_rows)
@@ -136,7 +138,7 @@ def _require_all(listed: ArchiveList, manifest: Manifest) -> None:
 
 
 def _claim(folder: Path, store: str) -> bool:
-    """Make sure that the folder is this store's; whether it was not complete before.
+    """Make sure that the folder is this store's; returns whether it was incomplete before.
 
     Raises:
         UserError: it holds something else.
@@ -171,7 +173,7 @@ def _ordered(names: Iterable[str], manifest: Manifest) -> list[str]:
 
 
 def _bring(target: "ObjectStore", name: str, entry: ObjectEntry, path: Path) -> bool:
-    """Write one object to a file unless that is there already; whether it was written."""
+    """Write one object to a file unless it is there already; returns whether it was written."""
     if entry_of(path) == entry:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,16 +194,18 @@ def _bring(target: "ObjectStore", name: str, entry: ObjectEntry, path: Path) -> 
 
 
 def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, folder: Path) -> None:
-    """Write every shard of every rank as the store has it; those that are there and whole are left."""
+    """Write every shard of every rank as it is in the store; complete ones that are there are left."""
     layout = manifest.layout
     for rank in manifest.ranks:
+        log = _log_there(manifest.log(rank))
         for array, (width, dtype) in layout.arrays().items():
             starts = range(0, rank.n_tokens, layout.shard_rows)
             for k, start in enumerate(tqdm(starts, unit="shard", desc=printable(array))):
                 name = f"{rank.zarr}/{array}/c/{k}/0"
                 path = inside(folder, name)
                 n_rows = min(layout.shard_rows, rank.n_tokens - start)
-                if _is_whole(path, manifest, n_rows, width, dtype):
+                crcs = None if log is None or k >= log.n_shards else log.chunk_crcs(array, k)
+                if _is_whole(path, manifest, n_rows, width, dtype, crcs):
                     continue
                 try:
                     rows = decode_shard(fetch(target, name, listed.objects[name]), n_rows, layout, array)
@@ -214,7 +218,22 @@ def _decode(target: "ObjectStore", listed: ArchiveList, manifest: Manifest, fold
                 write_shard(path, rows, shard_rows=layout.shard_rows, chunk_rows=layout.chunk_rows)
 
 
-def _is_whole(path: Path, manifest: Manifest, n_rows: int, width: int, dtype: np.dtype[Any]) -> bool:
+def _log_there(path: Path) -> RankLog | None:
+    """The log of a rank, which comes after its shards; None if there is none yet."""
+    try:
+        return RankLog.read(path)
+    except UserError:
+        return None
+
+
+def _is_whole(
+    path: Path,
+    manifest: Manifest,
+    n_rows: int,
+    width: int,
+    dtype: np.dtype[Any],
+    chunk_crcs: UInt32[np.ndarray, " chunk"] | None,
+) -> bool:
     layout = manifest.layout
     try:
         shard = open_shard(
@@ -224,6 +243,7 @@ def _is_whole(path: Path, manifest: Manifest, n_rows: int, width: int, dtype: np
             n_chunks=layout.shard_rows // layout.chunk_rows,
             chunk_rows=layout.chunk_rows,
             row_bytes=width * dtype.itemsize,
+            chunk_crcs=chunk_crcs,
         )
         read_rows(shard, 0, n_rows, np.empty((n_rows, width), dtype=dtype))
     except UserError:

@@ -2,8 +2,8 @@
 
 A shard holds `shard_rows` rows of an array [token, d] as inner chunks of `chunk_rows` rows. The file is the chunks,
 each followed by the four bytes of its crc32c, then an index of (offset, length) per chunk as unsigned 64-bit integers,
-then the crc32c of the index. A chunk that was never written has both entries 2**64 - 1. Writers lay the chunks out in
-order; readers go by the index. All numbers are little-endian.
+then the crc32c of the index. A chunk that was never written has both entries 2**64 - 1. Writers put the chunks in
+order; readers follow the index. All numbers are little-endian.
 
 Source: Zarr v3 core specification, codecs `sharding_indexed`, `bytes` and `crc32c`.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt64
+from jaxtyping import Shaped, UInt8, UInt32, UInt64
 
 from collect.artefact.folder import sync_folder
 from collect.artefact.inside import open_regular
@@ -36,11 +36,13 @@ class Shard:
     row_start: int
     """First of the shard's rows, counted over the whole store."""
     row_stop: int
-    """Behind its last committed row."""
+    """One past its last committed row."""
     chunk_rows: int
     chunk_offsets: UInt64[np.ndarray, " n_chunks"]
-    """Byte offset of each inner chunk that holds committed rows; its rows follow each other without gaps."""
+    """Byte offset of each inner chunk that holds committed rows; its rows follow one another without gaps."""
     row_bytes: int
+    chunk_crcs: UInt32[np.ndarray, " n_chunks"] | None = None
+    """crc32c of each of these chunks as it was committed; None if the log does not say."""
 
     @property
     def n_rows(self) -> int:
@@ -53,40 +55,59 @@ class Shard:
         return self.chunk_rows * self.row_bytes
 
 
-def write_shard(path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: int, chunk_rows: int) -> None:
-    """Write one shard so that it is on disk and whole, or not there at all.
+def write_shard(
+    path: Path, rows: Shaped[np.ndarray, "row d"], *, shard_rows: int, chunk_rows: int
+) -> UInt32[np.ndarray, " n_chunks"]:
+    """Write one shard so that it is either complete on disk or not there at all.
 
     Args:
         path: the shard file.
         rows: its rows, in C order; fewer than `shard_rows` in the last shard of a store, where the rest of the last
-            chunk is zero and the chunks behind it are missing.
+            chunk is zero and the chunks after it are missing.
         shard_rows: rows of a full shard.
         chunk_rows: rows of an inner chunk; divides `shard_rows`.
+
+    Returns:
+        crc32c of each chunk that has rows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with partial.open("wb", buffering=0) as file:
-        for part in _parts(rows, shard_rows // chunk_rows, chunk_rows):
-            _write_all(file.fileno(), part)
+        crcs: list[np.ndarray] = []
+        for content, crc in _parts(rows, shard_rows // chunk_rows, chunk_rows):
+            _write_all(file.fileno(), content)
+            _write_all(file.fileno(), crc.view(np.uint8))
+            crcs.append(crc)
         os.fsync(file.fileno())
     partial.replace(path)
     for folder in (path.parent, path.parent.parent):
         sync_folder(folder)
+    return np.concatenate(crcs[:-1]).astype(np.uint32)  # the last is the index's
 
 
-def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chunk_rows: int, row_bytes: int) -> Shard:
+def open_shard(
+    path: Path,
+    *,
+    row_start: int,
+    row_stop: int,
+    n_chunks: int,
+    chunk_rows: int,
+    row_bytes: int,
+    chunk_crcs: UInt32[np.ndarray, " n_used"] | None = None,
+) -> Shard:
     """Read and check a shard's index.
 
     Args:
         path: the shard file.
         row_start: first of its rows, counted over the whole store.
-        row_stop: behind its last committed row.
+        row_stop: one past its last committed row.
         n_chunks: inner chunks of a full shard.
         chunk_rows: rows of an inner chunk.
         row_bytes: bytes of a row.
+        chunk_crcs: crc32c of each chunk that has rows, as it was committed; None if that is not known.
 
     Raises:
-        UserError: the file is missing, is no regular file, is too short for its rows, or its index is damaged.
+        UserError: the file is missing, is not a regular file, is too short for its rows, or its index is damaged.
     """
     index_bytes = n_chunks * 16
     n_used = -(-(row_stop - row_start) // chunk_rows)
@@ -95,7 +116,7 @@ def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chun
         descriptor = open_regular(path)
         try:
             end = os.fstat(descriptor).st_size - index_bytes - CRC_BYTES
-            # Before anything is allocated: no number of a log is larger than what is on disk for it.
+            # Checked before anything is allocated: the file must be large enough for the numbers in the log.
             if end < n_used * chunk_bytes:
                 raise damaged(path, "it is too short for its rows")
             tail = os.pread(descriptor, index_bytes + CRC_BYTES, end)
@@ -120,6 +141,7 @@ def open_shard(path: Path, *, row_start: int, row_stop: int, n_chunks: int, chun
         chunk_rows=chunk_rows,
         chunk_offsets=used[:, 0].astype(np.uint64),
         row_bytes=row_bytes,
+        chunk_crcs=chunk_crcs,
     )
 
 
@@ -129,7 +151,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
     Args:
         shard: from `open_shard`.
         start: first row, counted over the whole store.
-        stop: behind the last row.
+        stop: one past the last row.
         out: [stop - start, d], in C order, of the stored type.
 
     Raises:
@@ -145,7 +167,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
         for chunk in chunks:
             chunk_start = shard.row_start + chunk * shard.chunk_rows
             low, high = max(start, chunk_start), min(stop, chunk_start + shard.chunk_rows)
-            if high - low == shard.chunk_rows:  # straight to where it is wanted
+            if high - low == shard.chunk_rows:  # directly into the result
                 _read_chunk(descriptor, shard, chunk, out[low - start : high - start].reshape(-1).view(np.uint8))
                 continue
             if spare is None:
@@ -166,12 +188,15 @@ def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray
     """Read one chunk's rows into `out` and verify their checksum."""
     stored = np.empty(CRC_BYTES, dtype=np.uint8)
     n_read = os.preadv(descriptor, [out.data, stored.data], int(shard.chunk_offsets[chunk]))
-    if n_read != len(out) + CRC_BYTES or google_crc32c.value(out) != int.from_bytes(stored.tobytes(), "little"):
+    crc = google_crc32c.value(out)
+    if n_read != len(out) + CRC_BYTES or crc != int.from_bytes(stored.tobytes(), "little"):
         raise damaged(shard.path, f"its chunk {chunk} fails its checksum")
+    if shard.chunk_crcs is not None and crc != shard.chunk_crcs[chunk]:
+        raise damaged(shard.path, f"its chunk {chunk} is whole, but not the one that was committed")
 
 
-def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[np.ndarray]:
-    """The bytes of a shard file, piece by piece."""
+def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The chunks of a shard file and its index, each with its crc32c."""
     n_used = -(-len(rows) // chunk_rows)
     chunk_bytes = chunk_rows * rows.shape[1] * rows.itemsize + CRC_BYTES
     index = np.full((n_chunks, 2), MISSING, dtype="<u8")
@@ -181,13 +206,13 @@ def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[np.ndar
         chunk = rows[i * chunk_rows : (i + 1) * chunk_rows]
         if len(chunk) < chunk_rows:
             chunk = np.concatenate([chunk, np.zeros((chunk_rows - len(chunk), rows.shape[1]), dtype=rows.dtype)])
-        yield from _with_crc(chunk)
-    yield from _with_crc(index)
+        yield _with_crc(chunk)
+    yield _with_crc(index)
 
 
 def _with_crc(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return flat, np.array([google_crc32c.value(flat)], dtype="<u4").view(np.uint8)
+    return flat, np.array([google_crc32c.value(flat)], dtype="<u4")
 
 
 def _write_all(descriptor: int, data: np.ndarray) -> None:

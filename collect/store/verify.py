@@ -1,13 +1,13 @@
 """The stage `verify`: every checksum and every count of an activation store, finished or not.
 
-What is checked: config and manifest can be read and pass their checksums; each rank's log passes its own, and is a
-chain of commits whose videos follow each other without gaps; its arrays are declared as the log says; every shard that
-a commit speaks of is there, has its size, and passes all its checksums; coordinates are those of the videos' grids;
-the manifest says what the logs say, and no video is stored twice. Values of activations are covered by their checksums
-only.
+It checks that config and manifest can be read and pass their checksums; that each rank's log passes its own and is a
+chain of commits whose videos follow one another without gaps; that its arrays are declared as the log says; that every
+committed shard is there, has the right size, passes all its checksums and is the one that was committed; that
+coordinates are those of the videos' grids; that the manifest agrees with the logs; and that no video is stored twice.
+Values of activations are covered only by their checksums.
 
-With `repair`, a rank with a bad shard is cut back to the commits before it, so that the next `video-sae collect`
-collects the rest of it again.
+With `repair`, a rank with a bad shard is cut back to the commits before it, so the next `video-sae collect` collects
+the rest again.
 """
 
 import logging
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt32
 from tqdm import tqdm
 
-from collect.artefact.folder import read_config, write_atomic
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import write_atomic
 from collect.artefact.inside import inside
 from collect.artefact.json_file import read_bytes
 from collect.artefact.lock import writing
@@ -56,7 +58,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShardFile:
-    """One shard file that the log speaks of, and what should be in it."""
+    """One shard file that the log names, and what should be in it."""
 
     path: Path
     log: Path
@@ -68,6 +70,8 @@ class _ShardFile:
     dtype: np.dtype[Any]
     shard_rows: int
     chunk_rows: int
+    chunk_crcs: UInt32[np.ndarray, " chunk"] | None
+    """As the log has them, if it does."""
 
 
 def verify(config: VerifyConfig) -> Path:
@@ -77,7 +81,8 @@ def verify(config: VerifyConfig) -> Path:
         The folder of the store, if nothing is wrong with it.
 
     Raises:
-        UserError: there is no store, or something is wrong; the message names every bad file (of very many, the first).
+        UserError: there is no store, or something is wrong; the message names every bad file, or the first of very
+            many.
     """
     folder = config.run / "activations" if (config.run / "activations").is_dir() else config.run
     if not folder.is_dir():
@@ -101,7 +106,8 @@ def _verify(folder: Path, config: VerifyConfig) -> Path:
                 ", ".join(without),
                 folder,
             )
-        state = "finished" if (folder / MANIFEST_NAME).is_file() else "not finished: run `video-sae collect` again"
+        unfinished = f"not finished, as it has no {MANIFEST_NAME}: run `video-sae collect` again"
+        state = "finished" if (folder / MANIFEST_NAME).is_file() else unfinished
         logger.info("nothing is wrong with %s, which is %s", folder, state)
         return folder
     listed = [f"  {printable(problem.path, 4096)}: {problem.reason}" for problem in problems[:N_SHOWN]]
@@ -150,7 +156,7 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
 
 
 def _log_paths(folder: Path, manifest: Manifest | None, problems: list[Problem]) -> list[Path]:
-    """Where the logs lie, within the store only; what leads out of it becomes a problem."""
+    """Where the logs lie, only within the store; a path that leads out of it becomes a problem."""
     paths: list[Path] = []
     names = sorted((path.name for path in folder.glob("rank-*.jsonl")), key=lambda name: (len(name), name))
     for name in names if manifest is None else [entry.log for entry in manifest.ranks]:
@@ -175,6 +181,7 @@ def _shard_files(log: RankLog) -> list[_ShardFile]:
             dtype=dtype,
             shard_rows=size,
             chunk_rows=log.layout.chunk_rows,
+            chunk_crcs=log.chunk_crcs(array, k),
         )
         for array, (width, dtype) in log.layout.arrays().items()
         for k in range(log.n_shards)
@@ -219,6 +226,7 @@ def _open(shard: _ShardFile) -> Shard:
         n_chunks=shard.shard_rows // shard.chunk_rows,
         chunk_rows=shard.chunk_rows,
         row_bytes=shard.width * shard.dtype.itemsize,
+        chunk_crcs=shard.chunk_crcs,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a store's logs say of each video: where its rows lie and what its tokens cover, or why it has none."""
+"""What a store's logs say about each video: where its rows lie and what its tokens cover, or why it has none."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from collect.artefact.json_fields import Fields
 from collect.tokens.grid import TokenGrid
 
 MOST_VIDEOS = 2**31
-"""Indices of videos stand in int32 columns."""
+"""Indices of videos are stored in int32 columns."""
 _FIELDS = ("index", "video_id", "path", "split", "row_start", "row_stop", "frame_rate", "n_frames", "width", "height")
 
 
@@ -33,7 +33,7 @@ class VideoRecord:
     width: int
     height: int
     ranks: Int64[np.ndarray, " token"] | None = None
-    """Which tokens of the grid are stored, by rank in its order; None stands for all."""
+    """Which tokens of the grid are stored, by rank in its order; None means all."""
 
     @property
     def n_tokens(self) -> int:

@@ -1,9 +1,9 @@
 """Writing one rank of an activation store so that a crash at any moment loses nothing that was committed.
 
-Rows gather in memory; a background thread writes each full shard of every site and of the coordinates, makes it
-durable, and then commits it with one line of the log. A resumed writer tells which videos are committed and which one
-is cut by the last shard; rows of that one which are already committed are dropped as they come in again. The last,
-incomplete shard is written by `finish`, which also cuts the arrays to the rows that they have.
+Rows are collected in memory. A background thread writes each full shard of every site and of the coordinates, makes it
+durable, and then commits it with one line of the log. A resumed writer knows which videos are committed and which one
+the last shard cuts; when that video comes in again, its committed rows are dropped. The last, incomplete shard is
+written by `finish`, which also cuts the arrays to the rows that they have.
 
 Memory is bounded by two shards of every array: `add_video` waits while the shard before is still being written.
 """
@@ -32,19 +32,19 @@ from collect.store.zarr_arrays import create_arrays, cut_arrays
 
 DEFAULT_SHARD_ROWS = 16384
 CAPACITY = 2**40
-"""Rows that an array is declared with until it is finished; those that are not written cost nothing."""
+"""Rows that an array is declared with until it is finished; unwritten rows cost nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteSpec:
-    """What is stored of one site."""
+    """What is stored for one site."""
 
     d_in: int
     dtype: torch.dtype
 
 
 class StoreWriter:
-    """Writer of one rank; nobody else can write that rank until it is closed.
+    """Writer of one rank; no other process can write that rank until it is closed.
 
     Args:
         folder: `RUN/activations`.
@@ -53,7 +53,8 @@ class StoreWriter:
         capacity: rows that the rank may write at most; rounded up to whole shards, costs nothing.
         shard_rows: rows of a shard file.
         chunk_rows: rows under one checksum; divides `shard_rows`.
-        model: what the manifest says about the model; stands in the log, so that the logs say all that it does.
+        model: what the manifest says about the model; kept in the log, so that the logs say everything that the
+            manifest says.
 
     Raises:
         UserError: another process writes this rank, or it was begun with other sites or sizes.
@@ -95,7 +96,7 @@ class StoreWriter:
 
     @property
     def next_video(self) -> int:
-        """One more than the largest index among the videos so far; where to go on if they come in that order."""
+        """One more than the largest index among the videos so far: where to continue if they come in that order."""
         return self._next_video
 
     @property
@@ -105,7 +106,7 @@ class StoreWriter:
 
     @property
     def partial(self) -> int | None:
-        """Index of the video that the last committed shard cuts; it has to be the next one to be added."""
+        """Index of the video that the last committed shard cuts; it must be the next one to be added."""
         return self._partial
 
     @property
@@ -132,13 +133,12 @@ class StoreWriter:
         """Take in the tokens of one video.
 
         Args:
-            record: of the video, with `row_start` = `next_row`; its `index` counts all videos that are to be
-                collected.
+            record: of the video, with `row_start` = `next_row`; its `index` counts all videos to be collected.
             residuals: site -> [tokens of the record, d_in], in the type of the site.
 
         Raises:
             OSError: an earlier shard could not be written.
-            UserError: the video whose first rows are committed has another number of tokens than it had.
+            UserError: the video whose first rows are committed has a different number of tokens now.
         """
         n = record.n_tokens
         assert record.row_start == self._next_row, "videos follow each other"
@@ -172,7 +172,7 @@ class StoreWriter:
         """Record a video that could not be collected; it is committed with the next shard.
 
         Raises:
-            UserError: its first rows are committed, so that it could be collected before.
+            UserError: its first rows are committed, so it could be collected before.
         """
         if self._partial == failure.index:
             raise _changed(failure.video_id, failure.reason)
@@ -220,7 +220,7 @@ class StoreWriter:
         }
         log = RankLog.read_if_begun(self._log_path) if self._log_path.exists() else None
         if log is None or not log.commits:
-            # Nothing is committed, so whatever is there may be half made or of other arguments.
+            # Nothing is committed, so whatever is there may be incomplete or from other arguments.
             self._log_path.unlink(missing_ok=True)
             shutil.rmtree(self._zarr, ignore_errors=True)
             create_arrays(self._zarr, self._layout, self._capacity)
@@ -265,10 +265,10 @@ class StoreWriter:
         return staging
 
     def _submit(self, *, final: bool) -> None:
-        """Hand the staged shard to the writing thread, once that is done with the one before."""
+        """Hand the staged shard to the writing thread, once it has finished the previous one."""
         self._wait()
         row_stop = self._n_staged_in_total
-        # A failure is told apart from the video that the shard cuts by coming before it.
+        # A failure comes before the video that the shard cuts; this is how they are distinguished.
         events = [e for e in self._pending if isinstance(e, Failure) or e.row_stop <= row_stop]
         self._pending = [e for e in self._pending if e not in events]
         cut = next((e.index for e in self._pending if isinstance(e, VideoRecord) and e.row_start < row_stop), None)
@@ -293,11 +293,13 @@ class StoreWriter:
     ) -> None:
         k = self._n_committed // self._shard_rows
         n = row_stop - self._n_committed
+        chunks: dict[str, str] = {}
         if n:
             for name, part in staged.items():
                 stored = part.view(torch.uint16) if part.dtype == torch.bfloat16 else part
                 path = self._zarr / name / "c" / str(k) / "0"
-                write_shard(path, stored.numpy()[:n], shard_rows=self._shard_rows, chunk_rows=self._chunk_rows)
+                crcs = write_shard(path, stored.numpy()[:n], shard_rows=self._shard_rows, chunk_rows=self._chunk_rows)
+                chunks[name] = "".join(f"{crc:08x}" for crc in crcs.tolist())
             for site, moments in self._moments.items():
                 moments.add(staged[site][:n])
         self._log.append(
@@ -309,6 +311,7 @@ class StoreWriter:
                 "videos": [e.to_json() for e in events if isinstance(e, VideoRecord)],
                 "failures": [e.to_json() for e in events if isinstance(e, Failure)],
                 "moments": {site: moments.to_json() for site, moments in self._moments.items()},
+                "chunks": chunks,
             }
         )
         self._n_committed = row_stop

@@ -1,4 +1,4 @@
-"""The Zarr side of a rank's store: how its arrays are declared, for plain zarr to read what is written as shard files.
+"""The Zarr side of a rank's store: declares its arrays, so that plain zarr can read the shard files.
 
 `zarr.json` is written by zarr, and later only its number of rows is changed.
 """
@@ -18,13 +18,14 @@ from collect.store.shards import DAMAGE_REMEDY, damaged
 
 METADATA_NAME = "zarr.json"
 _MOST_BYTES = 1 << 20
+_GROUP: dict[str, Any] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 
 
 def create_array(store: Any, name: str, layout: Layout, array: str, n_rows: int, compressors: Sequence[Any]) -> Any:
     """Declare one array.
 
     Args:
-        store: anything that zarr takes for a store.
+        store: anything that zarr accepts as a store.
         name: where in it.
         layout: sites and sizes.
         array: a site, or `coords`.
@@ -87,7 +88,7 @@ def cut_arrays(folder: Path, rank: int) -> None:
 
 
 def wrong_declarations(log: RankLog) -> Iterator[tuple[Path, str]]:
-    """Metadata of a rank that declare something else than its log needs, each with the reason."""
+    """Metadata of a rank that declare something other than its log needs, each with the reason."""
     folder = log.path.with_suffix(".zarr")
     n_rows = log.n_rows if log.is_final else log.capacity
     parts = [array.split("/") for array in log.layout.arrays()]
@@ -99,7 +100,7 @@ def wrong_declarations(log: RankLog) -> Iterator[tuple[Path, str]]:
             yield path, reason
     for array in log.layout.arrays():
         path = folder / array / METADATA_NAME
-        # The array is cut to its rows behind the last commit, which an interruption can prevent until the next run.
+        # The array is cut to its rows after the last commit; an interruption can delay this until the next run.
         reason = _wrong_array(folder, path, log.layout, array, (n_rows, log.capacity))
         if reason is not None:
             yield path, reason
@@ -110,8 +111,8 @@ def _wrong_group(folder: Path, path: Path) -> str | None:
         content = _read(inside(folder, str(path.relative_to(folder))))
     except UserError as error:
         return str(error)
-    right = content.get("zarr_format") == 3 and content.get("node_type") == "group" and not content.get("attributes")
-    return None if right else "it does not declare a group of Zarr v3"
+    is_consolidated = content.pop("consolidated_metadata", None) is not None  # some releases write that it is not
+    return None if content == _GROUP and not is_consolidated else "it does not declare a group of Zarr v3"
 
 
 def _wrong_array(folder: Path, path: Path, layout: Layout, array: str, n_rows: tuple[int, int]) -> str | None:
@@ -129,7 +130,7 @@ def _wrong_array(folder: Path, path: Path, layout: Layout, array: str, n_rows: t
         return f"it declares {printable(shape, 60)} where the log needs {[n_rows[0], width]}"
     wanted: Any = create_array(MemoryStore(), "", layout, array, shape[0], [Crc32cCodec()])
     try:
-        # zarr's own reading of both, as its releases write the same in more than one way.
+        # Both as zarr itself reads them, since its releases write the same thing in more than one way.
         found = cast("Any", zarr.open_array(path.parent, mode="r")).metadata
     except Exception as error:  # whatever zarr raises for metadata that it does not understand
         return f"zarr cannot read it ({printable(error, 120)})"

@@ -1,7 +1,7 @@
-"""`--tokens` as one word: which visual tokens of a clip are stored.
+"""`--tokens` in one word: which visual tokens of a clip are stored.
 
     all        every one
-    every:4    those of every fourth time step, from the first on
+    every:4    those of every fourth time step, starting with the first
     tracks     those on annotated objects
 
 Only the word is read here, without numpy, so that configs may check it; `collect.tokens.subset` picks the tokens.
@@ -18,7 +18,7 @@ class TokenChoice:
     """A parsed `--tokens`."""
 
     every: int = 1
-    """Time steps from one stored one to the next."""
+    """Number of time steps from one that is stored to the next."""
     on_tracks: bool = False
 
     @classmethod

@@ -4,8 +4,8 @@ In every supported family the visual tokens run frame by frame, then row by row,
 token's rank k has the coordinates t = k // (R C), row = k % (R C) // C and column = k % C. Patch boxes are products of
 a row interval and a column interval, which is also how a grid is stored.
 
-Boxes are nominal: attention in the vision tower is global within a frame, so that a token also knows what lies outside
-its box. How a processor crops and resizes is the business of the family that builds the grid (`collect.vlm`).
+Boxes are nominal: attention in the vision tower is global within a frame, so a token also knows what lies outside its
+    box. The family that builds the grid (`collect.vlm`) knows how its processor crops and resizes.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class TokenGrid:
         spans_s: Float64[np.ndarray, "n_t 2"],
         frame_ids: Int64[np.ndarray, " n_t"],
     ) -> "TokenGrid":
-        """Grid whose tokens divide the whole frame evenly, as where a processor squashes frames to its own size."""
+        """Grid whose tokens divide the whole frame evenly, as when a processor squashes frames to its own size."""
         return cls(spans_s=spans_s, frame_ids=frame_ids, row_spans=even_spans(n_rows), col_spans=even_spans(n_cols))
 
     @property
@@ -50,12 +50,12 @@ class TokenGrid:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of tokens a time step."""
+        """Number of rows of tokens per time step."""
         return len(self.row_spans)
 
     @property
     def n_cols(self) -> int:
-        """Number of columns of tokens a time step."""
+        """Number of columns of tokens per time step."""
         return len(self.col_spans)
 
     @property
@@ -138,7 +138,7 @@ def cell_spans(n: int, *, first: float, cell: float, total: float) -> Float64[np
 
 
 def even_spans(n: int) -> Float64[np.ndarray, "n 2"]:
-    """Split [0, 1] into `n` intervals of one length, without gaps."""
+    """Split [0, 1] into `n` intervals of equal length, without gaps."""
     edges = np.arange(n + 1) / n
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
@@ -150,7 +150,7 @@ def frame_spans(
 
     Args:
         times_s: presentation times of the frames that the model was given.
-        frame_rate: of the video, in frames a second.
+        frame_rate: of the video, in frames per second.
         frames_per_step: frames that one time step merges; a last, incomplete step ends with the last frame.
     """
     starts = times_s[::frames_per_step]

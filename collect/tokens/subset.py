@@ -1,7 +1,7 @@
 """The visual tokens of a clip that are stored: all, those of every n-th time step, or those on annotated tracks.
 
-With `every:N` the stored grid has fewer time steps and is otherwise whole. With `tracks` single tokens are picked:
-those of which some track's box covers at least half of the patch at a moment of the token's frame span.
+With `every:N` the stored grid has fewer time steps and is otherwise complete. With `tracks` single tokens are picked:
+those where the box of some track covers at least half of the patch at a moment of the token's frame span.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from collect.tokens.grid import TokenGrid
 
 MIN_COVERED = 0.5
 MAX_GAP_S = 1.1
-"""Longest time between two annotated boxes over which a track is followed; boxes come about once a second."""
+"""Longest time between two annotated boxes over which a track is followed; boxes come about once per second."""
 EXACT_S = 1e-6
 
 
@@ -59,7 +59,7 @@ def choose_tokens(choice: TokenChoice, grid: TokenGrid, tracks: Sequence[Boxes])
 def on_tracks(grid: TokenGrid, tracks: Sequence[Boxes]) -> Bool[np.ndarray, " token"]:
     """Tokens half covered by a box at the start, at the end, or at an annotated moment of their frame span.
 
-    Between two annotations at most `MAX_GAP_S` apart boxes move in a straight line; elsewhere there are none.
+    Between two annotations at most `MAX_GAP_S` apart, boxes move in a straight line; elsewhere there are no boxes.
     """
     chosen = np.zeros((grid.n_t, grid.n_rows, grid.n_cols), dtype=bool)
     for track in tracks:
@@ -73,7 +73,7 @@ def on_tracks(grid: TokenGrid, tracks: Sequence[Boxes]) -> Bool[np.ndarray, " to
 
 
 def _box_at(track: Boxes, moment_s: float) -> Float64[np.ndarray, " 4"] | None:
-    """A track's box at a moment; None where it is not annotated."""
+    """A track's box at a moment; None if it is not annotated."""
     times_s = track.times_s
     after = int(np.searchsorted(times_s, moment_s))
     if after < len(times_s) and times_s[after] - moment_s <= EXACT_S:

@@ -25,7 +25,7 @@ class Clip:
     frame_ids: Int64[np.ndarray, " frame"]
     """Places in presentation order; a video shorter than the clip repeats frames."""
     frame_rate: float
-    """Average rate of the video, in frames a second."""
+    """Average rate of the video, in frames per second."""
     n_frames: int
     """Frames that the video shows before the cut, damaged ones included."""
 
@@ -50,11 +50,11 @@ def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> I
 
     Args:
         sampling: the rule.
-        times_s: presentation times of the frames to choose from, ascending from 0, or from later where the
-            first are damaged.
+        times_s: presentation times of the frames to choose from, ascending from 0, or from later if the first are
+            damaged.
 
     Returns:
-        Ids in the order in which the model is to see them; where the rule names them, some may not be there.
+        Ids in the order in which the model should see them; if the rule names them, some may not exist.
     """
     if sampling.ids is not None:
         return np.array(sampling.ids, dtype=np.int64)
@@ -65,20 +65,21 @@ def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> I
         return sample_ids(len(times_s), sampling.max_n)
     # The frame on the screen at each time: the last one that is not later.
     wanted_s = np.arange(n) / sampling.fps + SLACK_S
-    # Where the first frames are damaged, nothing is on the screen at first.
+    # If the first frames are damaged, nothing is on the screen at first.
     return np.maximum(np.searchsorted(times_s, wanted_s, side="right").astype(np.int64) - 1, 0)
 
 
 def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_frame: int | None = None) -> Clip:
     """Decode some frames of a video.
 
-    Damaged frames are passed over: frames that are spread or taken by rate are chosen from the intact ones, and of a
-    named frame that is damaged the nearest intact one is taken. The clip's ids are those of the frames that it has.
+    Damaged frames are not used: frames that are spread evenly or taken by rate are chosen from the intact ones, and a
+        named frame that is damaged is replaced by the nearest intact one. The clip's ids are those of the frames that
+        it has.
 
     Args:
         path: the video file.
         video_id: name of the video in its dataset.
-        frames: which ones; a number stands for that many, evenly spread, the first and the last included.
+        frames: which ones; a number means that many, evenly spread, including the first and the last.
         cut_frame: use only the frames before this one; None or a number below 1 uses all.
 
     Raises:
@@ -109,7 +110,7 @@ def decode_frames(path: Path, ids: Sequence[int]) -> UInt8[np.ndarray, "frame he
     """Decode the frames with the given ids, in the given order, as RGB in display orientation.
 
     Raises:
-        DecodeError: as for `decode_clip`, and where an id is not one of the video's frames, or that frame is damaged.
+        DecodeError: as for `decode_clip`, and if an id is not one of the video's frames or its frame is damaged.
     """
 
     def choose(times_s: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " frame"]:

@@ -1,8 +1,8 @@
 """A video's display matrix, applied to its pictures.
 
-Cameras and editors record how a stored picture is to be shown as a matrix beside it: turned by quarters, mirrored, or
-both. Of a matrix the nearest of these eight orientations is applied, as a player without resampling would; scale and
-shift are left out, because a picture's size is the VLM's processor's business.
+Cameras and editors store a matrix with a picture that says how to show it: turned by quarters, mirrored, or both. The
+nearest of these eight orientations is applied, as in a player that does not resample. Scale and shift are left out,
+because the VLM's processor decides a picture's size.
 
 Source: ISO/IEC 14496-12, 6.2.2 and 8.3.2: x' = a x + c y + t_x, y' = b x + d y + t_y.
 """
@@ -28,7 +28,7 @@ class Orientation:
     is_flipped_across: bool = False
     """Columns from last to first, after transposing."""
     is_exact: bool = True
-    """False where the matrix turns or shears by other amounts, and this is only the nearest."""
+    """False if the matrix turns or shears by other amounts, so that this is only the nearest."""
 
     def apply(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "rows cols 3"]:
         """Show a stored picture."""
@@ -52,7 +52,7 @@ def orientation_of(matrix: Int64[np.ndarray, "3 3"]) -> Orientation:
     """
     (a, b), (c, d) = matrix[:2, :2].astype(np.float64).tolist()
     x_length, y_length = math.hypot(a, b), math.hypot(c, d)
-    if not x_length or not y_length:  # shows nothing: not meant
+    if not x_length or not y_length:  # would show nothing, so it cannot be meant
         return AS_STORED
     a, b, c, d = a / x_length, b / x_length, c / y_length, d / y_length
     is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
@@ -65,7 +65,7 @@ def orientation_of(matrix: Int64[np.ndarray, "3 3"]) -> Orientation:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """How a decoded frame is to be shown, by its own display matrix."""
+    """How to show a decoded frame, by its own display matrix."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return AS_STORED
@@ -73,11 +73,11 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def shown_image(frame: VideoFrame, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "height width 3"]:
-    """A decoded frame as RGB, as it is to be shown.
+    """A decoded frame as RGB, in display orientation.
 
     Args:
         frame: as decoded.
-        size: (height, width) that the result is to have, by resampling where it is not so anyway; None leaves it.
+        size: (height, width) of the result, resampled if needed; None leaves it as it is.
     """
     shown = orientation(frame)
     height, width = shown.size(frame.height, frame.width) if size is None else size

@@ -1,4 +1,4 @@
-"""Whether a video file is encrypted: its pictures are there, and nobody without the key can see them.
+"""Whether a video file is encrypted: its pictures are there, but nobody can see them without the key.
 
 In MP4 an encrypted track has a sample entry of its own, `encv` (ISO/IEC 23001-7) or `drmi` (FairPlay), in place of the
 codec's; in Matroska and WebM FFmpeg gives the key's name in the stream's metadata.
@@ -13,7 +13,7 @@ from av.container import InputContainer
 _ENTRIES = (b"encv", b"drmi")
 _TO_ENTRIES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _MAX_BOXES = 10_000
-"""Boxes of one level that are looked at."""
+"""Most boxes of one level to look at."""
 
 
 def is_encrypted(path: Path, container: InputContainer) -> bool:

@@ -1,10 +1,10 @@
 """Frames of one video file, by id.
 
-A frame's id is its place in presentation order among the pictures that the file shows, from 0. Where the packets prove
-that order (`collect.video.packet_order`), only groups of pictures that hold a wanted frame are decoded; everywhere else
+A frame's id is its place in presentation order among the pictures that the file shows, from 0. If the packets prove
+that order (`collect.video.packet_order`), only groups of pictures that hold a wanted frame are decoded. Otherwise
 everything is decoded, and the order is the decoder's. What a header says (counts, durations, key frames, times) is a
-hint and never a reason to refuse. A damaged picture keeps its id, is never given, and is named in the log; a file is
-refused where no picture is intact. The display matrix is applied; times count from the first frame. Audio is not read.
+hint and never a reason to refuse. A damaged picture keeps its id, is never used, and is named in the log; a file is
+refused if no picture is intact. The display matrix is applied; times count from the first frame. Audio is not read.
 """
 
 import logging
@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -36,15 +37,15 @@ from collect.video.picture_stream import read_packets
 logger = logging.getLogger(__name__)
 
 NOMINAL_RATE = 30.0
-"""Frames a second of a video that does not say; Perception Test's own rate."""
+"""Frames per second of a video that does not say; Perception Test's own rate."""
 MAX_PIXELS = 2**26
-"""Most pixels of a frame, 8192 squared: what a header may make a decoder allocate is bounded."""
+"""Most pixels of a frame, 8192 squared: this bounds the memory that a header can make a decoder allocate."""
 MAX_HELD_BYTES = 2**30
 """Packets of a larger file are not held in memory; it is decoded from start to end."""
 _OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
-"""A playlist under a video's name may not lead elsewhere."""
+"""A playlist with a video's name must not lead elsewhere."""
 MANY_MISSING = 0.9
-"""A file with fewer of the frames that its header promises is spoken of in the log."""
+"""A file with less than this share of the frames that its header promises is named in the log."""
 
 
 class DecodeError(UserError):
@@ -57,14 +58,14 @@ class Facts:
 
     frame_rate: float
     n_frames: int
-    """0 where the header does not say."""
+    """0 if the header does not say."""
     height: int
     """Of a frame in pixels, in display orientation."""
     width: int
 
 
 def probe(path: Path) -> Facts:
-    """Read a video file's header, and its first picture to see how it is turned.
+    """Read a video file's header, and its first picture to find its orientation.
 
     Raises:
         DecodeError: the file is missing or is not a video.
@@ -92,20 +93,20 @@ Choose = Callable[[Float64[np.ndarray, " n_available"]], Int64[np.ndarray, " fra
 """Times of the frames to choose from, in seconds from the video's first one -> indices of the wanted ones, in any order
 and with repetitions."""
 WhenDamaged = Literal["choose again", "take the nearest", "refuse"]
-"""What becomes of wanted frames that are damaged: all are chosen again from the intact ones, each is replaced by the
+"""What happens to wanted frames that are damaged: all are chosen again from the intact ones, each is replaced by the
 intact one that is nearest to it, or the file is refused."""
 
 
 def read_frames(
     path: Path, choose: Choose, *, n_cut: int | None = None, when_damaged: WhenDamaged = "choose again"
 ) -> Frames:
-    """Decode the frames that `choose` picks once it is told the times of all.
+    """Decode the frames that `choose` picks from the times of all.
 
     Args:
         path: the video file.
         choose: times of all frames -> ids of the wanted ones, in any order and with repetitions.
         n_cut: only this many frames from the start are there to choose from; None means all.
-        when_damaged: what becomes of wanted frames that are damaged.
+        when_damaged: what happens to wanted frames that are damaged.
 
     Raises:
         DecodeError: the file is missing, is not a video, is encrypted, has no intact picture (before the cut), or a
@@ -130,7 +131,7 @@ def read_frames(
 def _read_all(
     path: Path, pts: Int64[np.ndarray, " frame"] | None, choose: Choose, n_cut: int | None, when_damaged: WhenDamaged
 ) -> Frames:
-    """Decode everything to see what there is, and then the wanted frames unless they were kept."""
+    """Decode everything to see what there is, then the wanted frames unless they were kept."""
     seen = _survey(path, pts)
     with _opened(path) as (_, stream):
         rate, time_base = _frame_rate(stream), stream.time_base
@@ -151,7 +152,7 @@ def _survey(path: Path, pts: Int64[np.ndarray, " frame"] | None) -> Survey:
     with _opened(path) as (container, stream):
         seen = survey_stream(container, stream, pts, is_strict=True)
     if seen.is_mostly_damaged:
-        # Some writers mark all their packets as damaged, or break a rule in each: then FFmpeg's own picture is taken.
+        # Some writers mark all their packets as damaged, or break a rule in each: then FFmpeg's pictures are accepted.
         with _opened(path) as (container, stream):
             seen = survey_stream(container, stream, pts, is_strict=False)
     return seen
@@ -185,9 +186,11 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
     if not path.stat().st_size:
         raise _refusal(path, "it is empty: it has 0 bytes")
     try:
-        # A playlist under a video's name may not lead to other places.
+        # A playlist with a video's name must not lead to other places.
         with av.open(
-            path.resolve(), options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+            path.resolve(),
+            options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)},
+            metadata_errors="replace",  # titles come in any encoding
         ) as container:
             streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
             if is_encrypted(path, container):
@@ -195,12 +198,14 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
             if not streams:
                 has = "only sound" if container.streams.audio else "nothing that is shown"
                 raise _refusal(path, f"it has no video stream, {has}")
-            context = streams[0].codec_context
+            context = cast("VideoCodecContext | None", streams[0].codec_context)
+            if context is None:  # whatever PyAV's types say
+                raise _refusal(path, "its video stream does not say in which format it is")
             if context.height * context.width > MAX_PIXELS:
                 raise _refusal(
                     path, f"its frames are {context.width} × {context.height}, more than {MAX_PIXELS} pixels"
                 )
-            # One thread a video: videos are decoded side by side, and small frames do not repay handing them around.
+            # One thread per video: videos are decoded in parallel, and for small frames more threads do not pay off.
             context.thread_count = 1
             context.options = {"max_pixels": str(MAX_PIXELS)}
             yield container, streams[0]
@@ -217,7 +222,7 @@ def _name(path: Path) -> str:
 
 
 def _held_packets(container: InputContainer, stream: VideoStream) -> list[VideoPacket]:
-    """All packets in decoding order; none where they are too many to hold."""
+    """All packets in decoding order; none if there are too many to hold."""
     held: list[VideoPacket] = []
     n_bytes = 0
     for packet in read_packets(container, stream):
@@ -255,7 +260,7 @@ def _note_damage(path: Path, seen: Survey) -> None:
 
 
 def _stack(path: Path, frames: list[VideoFrame]) -> UInt8[np.ndarray, "frame height width 3"]:
-    """The frames as they are shown; where a stream changes size, in the size of the first."""
+    """The frames as they are shown; if a stream changes size, in the size of the first."""
     images: dict[int, UInt8[np.ndarray, "height width 3"]] = {}
     for frame in frames:
         if id(frame) not in images:

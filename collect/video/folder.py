@@ -1,8 +1,8 @@
-"""The video files of a folder, and the names that they go by.
+"""The video files of a folder, and their ids.
 
 A video's id is its path below the folder with `/` between the parts and without the suffix: `video_1`, or
-`class a/clip 7` where videos are sorted into folders. Every suffix that FFmpeg reads as video counts; what is passed
-over is named. What starts with a dot is hidden and does not count.
+`class a/clip 7` where videos are sorted into folders. Every suffix that FFmpeg reads as video counts; files that are
+skipped are named. Names that start with a dot are hidden and do not count.
 """
 
 import logging
@@ -26,9 +26,9 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 _ANNOTATION_SUFFIXES = frozenset({".json", ".parquet", ".csv", ".txt", ".md"})
-"""Of files that may lie beside videos and speak of them."""
+"""Suffixes of files that may lie next to videos and be about them."""
 _NAMED = 5
-"""Files that are named in a message; of more, their number is given."""
+"""Most files that a message names; of more, it gives the number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +38,23 @@ class VideoFiles:
     paths: Mapping[str, Path]
     """Videos by id, sorted."""
     others: tuple[Path, ...] = ()
-    """Files that are no videos by their names, nor anything that speaks of videos."""
+    """Files whose names are neither those of videos nor of files about videos."""
     not_utf8: tuple[Path, ...] = ()
-    """Videos whose names no table can hold."""
+    """Videos whose names cannot be stored in a table."""
+    no_files: tuple[Path, ...] = ()
+    """Names of videos that are not files: links to nothing, pipes."""
     beside: tuple[Path, ...] = ()
-    """Files that may speak of videos: annotations, tables, lists, notes."""
+    """Files that may be about videos: annotations, tables, lists, notes."""
 
     @property
     def passed_over(self) -> tuple[Path, ...]:
         """Files that nothing reads, wherever they lie."""
-        return (*self.others, *self.not_utf8)
+        return (*self.others, *self.not_utf8, *self.no_files)
 
     def of(self, video_id: str) -> Path | None:
-        """The file of an annotated video: under its id, or in any folder below if that is the only one of its name.
+        """The file of an annotated video: under its id, or in any folder below if it is the only file with that name.
+
+        So the videos `clip` and `a/clip` may have one file, which belongs to the second.
 
         Raises:
             UserError: several folders have a file of this name.
@@ -86,8 +90,12 @@ def find_videos(folder: Path) -> VideoFiles:
     others: list[Path] = []
     beside: list[Path] = []
     not_utf8: list[Path] = []
-    for path in _files(place):
+    no_files: list[Path] = []
+    for path in _names(place):
         suffix = path.suffix.lower()
+        if not path.is_file():
+            no_files += [path] if suffix in VIDEO_SUFFIXES else []
+            continue
         if suffix not in VIDEO_SUFFIXES:
             (beside if suffix in _ANNOTATION_SUFFIXES else others).append(path)
             continue
@@ -100,18 +108,27 @@ def find_videos(folder: Path) -> VideoFiles:
             raise UserError(f"{first} and {second} have one name: rename or remove one of them.")
         found[video_id] = path
     return VideoFiles(
-        paths=dict(sorted(found.items())), others=tuple(others), not_utf8=tuple(not_utf8), beside=tuple(beside)
+        paths=dict(sorted(found.items())),
+        others=tuple(others),
+        not_utf8=tuple(not_utf8),
+        no_files=tuple(no_files),
+        beside=tuple(beside),
     )
 
 
 def log_passed_over(files: VideoFiles) -> None:
-    """Name the files that are passed over, and say why."""
+    """Name the files that are skipped, and say why."""
     if files.others:
         logger.warning("Passed over, because their names are not those of videos: %s", listed(files.others))
     if files.not_utf8:
         logger.warning(
             "Passed over, because their names are not UTF-8, which no table can hold; rename them: %s",
             listed(files.not_utf8),
+        )
+    if files.no_files:
+        logger.warning(
+            "Passed over, because there is no file at these names (links to nothing, or pipes): %s",
+            listed(files.no_files),
         )
 
 
@@ -139,8 +156,8 @@ def _is_writable(name: str) -> bool:
     return True
 
 
-def _files(place: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links to folders are followed, each folder is read once."""
+def _names(place: Path) -> Iterator[Path]:
+    """Everything below a folder except folders, in a fixed order; links to folders are followed, each is read once."""
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
@@ -154,6 +171,5 @@ def _files(place: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+            if not name.startswith("."):
+                yield Path(parent, name)

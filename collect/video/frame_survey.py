@@ -16,7 +16,7 @@ from collect.video.picture_stream import PictureStream
 MAX_KEPT_BYTES = 2**26
 """Decoded pictures are kept while they take no more than this, so that a small video is decoded once."""
 _MOSTLY = 0.1
-"""A stream of which this share is intact is not mostly damaged."""
+"""A stream with at least this share intact is not mostly damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +25,9 @@ class Survey:
 
     intact: Bool[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"] | None
-    """Presentation times in the stream's time base, ascending; None where the stream has none that can be right."""
+    """Presentation times in the stream's time base, ascending; None if the stream has none that can be right."""
     pictures: Int64[np.ndarray, " frame"]
-    """Which of the decoder's pictures each frame is, counted as they come; -1 where it gives none."""
+    """Which of the decoder's pictures each frame is, counted as they come; -1 if it gives none."""
     n_packets: int
     n_left_out: int
     """Packets before the first frame, which a recording that begins between two key frames has."""
@@ -49,7 +49,7 @@ def survey_stream(
     Args:
         container: just opened.
         stream: of it.
-        proved_pts: times of all frames, where the packets prove them; then damaged frames have theirs as well.
+        proved_pts: times of all frames, if the packets prove them; then damaged frames have times too.
         is_strict: as for `PictureStream`.
     """
     decoding = PictureStream(container, stream, is_strict=is_strict)
@@ -69,7 +69,7 @@ def survey_stream(
         pts=pts,
         pictures=np.array(pictures, dtype=np.int64),
         n_packets=len(decoding.packet_pts),
-        # Where lost pictures have their places, none is left out.
+        # If the places of lost pictures are known, none is left out.
         n_left_out=0
         if -1 in pictures
         else decoding.n_unseen_before(min((said[i].position for i in pictures), default=0)),
@@ -84,7 +84,7 @@ def wanted_frames(container: InputContainer, stream: VideoStream, seen: Survey, 
     Args:
         container: just opened.
         stream: of it.
-        seen: what was seen in it.
+        seen: the survey of it.
         ids: of the wanted frames.
     """
     if ids <= seen.kept.keys():
@@ -128,7 +128,7 @@ def _frames(
         times = sorted({*shown, *(pts for pts in _lost_times(decoding) if pts > shown[0])})
         return np.array(times, dtype=np.int64), [picture_of.get(pts, -1) for pts in times]
     if len(shown) == len(given) and len(set(shown)) == len(shown):
-        # The times are there but with the wrong pictures, as where a container counts packets in decoding order.
+        # The times are there but with the wrong pictures, for example if a container counts packets in decoding order.
         return np.sort(np.array(shown, dtype=np.int64)), [i for i, _ in given]
     return None, [i for i, _ in given]
 
@@ -136,7 +136,7 @@ def _frames(
 def _lost_times(decoding: PictureStream) -> list[int]:
     """Times of the packets that should have given a picture and did not."""
     if not decoding.failed:
-        return []  # packets that show nothing are no loss
+        return []  # packets that show nothing are not lost
     given = {picture.position for picture in decoding.pictures}
     times = [pts for position, pts in enumerate(decoding.packet_pts) if position not in given and pts is not None]
     return times if len(set(times)) == len(times) else []

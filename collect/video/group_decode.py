@@ -19,13 +19,13 @@ def decode_wanted(
 
     Args:
         stream: just opened.
-        packets: all of it, in decoding order, with presentation times that tell the order of the pictures.
+        packets: all of its packets, in decoding order, with presentation times that give the order of the pictures.
         wanted_pts: presentation times of the wanted pictures.
 
     Returns:
-        The pictures by presentation time; None where anything is not as the packets say (a picture is damaged or
-        missing, one that is marked as a key frame is none, pictures come in another order), so that only decoding
-        everything tells what there is.
+        The pictures by presentation time; None if anything is not as the packets say (a picture is damaged or missing,
+        one that is marked as a key frame is not one, pictures come in another order), so that only decoding everything
+        shows what there is.
     """
     if codec_name(stream) in SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
@@ -42,9 +42,9 @@ def decode_wanted(
 
 
 def _decoded(stream: VideoStream, packets: Sequence[VideoPacket], wanted_pts: set[int]) -> dict[int, VideoFrame] | None:
-    """Decode packets from a key frame on; None where what comes is not as they say."""
+    """Decode packets from a key frame on; None if the pictures are not as the packets say."""
     context, codec = stream.codec_context, codec_name(stream)
-    skips_are_safe = codec == "h264"  # there a picture that nothing refers to is marked as such in its header
+    skips_are_safe = codec == "h264"  # there the header marks a picture that nothing refers to
     if any(packet.is_corrupt for packet in packets):
         return None
     begins = cast("int", packets[0].pts)
@@ -67,7 +67,7 @@ def _decoded(stream: VideoStream, packets: Sequence[VideoPacket], wanted_pts: se
     if any(earlier >= later for earlier, later in pairwise(shown)):
         return None
     if not skips_are_safe:
-        # A picture that is silently missing is one that others may have referred to.
+        # Other pictures may have referred to a picture that is silently missing.
         due = [cast("int", packet.pts) for packet in packets if is_shown(codec, bytes(packet))]
         if {pts for pts in due if pts >= begins} != set(shown):
             return None

@@ -1,8 +1,8 @@
 """Whether the packets of a stream prove in which order its pictures are shown.
 
 A container gives packets in decoding order with the time at which each is shown; a codec says in its own data which
-picture comes before which. Where the two agree for every packet, a frame's place in presentation order is known without
-decoding. Where they do not, or where there is nothing to compare, only the decoder knows, and everything is decoded.
+picture comes before which. If the two agree for every packet, a frame's place in presentation order is known without
+decoding. If they do not, or if there is nothing to compare, only the decoder knows, and everything is decoded.
 
     H.264, HEVC         picture order counts, ranked by FFmpeg's own filter `dts2pts`
     MPEG-1, -2, -4      picture types: a B picture is shown at once, any other after the B pictures that follow it
@@ -32,14 +32,14 @@ else:
 _TIMED_CONTAINERS = ("mp4", "matroska")
 """Containers that state when each packet is shown, as parts of FFmpeg's names for them."""
 _ONE_BY_ONE = ("vp8", "vp9", "av1", "ffv1", "png")
-"""Codecs beside the purely intra ones whose packets show pictures in their order."""
+"""Codecs, besides the purely intra ones, whose packets show pictures in their order."""
 _BY_COUNT = ("h264", "hevc")
 _BY_KIND = ("mpeg4", "mpeg1video", "mpeg2video")
 _PROVING = (*_ONE_BY_ONE, *_BY_COUNT, *_BY_KIND)
 _PADDING = 40
-"""Packets of the start that are repeated after the end, because `dts2pts` looks ahead by up to 16 pictures."""
+"""Packets from the start that are repeated after the end, because `dts2pts` looks ahead by up to 16 pictures."""
 _MIN_PICTURE_BYTES = 10
-"""MPEG-4 marks a frame that repeats the one before by a shorter packet; a decoder may give nothing for it."""
+"""MPEG-4 marks a frame that repeats the one before by a shorter packet; a decoder may return nothing for it."""
 
 
 def codec_name(stream: VideoStream) -> str:
@@ -48,7 +48,7 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def is_shown(codec: str, data: bytes) -> bool | None:
-    """Whether a packet of VP8 or VP9 shows a picture; None where its header makes no sense.
+    """Whether a packet of VP8 or VP9 shows a picture; None if its header makes no sense.
 
     Args:
         codec: FFmpeg's name of it; packets of other codecs count as shown.
@@ -96,7 +96,7 @@ def shown_times(stream: VideoStream, packets: Sequence[VideoPacket]) -> Int64[np
         packets: all of them, in decoding order.
 
     Returns:
-        Times in the stream's time base; None where the order is not proved.
+        Times in the stream's time base; None if the order is not proved.
     """
     codec = codec_name(stream)
     times: list[int] = []
@@ -125,20 +125,20 @@ def shown_times(stream: VideoStream, packets: Sequence[VideoPacket]) -> Int64[np
 def _own_order(
     stream: VideoStream, data: Sequence[bytes]
 ) -> tuple[Int64[np.ndarray, " known"], Int64[np.ndarray, " known"] | None]:
-    """Which packets the codec can place, and their order; None where it does not say."""
+    """Which packets the codec can place, and their order; None if it does not say."""
     codec = codec_name(stream)
     everything = np.arange(len(data))
     if codec in _ONE_BY_ONE or stream.codec_context.codec.intra_only:
         return everything, everything
     if codec in _BY_COUNT:
         counts = [_n_pictures(stream, content) for content in data]
-        # A packet of which nothing can be read is damaged; the others tell whether the container's times are right.
+        # A packet that cannot be read is damaged; the others show whether the container's times are right.
         known = np.array([i for i, n in enumerate(counts) if n], dtype=np.int64)
         if max(counts) > 1 or len(known) < 0.5 * len(data):
             return everything, None
         found = [data[i] for i in known]
         if codec == "h264" and all(_is_idr(stream, content) for content in found):
-            return known, np.arange(len(known))  # each begins anew, and `dts2pts` makes nothing of it
+            return known, np.arange(len(known))  # each starts again, and `dts2pts` cannot use it
         return known, _picture_order(stream, found)
     if codec in _BY_KIND:
         kinds = [_is_b_picture(codec, content) for content in data]
@@ -205,7 +205,7 @@ def _picture_order(stream: VideoStream, data: Sequence[bytes]) -> Int64[np.ndarr
 
 
 def _is_b_picture(codec: str, data: bytes) -> bool | None:
-    """Whether the one picture of a packet is a B picture; None where the packet has no picture or several.
+    """Whether the only picture of a packet is a B picture; None if the packet has no picture or several.
 
     Source: ISO/IEC 14496-2, 6.2.5 (vop_coding_type); ISO/IEC 13818-2, 6.2.3 (picture_coding_type).
     """
@@ -235,7 +235,7 @@ def _order_by_kind(is_b: Sequence[bool]) -> Int64[np.ndarray, " picture"]:
 
 
 def is_reference(codec: str, extradata: bytes | None, data: bytes) -> bool:
-    """Whether later pictures may refer to the picture of a packet; true where it cannot be told."""
+    """Whether later pictures may refer to the picture of a packet; true if this is not known."""
     if codec == "h264":
         slices = [unit[0] for unit in nal_units(extradata, codec, data) if unit[0] & 31 in (1, 5)]
         return not slices or any(head >> 5 & 3 for head in slices)

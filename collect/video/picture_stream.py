@@ -1,8 +1,8 @@
 """All pictures of a stream as the decoder gives them, each marked as intact or damaged.
 
-A decoder goes on after an error: it leaves a picture out, or fills holes with what it guesses. Whatever refers to such
-a picture is spoilt as well, without a sign of it, up to the next key frame; and so is what comes before the first key
-frame of a recording that begins between two. Here all of those count as damaged.
+A decoder continues after an error: it leaves a picture out, or fills holes with guesses. Every picture that refers to
+    such a picture is spoilt too, without any sign, up to the next key frame. So is everything before the first key
+    frame of a recording that begins between two. All of these count as damaged here.
 """
 
 import logging
@@ -23,38 +23,38 @@ from collect.video.packet_order import VideoPacket, codec_name, is_reference, is
 logger = logging.getLogger(__name__)
 
 _SELF_STARTING = ("h264", "hevc")
-"""Decoders that give nothing, or what they mark as corrupt, until a picture can be whole."""
+"""Decoders that return nothing, or pictures marked as corrupt, until a picture can be complete."""
 SILENT = ("hevc", "mjpeg")
-"""Codecs of which FFmpeg fills in damaged pictures without a sign of it, unless it is told to fail."""
+"""Codecs whose damaged pictures FFmpeg fills in without any sign, unless an option makes it fail."""
 _MAX_FLUSHES = 64
 """Errors at the end of the stream after which nothing more is expected of a decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What the decoder says of one picture."""
+    """What the decoder says about one picture."""
 
     pts: int | None
     position: int
-    """Of its packet in decoding order, or of the packet before it where the decoder does not say."""
+    """Position of its packet in decoding order, or of the packet before it if the decoder does not say."""
     is_key: bool
     is_corrupt: bool
     is_left_out: bool
-    """By an edit list: decoded because others refer to it, and not shown."""
+    """Whether an edit list leaves it out: it is decoded because others refer to it, but not shown."""
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-    """Packets with data, in decoding order; where a file is damaged or ends too early, those before."""
+    """Packets with data, in decoding order; if a file is damaged or ends too early, those before that place."""
     try:
         for packet in container.demux(stream):
-            if packet.size:  # AVI writes empty ones where a picture stays for longer
+            if packet.size:  # AVI writes empty ones if a picture stays longer
                 yield packet
     except FFmpegError as error:
         logger.debug("%s: reading ends early: %s", container.name, error)
 
 
 def undiscarded(packet: VideoPacket) -> VideoPacket:
-    """A packet whose picture the decoder gives, although an edit list leaves it out, so that it can be judged."""
+    """A packet whose picture the decoder returns although an edit list leaves it out, so that it can be judged."""
     if not packet.is_discard:
         return packet
     copy = cast("VideoPacket", Packet(bytes(packet)))
@@ -65,7 +65,7 @@ def undiscarded(packet: VideoPacket) -> VideoPacket:
 class PictureStream:
     """Decodes a stream from start to end, once.
 
-    `frames` gives what decodes, in presentation order; afterwards the attributes say what there was.
+    `frames` gives the pictures that decode, in presentation order; afterwards the attributes say what there was.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, *, is_strict: bool = True) -> None:
@@ -74,13 +74,13 @@ class PictureStream:
         Args:
             container: just opened.
             stream: of it, not yet decoded.
-            is_strict: whether packets that are marked as damaged and pictures that a decoder merely complains about
-                count as damaged, as they should; some writers never give others.
+            is_strict: whether packets that are marked as damaged, and pictures that a decoder merely complains about,
+                count as damaged. They should, but some writers produce nothing else.
         """
         self._pictures: list[Picture] = []
         self._left_out: set[int] = set()
         self.packet_pts: list[int | None] = []
-        """Presentation time of each packet in decoding order; None where it has none or shows no picture."""
+        """Presentation time of each packet in decoding order; None if it has none or shows no picture."""
         self.failed: set[int] = set()
         """Positions of packets that did not decode."""
         self._container, self._stream, self._is_strict = container, stream, is_strict
@@ -89,7 +89,7 @@ class PictureStream:
         self._is_reference: list[bool] = []
 
     def frames(self) -> Iterator[VideoFrame]:
-        """All pictures in presentation order, whatever they are like."""
+        """All pictures in presentation order, whatever their state."""
         context = self._stream.codec_context
         context.copy_opaque = True
         if self._is_strict and self._codec in SILENT:
@@ -122,7 +122,7 @@ class PictureStream:
 
     @property
     def pictures(self) -> list[Picture]:
-        """What was said of each frame."""
+        """What the decoder said about each frame."""
         return [picture for picture in self._pictures if not picture.is_left_out]
 
     def n_unseen_before(self, position: int) -> int:
@@ -130,12 +130,13 @@ class PictureStream:
         return sum(earlier not in self._left_out for earlier in range(position))
 
     def intact(self) -> list[bool]:
-        """Whether each of the frames is as it was meant to be."""
+        """Whether each of the frames is intact."""
         losses = {picture.position for picture in self._pictures if picture.is_corrupt} | self.failed
-        # What nothing refers to spoils nothing else.
+        # A picture that nothing refers to spoils no other.
         spoiling = sorted(position for position in losses if self._is_reference[position])
         found = self._unspoilt(losses, spoiling if self._starts_itself else [-1, *spoiling])
-        # A stream without a single key frame, such as one that refreshes bit by bit, is what FFmpeg makes of it.
+        # For a stream without a single key frame, such as one that refreshes bit by bit, FFmpeg's pictures are
+        # accepted.
         return found if any(found) else self._unspoilt(losses, spoiling)
 
     @property
@@ -150,7 +151,7 @@ class PictureStream:
             is_whole = picture.position not in losses
             if picture.is_key and is_whole:
                 key = max(key, picture.position)
-            # A key frame that is shown before a picture, and decoded before it, is all that it builds on.
+            # A picture builds on nothing before a key frame that is both shown and decoded before it.
             since = min(key, picture.position)
             if not picture.is_left_out:
                 found.append(is_whole and bisect_left(spoiling, picture.position) == bisect_left(spoiling, since))

@@ -1,7 +1,7 @@
-"""Which frames of a video a VLM is given, as one word of the command line.
+"""Which frames of a video a VLM is given, in one word on the command line.
 
     16           sixteen frames, evenly spread from the first to the last
-    2fps         two frames a second by true presentation times, at most 128
+    2fps         two frames per second by true presentation times, at most 128
     2fps:32      the same, at most 32; a longer video has 32 frames evenly spread
     0,30,60      the frames with these ids, and no others; a single one is written `30,`
 
@@ -16,10 +16,10 @@ from decimal import Decimal
 from collect.errors import UserError
 
 MAX_FRAMES = 4096
-"""Most frames of a clip, however they are chosen: what a typing error may cost is bounded."""
+"""Most frames of a clip, however they are chosen: this bounds what a typing error may cost."""
 
 DEFAULT_FPS_CAP = 128
-"""Most frames of a clip that is sampled by rate, where the word names no other number."""
+"""Most frames of a clip that is sampled by rate, if the word gives no other number."""
 
 SLACK_S = 1e-3
 """How late a frame may be for a time of the rate: Matroska and WebM round times to milliseconds."""
@@ -37,11 +37,11 @@ class FrameSampling:
     n: int | None = None
     """Frames evenly spread from the first to the last; a video shorter than that repeats some."""
     fps: float | None = None
-    """Frames a second: the frame that is shown at each of the times 0, 1/fps, 2/fps, ..."""
+    """Frames per second: the frame that is shown at each of the times 0, 1/fps, 2/fps, ..."""
     max_n: int = DEFAULT_FPS_CAP
-    """Most frames of a clip that is sampled by `fps`; where the rate gives more, these many are evenly spread."""
+    """Most frames of a clip that is sampled by `fps`; if the rate gives more, this many are evenly spread."""
     ids: tuple[int, ...] | None = None
-    """Frame ids in presentation order, in the order in which the model is to see them."""
+    """Frame ids in presentation order, in the order in which the model should see them."""
 
     def __post_init__(self) -> None:
         if sum(rule is not None for rule in (self.n, self.fps, self.ids)) != 1:
@@ -58,7 +58,7 @@ class FrameSampling:
         """Read a rule from one word.
 
         Raises:
-            UserError: the word is no rule, or asks for no frames or for more than `MAX_FRAMES`.
+            UserError: the word is not a rule, or asks for no frames or for more than `MAX_FRAMES`.
         """
         word = text.strip().lower()
         if re.fullmatch(r"\d+", word):

@@ -1,12 +1,12 @@
 """A model's chat prompt: the text that its template renders for a video and a question, and the tokens after the video.
 
 The prompt is what the checkpoint's own chat template renders for one user turn with the video first and the question
-after it, up to where the model's answer begins. A processor then puts many tokens in the place of the template's
-placeholder; how many, and with what between them, is the processor's business.
+after it, up to where the model's answer begins. A processor then replaces the template's placeholder by many tokens;
+the processor decides how many, and what comes between them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
@@ -25,8 +25,8 @@ class Chat:
         processor: its transformers processor.
         placeholder: what the template writes for a video, or for each frame.
         visual_token_id: id of the token that the processor writes for each visual feature.
-        tail: what the processor writes between the last of these and the text that follows the placeholder.
-        by_frame: whether the frames of a video are separate images in the template.
+        closing_text: what the processor writes between the last of these and the text that follows the placeholder.
+        kind: what a clip is in the chat: one video, or one image per frame.
 
     Raises:
         UserError: the template does not write exactly one placeholder for a video.
@@ -39,26 +39,30 @@ class Chat:
         *,
         placeholder: str,
         visual_token_id: int,
-        tail: str = "",
-        by_frame: bool = False,
+        closing_text: str = "",
+        kind: Literal["video", "image"] = "video",
     ) -> None:
         self._name = name
         self._processor = processor
         self._placeholder = placeholder
         self._visual_token_id = visual_token_id
-        self._tail = tail
-        self._by_frame = by_frame
-        self.text("", 1)
+        self._closing_text = closing_text
+        self._kind = kind
+        self.text("")
 
-    def text(self, question: str, n_frames: int) -> str:
-        """Render the whole prompt for a video of so many frames, with the template's own placeholders.
+    def text(self, question: str, n_placeholders: int = 1) -> str:
+        """Render the whole prompt, with the template's own placeholders.
+
+        Args:
+            question: the text after the video.
+            n_placeholders: 1 for a video, or the number of frames that are images.
 
         Raises:
             UserError: the question itself holds a placeholder for a video, or the template writes none.
         """
-        n = n_frames if self._by_frame else 1
-        kind = "image" if self._by_frame else "video"
-        turn = {"role": "user", "content": [*({"type": kind} for _ in range(n)), {"type": "text", "text": question}]}
+        n = n_placeholders
+        media = [{"type": self._kind} for _ in range(n)]
+        turn = {"role": "user", "content": [*media, {"type": "text", "text": question}]}
         try:
             text: str = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
@@ -81,10 +85,10 @@ class Chat:
             UserError: the question itself holds a placeholder for a video.
         """
         tokenizer = self._processor.tokenizer
-        after = self.text(question, 1).rpartition(self._placeholder)[2]
-        # The token that stands before is tokenised too, because some tokenizers treat the start of a text otherwise.
+        after = self.text(question).rpartition(self._placeholder)[2]
+        # The token before it is tokenised too, because some tokenizers treat the start of a text differently.
         anchor: str = tokenizer.convert_ids_to_tokens(self._visual_token_id)
-        ids = torch.tensor(tokenizer(anchor + self._tail + after, add_special_tokens=False)["input_ids"])
+        ids = torch.tensor(tokenizer(anchor + self._closing_text + after, add_special_tokens=False)["input_ids"])
         places = (ids == self._visual_token_id).nonzero()[:, 0].tolist()
         if len(places) != 1:
             raise UserError(
@@ -93,7 +97,7 @@ class Chat:
             )
         return ids[places[0] + 1 :]
 
-    def specials(self, text: str) -> dict[str, Any]:
+    def tokenizer_arguments(self, text: str) -> dict[str, Any]:
         """Tokenizer arguments: as in transformers, a template that writes the first token must not get a second."""
         bos = self._processor.tokenizer.bos_token
         return {"add_special_tokens": not (bos is not None and text.startswith(bos))}

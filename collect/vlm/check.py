@@ -7,9 +7,9 @@ from torch import Tensor
 
 from collect.errors import UserError
 from collect.video.decode import Clip
-from collect.vlm.base import VideoVlm
 from collect.vlm.clip_metadata import blank_clip
 from collect.vlm.sites import Site, read_sites
+from collect.vlm.video_vlm import VideoVlm
 
 QUESTIONS = ("How many objects are there?", "What happens at the end, and why? A. nothing")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.02}
@@ -19,7 +19,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.02}
 def check_prefix(vlm: VideoVlm) -> None:
     """Compare the last layer's residuals with those of the model's own forward pass, for two different questions.
 
-    One number tells that the prefix does not depend on the question, that the early exit changes nothing, and that
+    One number shows that the prefix does not depend on the question, that the early exit changes nothing, and that
     positions, masks and placeholders are the model's own. Two small frames of noise, three passes.
 
     Raises:
@@ -47,7 +47,7 @@ def check_prefix(vlm: VideoVlm) -> None:
 def own_residuals(vlm: VideoVlm, clip: Clip, question: str, site: Site) -> Float[Tensor, "token d_model"]:
     """Residuals of all tokens of a prompt from the model's own forward pass on its own processor's inputs."""
     inputs = {
-        name: x.to(vlm.device, vlm.dtype if name in vlm.vision_inputs and x.is_floating_point() else None)
+        name: x.to(vlm.device, vlm.dtype if name in vlm.family.vision_inputs and x.is_floating_point() else None)
         for name, x in vlm.processed(clip, question).items()
         if isinstance(x, Tensor)
     }

@@ -1,4 +1,4 @@
-"""A clip's frames as transformers' processors want to be told about them: rates, indices and times."""
+"""What transformers' processors need to know about a clip's frames: rate, indices and times."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from collect.video.decode import Clip
 def video_metadata(clip: Clip) -> dict[str, Any]:
     """Metadata from which a processor computes the times at which the frames are really shown.
 
-    Processors take a frame's time to be its index over the frame rate, which is wrong for a video of variable rate;
-    so the indices given here are the presentation times in units of a frame. Likewise the number of frames is such
-    that the rate of the sampled frames, which some families compute from it, comes out as one over their distance.
+    Processors assume that a frame's time is its index divided by the frame rate, which is wrong for a video with a
+    variable rate. So the indices given here are the presentation times in units of a frame. In the same way, the number
+    of frames is chosen so that the rate of the sampled frames, which some families compute from it, is one over their
+    distance.
     """
     n = len(clip.times_s)
     span_s = float(clip.times_s[-1] - clip.times_s[0])

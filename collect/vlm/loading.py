@@ -1,30 +1,14 @@
 """Loading a VLM: its family, its device, its weights, and the check that it is what its family should be."""
 
-import logging
-
-import torch
-
 from collect.config import AttnImplementation, Dtype
-from collect.errors import UserError
-from collect.vlm.base import VideoVlm
+from collect.process.device import resolve_device
 from collect.vlm.check import check_prefix
-from collect.vlm.families.gemma3 import Gemma3
-from collect.vlm.families.internvl import InternVl
-from collect.vlm.families.llava import LlavaNextVideo, LlavaOnevision
-from collect.vlm.families.perception_lm import PerceptionLm
-from collect.vlm.families.qwen import Qwen3Vl, Qwen25Vl
-from collect.vlm.families.smolvlm import SmolVlm
-from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model
+from collect.vlm.families.registry import family_class
+from collect.vlm.files import Quantization, fingerprint, load_weights, resolve_model, usable
+from collect.vlm.video_vlm import VideoVlm
 
-logger = logging.getLogger(__name__)
-
-FAMILIES: dict[str, type[VideoVlm]] = {
-    cls.family: cls
-    for cls in (PerceptionLm, LlavaOnevision, LlavaNextVideo, Qwen25Vl, Qwen3Vl, InternVl, SmolVlm, Gemma3)
-}
-"""Supported families by the `model_type` of their configuration."""
 SPREAD = "spread"
-"""Stands for all devices where one is asked for."""
+"""As a device, stands for all devices."""
 
 
 def load_vlm(
@@ -42,22 +26,18 @@ def load_vlm(
     Args:
         model: a folder in transformers' layout, or a hub id such as `facebook/Perception-LM-1B`.
         dtype: of the weights; `auto` takes the checkpoint's own.
-        device: such as `cpu` or `cuda:1`; `auto` takes a GPU where there is one; `spread` divides the layers among all
-            GPUs and the host's memory, by accelerate (transformers' `device_map="auto"`).
+        device: such as `cpu` or `cuda:1`; `auto` takes a GPU if there is one; `spread` divides the layers among all
+            GPUs and the host's memory, using accelerate (transformers' `device_map="auto"`).
         attn_implementation: transformers' attention kernel.
-        quantization: load the weights in 8 or 4 bits, by bitsandbytes. Nobody has tested this yet: activations are
-            those of the quantised model, so collect and steer with the same setting.
+        quantization: load the weights in 8 or 4 bits, with bitsandbytes. This is untested. Activations are those of the
+            quantised model, so collect and steer with the same setting.
 
     Raises:
         UserError: there is no such model or device, its family is not supported, or the check fails.
     """
-    folder, family = resolve_model(model)
-    if family not in FAMILIES:
-        raise UserError(
-            f"{model} is of the family {family!r}, which is not supported: use a model of one of "
-            f"{', '.join(sorted(FAMILIES))}."
-        )
-    target = None if device == SPREAD else _device(device)
+    folder, model_type = resolve_model(model)
+    family = family_class(model, model_type)
+    target = None if device == SPREAD else resolve_device(device)
     placement = "auto" if target is None else target if quantization != "none" else None
     network, processor = load_weights(
         folder,
@@ -69,17 +49,7 @@ def load_vlm(
     )
     if placement is None:
         network = network.to(target)  # transformers would need accelerate to place the weights itself
-    vlm = FAMILIES[family](name=model, model=network, processor=processor, fingerprint=fingerprint(folder))
-    check_prefix(vlm)
+    with usable(model):
+        vlm = VideoVlm(family(model, network, processor), fingerprint=fingerprint(folder))
+        check_prefix(vlm)
     return vlm
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):
-        raise UserError(
-            f"There is no device {name!r} here: use `auto`, `spread`, `cpu` or one that torch can reach."
-        ) from None

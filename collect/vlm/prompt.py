@@ -1,9 +1,8 @@
-"""A prompt in its stages: a clip's prefix, the projector's output for it, whole prompts as embeddings, cached keys."""
+"""A prompt in its stages: a clip's prefix, the projector's output for it, whole prompts as embeddings."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -20,30 +19,29 @@ class Prefix:
     pixels: Mapping[str, Tensor]
     """Inputs of the vision tower by the names that the processor gives them; empty once `features` is set."""
     visual_positions: Int64[Tensor, " visual"]
-    """Where the visual tokens stand; not necessarily side by side."""
+    """Where the visual tokens are; not necessarily contiguous."""
     grid: TokenGrid
     """Where the visual tokens lie in the video."""
     vision_grid: TokenGrid | None = None
     """Where the vision tower's own tokens lie, before the projector merges them."""
-    placeholders: Int64[Tensor, " slot"] | None = None
-    """Where a feature of the projector goes, the visual tokens first; None if those are all. A placeholder that is no
-    visual token belongs to no place in the video, such as the newline that LLaVA-OneVision puts after the last frame.
-    """
+    newline_positions: Int64[Tensor, " newline"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Where learned newlines are. The projector makes these too, but they have no place in the video; LLaVA-OneVision
+    puts one after the last frame."""
     position_ids: Int64[Tensor, "axis n_prefix"] | None = None
-    """Positions for the rotary embedding, where they do not count from 0 along one axis."""
+    """Positions for the rotary embedding; None if they count from 0 along one axis."""
     next_position: int | None = None
     """Position of the first token after the prefix, on every axis; None for the number of tokens."""
     blocks: Int64[Tensor, " n_prefix"] | None = None
     """Number of the block in which a token sees every other one, -1 outside blocks; None in a causal model."""
-    features: Float[Tensor, "slot d_model"] | None = None
-    """Output of the projector, where it has been computed (`VideoVlm.with_features`)."""
-    deep: Float[Tensor, "deep visual d_model"] | None = None
+    features: Float[Tensor, "feature d_model"] | None = None
+    """Output of the projector, if it has been computed (`VideoVlm.with_features`)."""
+    deepstack: Float[Tensor, "deepstack visual d_model"] | None = None
     """What is added to the visual tokens after the first decoder layers, computed together with `features`."""
 
     @property
-    def slots(self) -> Int64[Tensor, " slot"]:
-        """Positions that the projector's features go to."""
-        return self.visual_positions if self.placeholders is None else self.placeholders
+    def feature_positions(self) -> Int64[Tensor, " feature"]:
+        """Positions that the projector's features go to: visual tokens, then newlines."""
+        return torch.cat([self.visual_positions, self.newline_positions])
 
     @cached_property
     def layout(self) -> Hashable:
@@ -51,18 +49,18 @@ class Prefix:
         return (
             self.input_ids.shape[1],
             (self.grid.n_t, self.grid.n_rows, self.grid.n_cols),
-            tuple(self.slots.tolist()),
+            tuple(self.feature_positions.tolist()),
             tuple((name, tuple(x.shape)) for name, x in self.pixels.items()),
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Projected:
-    """What the vision side of a model makes of a batch of clips."""
+    """What the vision side of a model makes of clips, one clip after another along any number of axes."""
 
-    features: Float[Tensor, "batch slot d_model"]
-    deep: Float[Tensor, "deep batch visual d_model"] | None = None
-    """DeepStack: what is added to the visual tokens after decoder layer 0, 1, …; None in most families."""
+    features: Float[Tensor, "*rows d_model"]
+    deepstack: Float[Tensor, "deepstack *rows d_model"] | None = None
+    """What is added to the visual tokens after decoder layer 0, 1, … (DeepStack); None in most families."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,28 +70,14 @@ class Embedded:
     inputs_embeds: Float[Tensor, "batch token d_model"]
     attention_mask: Bool[Tensor, "batch token"]
     position_ids: Int64[Tensor, "*axes batch token"]
-    """One position a token, or one on each of several axes."""
+    """One position per token, or one on each of several axes."""
     visual_positions: Int64[Tensor, " visual"]
     last: Int64[Tensor, " batch"]
     """Index of each prompt's last real token, whose logits answer the question."""
     blocks: Int64[Tensor, " token"] | None = None
     """As in `Prefix`, and -1 after the prefix."""
-    deep: Float[Tensor, "deep batch visual d_model"] | None = None
-    """As in `Projected`."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PrefixCache:
-    """Keys and values of one prefix in every decoder layer, for any number of questions about it."""
-
-    prefix: Prefix
-    keys_values: Any
-    """A transformers cache; using it leaves it as it is."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the prefix."""
-        return self.prefix.input_ids.shape[1]
+    deepstack: Float[Tensor, "deepstack batch visual d_model"] | None = None
+    """As in `Prefix`."""
 
 
 def prompt_positions(prefix: Prefix, n_tokens: int) -> Int64[Tensor, "axis n_tokens"]:

@@ -1,4 +1,4 @@
-"""Hook sites of a VLM: their names, reading them with an early exit, and running on after one.
+"""Hook sites of a VLM: their names, reading them with an early exit, and resuming after one.
 
 A site names one place in a forward pass, in the order in which the pass reaches them:
 
@@ -55,7 +55,7 @@ class Site:
 
     @property
     def is_residual(self) -> bool:
-        """Whether the site holds the whole residual stream, so that the decoder can run on from it."""
+        """Whether the site holds the whole residual stream, so that the decoder can be resumed there."""
         return self.kind in ("projector", "resid_pre", "resid")
 
     @property
@@ -74,7 +74,7 @@ def parse_site(name: str, n_layers: int, n_vision_layers: int = 0) -> Site:
     """Read a site's name.
 
     Raises:
-        UserError: there is no such site in a model with so many layers.
+        UserError: there is no such site in a model with this many layers.
     """
     match = re.fullmatch(r"(projector)|(resid_pre|attn_out|mlp_out|resid|vision)/(0|[1-9]\d*)", name)
     if match and match[1]:
@@ -168,7 +168,7 @@ def _point(layers: nn.ModuleList, site: Site) -> Point:
 
 def _sublayer(layer: nn.Module, kind: Literal["attn_out", "mlp_out"]) -> nn.Module:
     """Module of a decoder layer whose output is added to the residual stream."""
-    # Gemma norms the output of a sublayer once more before it is added.
+    # Gemma normalises the output of a sublayer once more before adding it.
     is_normed_after = hasattr(layer, "post_feedforward_layernorm")
     names = {
         "attn_out": ("post_attention_layernorm",) if is_normed_after else ("self_attn", "attention"),
@@ -191,7 +191,7 @@ class _PassOn(nn.Module):
 
 @contextmanager
 def without_first_layers(decoder: nn.Module, n: int) -> Generator[None]:
-    """Within the block, the decoder's first `n` layers pass their input on, so that a pass resumes after them.
+    """Within the block, the decoder's first `n` layers return their input unchanged, so that a pass resumes after them.
 
     The layers keep their places, because decoders look up masks and windows by a layer's index.
     """
@@ -204,7 +204,7 @@ def without_first_layers(decoder: nn.Module, n: int) -> Generator[None]:
 
 
 def resume(decoder: nn.Module, site: Site, hidden: Tensor, **kwargs: Any) -> Tensor:
-    """Run a decoder on from the hidden states at a site to its final norm: [batch, token, d_model] in and out."""
+    """Run a decoder from the hidden states at a site to its final norm: [batch, token, d_model] in and out."""
     assert site.is_residual, f"{site.name} does not hold the residual stream"
     with without_first_layers(decoder, site.layers_before):
         output = decoder(inputs_embeds=hidden, use_cache=False, **kwargs)

@@ -1,6 +1,6 @@
 """The demo's PerceptionLM: sizes, vocabulary, tokenizer, chat template and processor, built without a network.
 
-The folder that `save_untrained` writes loads through the very same `AutoProcessor` and
+The folder that `save_untrained` writes loads through the same `AutoProcessor` and
 `AutoModelForImageTextToText.from_pretrained(path)` as a hub model. Training is in `demo.vlm.train`.
 """
 
@@ -49,7 +49,7 @@ class Size:
 
     @property
     def grid(self) -> int:
-        """Rows (and columns) of visual tokens a frame."""
+        """Rows (and columns) of visual tokens per frame."""
         return self.image_px // self.patch_px // self.pooling
 
 
@@ -84,7 +84,7 @@ SIZES = {
 
 
 def build_processor(size: Size) -> PerceptionLMProcessor:
-    """Tokenizer (one id a word), image and video processor, and chat template of one size."""
+    """Tokenizer (one id per word), image and video processor, and chat template for one size."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         PerceptionLMImageProcessor,
@@ -156,7 +156,7 @@ def build_model(size: Size, seed: int) -> PerceptionLMForConditionalGeneration:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PerceptionLMForConditionalGeneration(config).eval()
-        # At the usual 0.02 a word is lost beside residuals of norm 30 and more that the visual tokens bring about.
+        # At the usual 0.02, a word is lost next to residuals of norm 30 and more, which the visual tokens cause.
         torch.nn.init.normal_(cast("torch.Tensor", model.get_input_embeddings().weight), std=WORD_STD)
         return model
 

@@ -1,7 +1,7 @@
 """Held-out accuracy of the demo model on decoded MP4 files: `python -m demo.vlm.evaluate --model FOLDER --data DATA`.
 
-The files come from a world seed that training never used and go the way of any user's videos: decoded, preprocessed by
-the model's own processor, asked through its chat template in all three cyclic orders of the options.
+The files come from a world seed that training never used, and are treated like any user's videos: decoded, preprocessed
+by the model's own processor, asked through its chat template in all three cyclic orders of the options.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ask.baselines import answer_frequency, question_only_answers, question_only_score
-from ask.cases import clip_prefix, lay_out
-from ask.packing import letter_logits, run_to
-from ask.questions import LETTERS, N_OPTIONS, Item, items_of
+from ask.cases import clip_prefix, embed_items
+from ask.packing import Asked, letter_logits, run_to
+from ask.questions import N_OPTIONS, Item, items_of
 from collect.artefact.folder import write_atomic
 from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Video, load_dataset
@@ -27,7 +27,8 @@ from collect.vlm import load_vlm
 from demo.world.generate import WorldConfig, generate
 from demo.world.questions import CONTROL_KINDS, KINDS
 from demo.world.questions import items as scene_items
-from demo.world.simulate import SAMPLES, draw_scene
+from demo.world.scene import SAMPLES
+from demo.world.script import draw_scene
 
 log = logging.getLogger("demo.vlm.evaluate")
 FIRST_SITE = "projector"
@@ -72,12 +73,13 @@ def accuracies(model: Path, data: Path, seed: int) -> dict[str, dict[str, float]
     for item in everything:
         by_video[item.video_id].append(item)
     rows: dict[str, list[tuple[float, Item]]] = defaultdict(list)
-    letters = vlm.answer_ids(LETTERS)
+    asked = Asked.at(vlm, FIRST_SITE)
     for video in tqdm(dataset.videos, unit="video", desc="evaluate"):
         own = by_video[video.video_id]
-        laid = run_to(vlm, lay_out(vlm, clip_prefix(vlm, video, SAMPLES), own, packed=True), [FIRST_SITE])[FIRST_SITE]
+        questions = embed_items(vlm, clip_prefix(vlm, video, SAMPLES), own, packed=True)
+        seq = run_to(vlm, questions, [FIRST_SITE])[FIRST_SITE]
         with torch.no_grad():
-            logits, _ = letter_logits(vlm, FIRST_SITE, laid, laid.hidden, letters)
+            logits, _ = letter_logits(asked, seq, seq.hidden)
         chosen = logits[0].unflatten(0, (-1, N_OPTIONS)).argmax(-1).tolist()
         for item, letter_per_order in zip(own, chosen, strict=True):
             hits = np.mean([a == b for a, b in zip(letter_per_order, item.correct_letters, strict=True)])

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is orthogonalised, for the matrices inside a network (Keller Jordan, 2024).
 
-`torch.optim.Muon` does the same in bfloat16, which processors without that type emulate at a tenth of the speed; the
-demo model is trained on such ones, so this one works in the weights' own precision.
+`torch.optim.Muon` does the same in bfloat16, which processors without that type emulate at a tenth of the speed. The
+demo model is trained on such processors, so this version works in the weights' own precision.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Initial weights that let the small demo model learn quickly; what they are worth is in docs/log.md."""
+"""Initial weights that let the small demo model learn quickly; docs/log.md says how much they help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 def fan_in(module: nn.Module, write_gain: float = 1.0) -> None:
     """Start matrices at deviation 1/sqrt(fan-in), `write_gain` times that where they write into the residual stream.
 
-    At the usual 0.02 what they write is lost beside residuals that grow to a norm of 30-70.
+    At the usual 0.02, what they write is lost next to residuals that grow to a norm of 30-70.
     """
     for name, weight in module.named_parameters():
         if weight.ndim == 2:

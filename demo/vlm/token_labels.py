@@ -1,6 +1,6 @@
 """What is, and what happens, at every visual token of a scene: targets of the training's auxiliary heads.
 
-Labels are boolean [SAMPLES, grid, grid, n]. SEEN can be told from one frame; HAPPENED needs several frames.
+Labels are boolean [SAMPLES, grid, grid, n]. SEEN can be known from one frame; HAPPENED needs several frames.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS, COLOURS, SHAPES
+from demo.world.motion import Placement, placements
 from demo.world.questions import Item
-from demo.world.simulate import Placement, Scene, placements
+from demo.world.scene import Scene
 
 SEEN = (
     *(f"{c} toy" for c in COLOURS),
@@ -47,7 +48,7 @@ _HAPPENED = {name: i for i, name in enumerate(HAPPENED)}
 
 
 def _covered(p: Placement, grid: int) -> np.ndarray:
-    """Cells of which the box covers at least half, bool [grid, grid]."""
+    """Cells that the box covers at least half of, bool [grid, grid]."""
     x1, y1, x2, y2 = (v * grid for v in p.box)
     edges = np.arange(grid)
     across = np.clip(np.minimum(x2, edges + 1) - np.maximum(x1, edges), 0, 1)
@@ -143,7 +144,7 @@ def asked_about(item: Item, scene: Scene) -> str:
 
 
 def relevant_tokens(asked: str, seen: np.ndarray, happened: np.ndarray) -> np.ndarray:
-    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts as many as there are.
+    """The visual tokens that a question asks about, bool [SAMPLES, grid, grid]; for counts, as many as the count.
 
     Args:
         asked: one of `ASKED`.

@@ -5,8 +5,8 @@ that the outputs of the first two are computed once for all videos:
 
 1. *see*: vision tower and projector learn from single frames what is in every cell.
 2. *watch*: decoder layers 0-1 learn from the visual tokens of all frames what happens where, and at the text's
-   positions what a question is about. Nothing asks the text to look at the video so far.
-3. *answer*: layers 2-5 learn to answer several questions a video. Each block of text attends to the video and itself
+   positions what a question is about. So far, nothing asks the text to look at the video.
+3. *answer*: layers 2-5 learn to answer several questions per video. Each block of text attends to the video and itself
    only, with its own positions, so that every block is exactly the single-question prompt of the shipped model. The
    answer is thus read from visual tokens that have already worked together.
 4. *finish*: the same, with gradients through the visual tokens' own path in layers 2-4, which evens out how strongly
@@ -54,7 +54,7 @@ class TrainVlmConfig:
     out: Path
     """Folder for the model, its checkpoints and, in `pool/`, the drawn scenes."""
     videos: int = 12_032
-    """Scenes to draw and learn from, 3.6 GB; what *see* and *watch* make of them takes 4.7 GB more."""
+    """Scenes to draw and learn from, 3.6 GB; the outputs of *see* and *watch* take 4.7 GB more."""
     pool_seed: int = 1000
     seed: int = 0
     see_steps: int = 1500
@@ -65,7 +65,7 @@ class TrainVlmConfig:
     count_steps: int = 1000
     settle_steps: int = 700
     batch: int = 8
-    """Videos a step of every stage but *see*."""
+    """Videos per step in every stage except *see*."""
     watch_blocks: int = 6
     answer_blocks: int = 13
     see_lr: float = 2e-2
@@ -138,7 +138,7 @@ class Trainer(Network):
 
     @torch.no_grad()
     def store_projected(self) -> None:
-        """Keep what *see* made of every video."""
+        """Store the output of *see* for every video."""
 
         def compute(some: slice) -> list[Tensor]:
             return [self.project(torch.from_numpy(self.pool.frames[some].copy()).permute(0, 1, 4, 2, 3) / 127.5 - 1)]
@@ -147,7 +147,7 @@ class Trainer(Network):
 
     @torch.no_grad()
     def store_watched(self) -> None:
-        """Keep what *watch* made of every video."""
+        """Store the output of *watch* for every video."""
         words = self.word_states()
 
         def compute(some: slice) -> list[Tensor]:
@@ -231,7 +231,7 @@ class Trainer(Network):
         part.replace(self._checkpoint)
 
     def load(self, stage: str, optimisers: list[torch.optim.Optimizer]) -> int:
-        """Restore the checkpoint if there is one; how many steps of `stage` are done."""
+        """Restore the checkpoint if there is one; returns how many steps of `stage` are done."""
         if not self._checkpoint.is_file():
             return 0
         state = torch.load(self._checkpoint, weights_only=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from demo.vlm.training_data import Pool, Texts, pack_texts
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 FAVOURED_SHARE = 0.8
 
@@ -78,9 +78,9 @@ def draw_batch(
     words: float,
     favoured: Collection[str] = (),
 ) -> Batch:
-    """`n` random videos with `blocks` questions each, of which the share `words` comes without options.
+    """`n` random videos with `blocks` questions each, of which a share `words` comes without options.
 
-    Where kinds of questions are favoured, which are kinds about tabletops, most of the videos show one.
+    If some kinds of questions are favoured (these are about tabletops), most of the videos show a tabletop.
     """
     videos = np.sort(rng.integers(0, len(pool), n))
     if favoured:
@@ -100,7 +100,7 @@ def prefetch(draw: Callable[[np.random.Generator, int], Any], seed: int, first: 
         for step in range(first, steps):
             try:
                 ready.put(draw(np.random.default_rng([seed, step]), step))
-            except BaseException as error:  # raised again where the batch is wanted
+            except BaseException as error:  # raised again where the batch is used
                 ready.put(error)
                 return
 

@@ -21,7 +21,8 @@ from ask.questions import LETTERS, prompt
 from demo.vlm.token_labels import ASKED, HAPPENED, SEEN, asked_about, relevant_tokens, token_labels
 from demo.world.draw import Painter
 from demo.world.questions import Item, items
-from demo.world.simulate import SAMPLES, Scene, draw_scene
+from demo.world.scene import SAMPLES, Scene
+from demo.world.script import draw_scene
 
 SHORT_SIDE = 168  # drawn at this size and squashed to the model's: the blur of a decoded 240-pixel video
 CHUNK = 64
@@ -55,7 +56,7 @@ def build_pool(folder: Path, *, seed: int, n_videos: int, image_px: int, grid: i
     )
     labels = np.zeros((n_videos, SAMPLES * grid**2, -(-(len(SEEN) + len(HAPPENED)) // 8)), np.uint8)
     chunks = [range(a, min(a + CHUNK, n_videos)) for a in range(0, n_videos, CHUNK)]
-    # Forked from a process with threads, a worker may wait for ever for what one of them held.
+    # A worker that is forked from a process with threads may wait for ever for a lock that one of them held.
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(workers, mp_context=context) as executor,
@@ -82,7 +83,7 @@ class Question:
 
 
 class Pool:
-    """Drawn scenes with their labels and questions, V = SAMPLES · grid² visual tokens a video."""
+    """Drawn scenes with their labels and questions, V = SAMPLES · grid² visual tokens per video."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.seed = seed
@@ -100,7 +101,7 @@ class Pool:
 
     @cached_property
     def grid(self) -> int:
-        """Rows (and columns) of visual tokens a frame."""
+        """Rows (and columns) of visual tokens per frame."""
         return round((self._packed.shape[1] / SAMPLES) ** 0.5)
 
     def labels(self, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +129,7 @@ class Block:
 
     ids: list[int]
     answer: int
-    """Id of the right answer: a letter, or a word where no options are offered."""
+    """Id of the right answer: a letter, or a word if no options are offered."""
     options: list[int]
     """Positions of the three option words in `ids`; empty without options."""
     correct: int
@@ -152,7 +153,7 @@ def encode_block(tokenizer: Any, item: Item, with_options: bool, rng: np.random.
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """K question blocks about each of B videos, packed into T text positions a video; position -1 stands for none."""
+    """K question blocks about each of B videos, packed into T text positions per video; position -1 means none."""
 
     ids: np.ndarray  # [B, T]
     block: np.ndarray  # [B, T] block number, -1 = padding

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 
 def attention_mask(block: Tensor, n_prefix: int) -> Tensor:
@@ -27,7 +27,7 @@ def label_loss(logits: Tensor, target: Tensor) -> Tensor:
 def tracking_targets(grid: int, n_words: int) -> Tensor:
     """Where two heads of the early layers look, [2, V, L]: around the same cell in all earlier frames, in the last one.
 
-    The first token of the sequence always has a share, so that the weight left on it tells whether there is a frame.
+    The first token of the sequence always has a share, so the weight left on it shows whether there is a frame.
     """
     token = torch.arange(SAMPLES * grid**2)
     frame, row, column = token // grid**2, token // grid % grid, token % grid

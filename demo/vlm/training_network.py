@@ -1,6 +1,6 @@
 """The demo model in training: its auxiliary heads, and the losses of the stages of `demo.vlm.train`.
 
-Nothing here updates a weight. Where a stage needs what the stages before it made of a video, `state` provides it.
+Nothing here updates a weight. If a stage needs the outputs of earlier stages for a video, `state` provides them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from demo.vlm.start_weights import fan_in, grid_waves, whitening_patches
 from demo.vlm.token_labels import ASKED, HAPPENED, SEEN
 from demo.vlm.training_batches import Batch, Frames
 from demo.vlm.training_losses import attention_mask, divergence, label_loss, log_attention, rotate, tracking_targets
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 EARLY_LAYERS = 2  # trained by *watch*
 GUIDED_LAYER, GUIDED_HEADS = 3, 2  # these heads are shown where to look for the answer
@@ -125,7 +125,7 @@ class Network:
         return divergence(self.tracking, scores.masked_fill(~mask, float("-inf")).log_softmax(-1), mask)
 
     def visual_losses(self, visual: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What the visual tokens [B, V, d] after the early layers have to know."""
+        """What the visual tokens [B, V, d] must contain after the early layers."""
         happened = self.heads["happened"](visual)
         still = self.heads["still_seen"](visual)
         where = self.where.expand(len(visual), -1, -1)
@@ -136,7 +136,7 @@ class Network:
         }
 
     def text_losses(self, text: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What the text's states [B, T, d] after the early layers have to know: words, options, what is asked."""
+        """What the text's states [B, T, d] must contain after the early layers: words, options, what is asked."""
         text = F.rms_norm(text, text.shape[-1:])
         real = batch.block >= 0
         rows, blocks, at = batch.readers()
@@ -187,7 +187,7 @@ class Network:
         return -logs[torch.arange(len(rows)), :, right].mean()
 
     def option_loss(self, text: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of telling from the option words' states [B, T, d] which is right and which letter each has."""
+        """Cross-entropy of reading from the option words' states [B, T, d] which is right and which letter each has."""
         rows, blocks = batch.with_options()
         if not len(rows):
             return torch.zeros(())

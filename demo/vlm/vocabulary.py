@@ -1,4 +1,4 @@
-"""Every word the demo world can say; the tokenizer has one id a word."""
+"""Every word the demo world can say; the tokenizer has one id per word."""
 
 COLOURS = ("red", "green", "blue", "yellow", "purple")
 SHAPES = ("ball", "cube", "cone", "star")

@@ -1,6 +1,6 @@
-"""A scene as one record of Perception Test's annotation JSON, and its full truth beside it.
+"""A scene as one record of Perception Test's annotation JSON, along with its full truth.
 
-The record follows the benchmark's schema to the field: boxes normalised as x1, y1, x2, y2 about once a second, which
+The record follows the benchmark's schema exactly: boxes normalised as x1, y1, x2, y2 about once per second, which
 persist while something hides the object; microsecond timestamps; class ids of this world's own vocabulary. The truth
 (every frame, every hidden state) is for tests only and is never read by a stage.
 """
@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS
+from demo.world.motion import HAND_TRACK, Placement, final_ball_place, lamp_is_on, placements
 from demo.world.questions import KINDS, Item, items
-from demo.world.simulate import (
-    FPS,
-    HAND_TRACK,
-    Placement,
-    Scene,
-    final_ball_place,
-    lamp_is_on,
-    placements,
-)
+from demo.world.scene import FPS, Scene
 
 ANNOTATED_EVERY = FPS  # frames between two annotated boxes
 AUDIO_RATE = 16_000
@@ -40,7 +33,7 @@ def frame_of(seconds: float, n_frames: int) -> int:
 
 
 def by_track(scene: Scene, frame: int) -> dict[int, Placement]:
-    """The things of one frame by track id; the hand's last pose wins where it holds several."""
+    """The things of one frame by track id; if the hand holds several poses, the last one wins."""
     return {p.track: p for p in placements(scene, frame / FPS)}
 
 

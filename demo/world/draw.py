@@ -1,4 +1,4 @@
-"""Draws a `demo.world.simulate.Scene` as RGB frames with Pillow: sprites made once a scene, pasted frame by frame."""
+"""Draws a `demo.world.scene.Scene` as RGB frames with Pillow: sprites made once per scene, pasted frame by frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from demo.world.simulate import BASE_PX, Placement, Scene, camera_offset, placements
+from demo.world.motion import Placement, camera_offset, placements
+from demo.world.scene import BASE_PX, Scene
 
 HUES = {"red": 0.0, "green": 0.36, "blue": 0.60, "yellow": 0.145, "purple": 0.79}
 MARGIN = 0.05  # the background is drawn this much larger on each side, so that the camera can move over it

@@ -2,13 +2,13 @@
 
     DATA/videos/video_N.mp4                 30 fps, with an AAC track where the scene sounds
     DATA/annotations/all_train.json         and all_valid.json
-    DATA/cut_frame_mapping_train.json       and _valid.json: where the end gives the answer away
+    DATA/cut_frame_mapping_train.json       and _valid.json: for videos whose end gives the answer away
     DATA/truth/video_N.json                 what the world knows, for tests only
 
     DATA/summary.json                       written last; the sizes and hashes of all of these
 
 A folder that is finished is left alone; one that was interrupted is completed to the identical result, and so is one in
-which a file is missing or has changed. A video is taken as made if it has the hash that its file in `truth` says.
+which a file is missing or has changed. A video counts as made if its hash is the one in its file in `truth`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ from collect.process.machine import default_workers
 from demo.world.annotate import AUDIO_RATE, annotation, has_audio, sounds, truth
 from demo.world.draw import Painter
 from demo.world.questions import Item, items
-from demo.world.simulate import FPS, Scene, draw_scene
+from demo.world.scene import FPS, Scene
+from demo.world.script import draw_scene
 
 SPLITS = ("train", "valid")
 _WORKER_BYTES = 512 * 1024**2
-# x264's macroblock tree gives other bits from run to run on processors with AVX-512.
+# x264's macroblock tree gives different bits from run to run on processors with AVX-512.
 X264 = {"crf": "20", "preset": "veryfast", "threads": "1", "mbtree": "0"}
 
 
@@ -132,7 +133,7 @@ def _make(folder: Path, seed: int, index: int) -> None:
 
 
 def _is_made(folder: Path, scene: Scene) -> bool:
-    """Whether a video is there as it was when its truth was written, which is after it."""
+    """Whether a video is as it was when its truth was written, which happens after the video."""
     video, known = folder / "videos" / f"{scene.video_id}.mp4", folder / "truth" / f"{scene.video_id}.json"
     try:
         return read_json(known, "it is made again")["sha256"] == file_hash(video)
@@ -188,7 +189,7 @@ def _make_all(folder: Path, config: WorldConfig, scenes: list[Scene], workers: i
 
 
 def _begin_worker() -> None:
-    """Leave it to the process that started this one to end it, also when that is killed."""
+    """Let the process that started this one end it, and end with it if it is killed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

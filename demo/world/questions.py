@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from demo.vlm.vocabulary import ACTIONS, COLOURS, PLACES, PLURALS
-from demo.world.simulate import Count, Scene, final_ball_place
+from demo.world.motion import final_ball_place
+from demo.world.scene import Count, Scene
 
 OCCLUSION_GAME = (
     "The person uses multiple similar objects to play an occlusion game. How many such objects does the person use?"
@@ -62,7 +63,7 @@ def _choice_item(kind: str, question: str, answer: str, others: list[str], rng: 
 
 
 def last_toy_colour(scene: Scene) -> str | None:
-    """Colour of the toy that appears last, or None where two come too close together to be told apart."""
+    """Colour of the toy that appears last, or None if two come too close together to be distinguished."""
     firsts = sorted((toy.visible[0][0], toy.colour) for toy in scene.toys)
     if firsts[-1][0] == 0.0 or firsts[-1][0] - firsts[-2][0] < 1.1 * scene.interval_s:
         return None

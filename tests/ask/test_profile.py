@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ask.profile import describe, pick_site, picked_site, profile, profiled_sites, replaced
+from ask import profile as module
+from ask.profile import describe, pick_site, profile, profiled_sites, replaced
 from ask.questions import Item
+from ask.reading import picked_site
 from ask.tables import PROFILE
 from collect.data.perception_test import Dataset
 from collect.errors import UserError
-from steer import profile as module
 from tests.steer.toy import N_VISUAL, ToyVlm, control_item, counting_item, toy_case, visual
 
 EVIDENCE = {"dim": 0.5, "bright": 2.5}
@@ -56,10 +57,10 @@ def test_the_table_has_the_schemas_columns_and_a_row_per_site_and_kind(table: pd
 
 def test_replacing_touches_visual_tokens_only() -> None:
     case = toy_case(ToyVlm(), visual(torch.arange(4.0)), (counting_item(),))
-    hidden = replaced(case.laid, torch.full((8,), 7.0))
+    hidden = replaced(case.sequences, torch.full((8,), 7.0))
     assert (hidden[:, 1:5] == 7.0).all()
-    assert torch.equal(hidden[:, 5:], case.laid.hidden[:, 5:])
-    assert torch.equal(hidden[:, 0], case.laid.hidden[:, 0])
+    assert torch.equal(hidden[:, 5:], case.sequences.hidden[:, 5:])
+    assert torch.equal(hidden[:, 0], case.sequences.hidden[:, 0])
 
 
 def _shares(low: float = 0.1, **shares: float | None) -> pd.DataFrame:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ask.packing import restrict, run_on, run_to, sequences
+from ask.packing import Asked, restrict, run_on, run_to, to_sequences
 from ask.text_loss import text_loss, text_targets
 from collect.vlm import VideoVlm
+from collect.vlm.conformance import clip_of, close
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise
-from tests.collect.vlm_suite import clip_of, close
 from tests.steer.toy import LETTERS, ToyVlm, visual
 
 QUESTIONS = ("How many red balls appear in the video?", "Where is it?", "What\nA. 1\nB. 2\nC. 3")
@@ -29,7 +29,7 @@ def own_loss(vlm: VideoVlm, question: str, answer: int) -> float:
     """Cross-entropy of the text's tokens and of the answer by a plain forward pass of the model over its own inputs."""
     inputs = vlm.processed(CLIP, question)
     ids = inputs["input_ids"][0].tolist()
-    text = vlm.processor.tokenizer(question, add_special_tokens=False)["input_ids"]
+    text = vlm.family.processor.tokenizer(question, add_special_tokens=False)["input_ids"]
     (start,) = (place for place in range(len(ids)) if ids[place : place + len(text)] == text)
     with torch.no_grad():
         log_p = vlm.model(**inputs).logits[0].double().log_softmax(-1)
@@ -43,12 +43,12 @@ def test_it_is_the_cross_entropy_of_the_models_own_pass(vlm: VideoVlm, packed: b
     answers = vlm.answer_ids()[list(CORRECT)]
     expected = torch.tensor([own_loss(vlm, *pair) for pair in zip(QUESTIONS, answers.tolist(), strict=True)])
     for site in ("projector", "resid/0"):
-        laid = run_to(vlm, sequences(vlm.embed([prefix] * 3, suffixes), packed=packed), [site])[site]
+        seq = run_to(vlm, to_sequences(vlm.embed([prefix] * 3, suffixes), packed=packed), [site])[site]
         kept = [0, 2]
-        fewer = restrict(laid, kept)
+        fewer = restrict(seq, kept)
         with torch.no_grad():
-            out, some = (run_on(vlm, site, rows, rows.hidden)[0] for rows in (laid, fewer))
-            found = text_loss(vlm, out, text_targets(laid, suffixes, vlm.suffix(""), answers))
+            out, some = (run_on(Asked.at(vlm, site), rows, rows.hidden)[0] for rows in (seq, fewer))
+            found = text_loss(vlm, out, text_targets(seq, suffixes, vlm.suffix(""), answers))
             targets = text_targets(fewer, [suffixes[number] for number in kept], vlm.suffix(""), answers[kept])
             assert close(found, expected, 1e-4)
             assert close(text_loss(vlm, some, targets), expected[kept], 1e-4)
@@ -57,24 +57,24 @@ def test_it_is_the_cross_entropy_of_the_models_own_pass(vlm: VideoVlm, packed: b
 def test_targets_by_hand() -> None:
     toy = ToyVlm()
     prompts = [torch.tensor([1, 2, 3, 0]), torch.tensor([2, 2, 4, 0])]
-    laid = sequences(toy.embed([visual(torch.zeros(4))] * 2, prompts), packed=True)
+    seq = to_sequences(toy.embed([visual(torch.zeros(4))] * 2, prompts), packed=True)
     # The prefix is columns 0 to 4, the questions columns 5 to 8 and 9 to 12. An empty prompt is 2 0: the second
     # question's first token and both last ones are the template's.
-    targets = text_targets(laid, prompts, torch.tensor([2, 0]), torch.tensor([1, 0]))
+    targets = text_targets(seq, prompts, torch.tensor([2, 0]), torch.tensor([1, 0]))
     assert targets.question.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert targets.token.tolist() == [1, 2, 3, 1, 2, 4, 0]
     # Token 1 of the first question follows the prefix; so would that of the second, but its is the template's.
     assert targets.column.tolist() == [4, 5, 6, 8, 9, 10, 12]
-    targets = text_targets(laid, prompts, torch.tensor([0]), torch.tensor([1, 0]))
+    targets = text_targets(seq, prompts, torch.tensor([0]), torch.tensor([1, 0]))
     assert targets.column.tolist() == [4, 5, 6, 8, 4, 9, 10, 12]
 
 
 def test_a_mean_over_the_tokens_of_each_question() -> None:
     toy = ToyVlm()
     prompts = [torch.tensor([1, 2, 3, 0]), torch.tensor([0, 0, 0, 0])]
-    laid = sequences(toy.embed([visual(torch.zeros(4))] * 2, prompts), packed=True)
-    targets = text_targets(laid, prompts, torch.tensor([0, 0, 0, 0]), LETTERS[:2])
+    seq = to_sequences(toy.embed([visual(torch.zeros(4))] * 2, prompts), packed=True)
+    targets = text_targets(seq, prompts, torch.tensor([0, 0, 0, 0]), LETTERS[:2])
     # Without evidence all five words of the toy are alike; the second question has no text but its letter.
     assert targets.question.tolist() == [0, 0, 0, 0, 1]
-    loss = text_loss(toy, run_on(toy, "projector", laid, laid.hidden)[0], targets)
+    loss = text_loss(toy, run_on(Asked.at(toy, "projector"), seq, seq.hidden)[0], targets)
     assert loss.tolist() == pytest.approx([math.log(5)] * 2)

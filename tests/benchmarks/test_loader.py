@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.loader import BATCH, shuffle
-from train_sae.batches.order import Plan
+from train_sae.batches.order import TokenOrder
 from train_sae.batches.token_set import RowRange, TokenSet
 
 
-class InOrder(Plan):
-    """A plan that does not shuffle at all."""
+class InOrder(TokenOrder):
+    """An order that does not shuffle at all."""
 
     def pool(self, epoch: int, pool: int, lane: int = 0):  # type: ignore[no-untyped-def]
         found = super().pool(epoch, pool, lane)
@@ -18,8 +18,8 @@ class InOrder(Plan):
 
 def test_a_permutation_of_everything_is_ideal() -> None:
     # One pool of four videos of 4,096 tokens: two batches of independent draws without repetition.
-    plan = Plan(TokenSet((RowRange(0, 2 * BATCH),)), seed=0)
-    found = shuffle(plan, n_videos=4, n_batches=2)
+    token_order = TokenOrder(TokenSet((RowRange(0, 2 * BATCH),)), seed=0)
+    found = shuffle(token_order, n_videos=4, n_batches=2)
     assert found["videos_per_batch"] == 4
     # Of 4,095 others of its video and 63 of its unit, a token meets (8192 − 1) / (16384 − 1), about half.
     assert found["video_mates_ideal"] == pytest.approx(4095 * 8191 / 16383)
@@ -28,8 +28,8 @@ def test_a_permutation_of_everything_is_ideal() -> None:
 
 
 def test_without_shuffling_a_batch_holds_whole_videos() -> None:
-    plan = InOrder(TokenSet((RowRange(0, 2 * BATCH),)), seed=0)
-    found = shuffle(plan, n_videos=4, n_batches=2)
+    token_order = InOrder(TokenSet((RowRange(0, 2 * BATCH),)), seed=0)
+    found = shuffle(token_order, n_videos=4, n_batches=2)
     assert found["videos_per_batch"] == 2
     assert found["video_mates"] == 4095
     assert found["local_mates"] == 63

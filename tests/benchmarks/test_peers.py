@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.train import Size, batches
+from benchmarks.sizes import Size, batches
 from collect.errors import UserError
 from train_sae.config import Architecture
 

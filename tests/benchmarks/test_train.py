@@ -1,7 +1,5 @@
 """The clock of the training step's benchmark."""
 
-import torch
-
 from benchmarks import train
 
 
@@ -32,10 +30,3 @@ def test_the_sides_of_a_round_are_timed_in_mirrored_order() -> None:
     assert times["ours"] == train.Times([2.0, 6.0], 1.0)
     assert times["gemm"] == train.Times([15.0, 35.0], 10.0)
     assert times["sae_lens"] == train.Times([100.0, 200.0], 100.0)
-
-
-def test_batches_of_a_size_are_the_same_in_every_process() -> None:
-    size = train.Size(4, 8, 1, 5, rounds=1)
-    first = train.batches(size)
-    train.batches.cache_clear()
-    assert all(torch.equal(a, b) for a, b in zip(first, train.batches(size), strict=True))

@@ -51,7 +51,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def chunks_of(path: Path, n_chunks: int, chunk_bytes: int) -> Iterator[bytes]:
+def chunks_of(path: Path, n_chunks: int, chunk_bytes: int, noted: str | None) -> Iterator[bytes]:
+    """Chunks of a shard; `noted` is what the commit says of them, if it does."""
+    found = 0
     data = path.read_bytes()
     index, stored = data[-16 * n_chunks - 4 : -4], data[-4:]
     assert crc32c(index) == int.from_bytes(stored, "little"), f"index of {path}"
@@ -60,7 +62,10 @@ def chunks_of(path: Path, n_chunks: int, chunk_bytes: int) -> Iterator[bytes]:
             continue
         assert length == chunk_bytes + 4
         chunk, stored = data[offset : offset + chunk_bytes], data[offset + chunk_bytes : offset + length]
-        assert crc32c(chunk) == int.from_bytes(stored, "little"), f"a chunk of {path}"
+        value = crc32c(chunk)
+        assert value == int.from_bytes(stored, "little"), f"a chunk of {path}"
+        assert noted is None or int(noted[8 * found : 8 * found + 8], 16) == value, f"a chunk of {path}"
+        found += 1
         yield chunk
 
 
@@ -69,7 +74,8 @@ def read_array(folder: Path, manifest: dict[str, Any], array: str, width: int, d
     row_bytes = width * np.dtype(dtype).itemsize
     parts = [np.empty((0, width), dtype)]
     for rank in manifest["ranks"]:
-        n_rows = commits_of(folder / rank["log"])[-1]["row_stop"]
+        commits = commits_of(folder / rank["log"])
+        n_rows = commits[-1]["row_stop"]
         n_shards = -(-n_rows // manifest["shard_rows"])
         content = b"".join(
             chunk
@@ -78,6 +84,7 @@ def read_array(folder: Path, manifest: dict[str, Any], array: str, width: int, d
                 folder / rank["zarr"] / array / "c" / str(k) / "0",
                 manifest["shard_rows"] // manifest["chunk_rows"],
                 manifest["chunk_rows"] * row_bytes,
+                commits[k].get("chunks", {}).get(array),
             )
         )
         parts.append(np.frombuffer(content, dtype).reshape(-1, width)[:n_rows])

@@ -99,7 +99,8 @@ def make_first_version(folder: Path) -> Path:
     """Turn a store into one of the format's first version, which had no checksums of logs and manifest."""
     for path in folder.glob("rank-*.jsonl"):
         header, *commits = read_log(path).lines
-        write_log(path, [{**header, "version": 1}, *commits], None)
+        without = [{name: value for name, value in commit.items() if name != "chunks"} for commit in commits]
+        write_log(path, [{**header, "version": 1}, *without], None)
     path = folder / "manifest.json"
     if path.exists():
         content = {**json.loads(path.read_text()), "version": 1}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collect.assignment import (
-    Plan,
+    Assignment,
     Progress,
     Task,
     divide,
@@ -70,7 +70,7 @@ def test_every_video_is_stored_once(
     n_videos: int, size: int, rounds: list[tuple[int, list[int], bool]], last: int
 ) -> None:
     videos = [video(i, height=48 if i % 3 else 64) for i in range(n_videos)]
-    plan, ranks, costs = Plan(batches=make_batches(videos, size)), Ranks(), estimated_costs(videos)
+    plan, ranks, costs = Assignment(batches=make_batches(videos, size)), Ranks(), estimated_costs(videos)
     for world_size, stops, cut in [*rounds, (last, [], False)]:
         plan, tasks = schedule(plan, ranks.progress(), costs, world_size)
         assert len(tasks) == world_size
@@ -87,7 +87,7 @@ def test_every_video_is_stored_once(
 
 def test_as_many_processes_go_on_in_their_ranks() -> None:
     videos = [video(i) for i in range(8)]
-    plan, first = schedule(Plan(batches=make_batches(videos, 2)), {}, [1.0] * 8, 2)
+    plan, first = schedule(Assignment(batches=make_batches(videos, 2)), {}, [1.0] * 8, 2)
     assert [[task.rank for task in own] for own in first] == [[0], [1]]
     done = {0: Progress(committed=frozenset({0, 1, 4})), 1: Progress(committed=frozenset({2}), partial=3)}
     again, second = schedule(plan, done, [1.0] * 8, 2)
@@ -98,7 +98,7 @@ def test_as_many_processes_go_on_in_their_ranks() -> None:
 
 def test_another_number_of_processes_takes_what_no_rank_has() -> None:
     videos = [video(i) for i in range(8)]
-    plan, _ = schedule(Plan(batches=make_batches(videos, 2)), {}, [1.0] * 8, 2)
+    plan, _ = schedule(Assignment(batches=make_batches(videos, 2)), {}, [1.0] * 8, 2)
     done = {0: Progress(committed=frozenset({0, 1, 4})), 1: Progress(committed=frozenset({2}), partial=3)}
     plan, tasks = schedule(plan, done, [1.0] * 8, 3)
     assert plan.ranks == (0, 1, 2, 3, 4)
@@ -134,7 +134,7 @@ def test_a_division_is_a_partition_of_like_parts(costs: list[float], n: int) -> 
 
 def test_a_plan_reads_back(tmp_path: Path) -> None:
     assert read_plan(tmp_path, 3) is None
-    plan, _ = schedule(Plan(batches=((0, 1), (2,))), {}, [1.0] * 3, 2)
+    plan, _ = schedule(Assignment(batches=((0, 1), (2,))), {}, [1.0] * 3, 2)
     write_plan(tmp_path, plan)
     assert read_plan(tmp_path, 3) == plan
     with pytest.raises(UserError, match=r"plan\.json .* each of the 4 videos once"):
@@ -160,14 +160,14 @@ def test_a_plan_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, obje
     """As from a first version, which has no checksum."""
     good = {"batches": [[0, 1], [2]], "generations": []}
     (tmp_path / "plan.json").write_text(json.dumps(good))
-    assert read_plan(tmp_path, 3) == Plan(batches=((0, 1), (2,)))
+    assert read_plan(tmp_path, 3) == Assignment(batches=((0, 1), (2,)))
     (tmp_path / "plan.json").write_text(json.dumps({**good, **change}))
     with pytest.raises(UserError, match=rf"plan\.json.*{reason}"):
         read_plan(tmp_path, 3)
 
 
 def test_a_changed_plan_fails_its_checksum(tmp_path: Path) -> None:
-    plan, _ = schedule(Plan(batches=((0, 1), (2,))), {}, [1.0] * 3, 1)
+    plan, _ = schedule(Assignment(batches=((0, 1), (2,))), {}, [1.0] * 3, 1)
     write_plan(tmp_path, plan)
     path = tmp_path / "plan.json"
     path.write_text(path.read_text().replace("[[0, 1], [2]]", "[[0, 2], [1]]"))

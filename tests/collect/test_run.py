@@ -15,7 +15,7 @@ import torch
 from collect import run
 from collect.config import CollectConfig
 from collect.data.perception_test import load_dataset
-from collect.data.selection import Selection
+from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from collect.run import choose_videos, collect
@@ -179,14 +179,14 @@ def test_a_store_of_another_model_is_refused(config: CollectConfig, finished: Pa
     from demo.vlm.architecture import save_untrained
 
     other = save_untrained(tmp_path / "other", size="tiny", seed=1)
-    with pytest.raises(UserError, match="input model = "):
+    with pytest.raises(UserError, match=r"input model \(.*\) = "):
         collect(replace(config, out=finished.parent, model=str(other)))
 
 
 def test_a_store_of_other_videos_is_refused(config: CollectConfig, finished: Path, clips: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(clips, tmp_path / "data"))
     (data / "videos" / "v00.mp4").unlink()
-    with pytest.raises(UserError, match="input data = "):
+    with pytest.raises(UserError, match=r"input data \(.*\) = "):
         collect(replace(config, out=finished.parent, data=data))
 
 
@@ -264,7 +264,7 @@ def test_the_cut_frame_is_kept(config: CollectConfig, tmp_path: Path) -> None:
 
 
 def test_a_larger_limit_holds_the_smaller_one_in_the_order_of_ids(clips: Path) -> None:
-    names = [[v.video_id for v in choose_videos(clips, Selection(limit=limit))] for limit in (4, 7, 100)]
+    names = [[v.video_id for v in choose_videos(clips, VideoChoice(limit=limit))] for limit in (4, 7, 100)]
     assert list(map(len, names)) == [4, 7, 11]
     assert set(names[0]) < set(names[1]) < set(names[2])
     assert names == [sorted(ids) for ids in names]
@@ -273,7 +273,7 @@ def test_a_larger_limit_holds_the_smaller_one_in_the_order_of_ids(clips: Path) -
 def test_a_file_of_ids(clips: Path, tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text("v07\nv02\n")
-    assert {video.video_id for video in choose_videos(clips, Selection.parse(str(path)))} == {"v02", "v07"}
+    assert {video.video_id for video in choose_videos(clips, VideoChoice.parse(str(path)))} == {"v02", "v07"}
 
 
 def test_annotations_without_videos(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_annotations_without_videos(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "all.json").write_text(json.dumps({"video_7": VIDEO}))
     with pytest.raises(UserError, match="has annotations but no videos"):
-        choose_videos(tmp_path, Selection())
+        choose_videos(tmp_path, VideoChoice())
 
 
 def test_no_thread_is_left_behind(config: CollectConfig) -> None:

@@ -11,8 +11,8 @@ import video_sae
 from collect.reading import ActivationStore
 from collect.video.decode import decode_clip
 from collect.vlm import VideoVlm
+from collect.vlm.conformance import close
 from tests.collect.video_files import EXACT, noise, write_video
-from tests.collect.vlm_suite import close
 
 
 @pytest.fixture(scope="module")

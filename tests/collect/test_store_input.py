@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.artefact.seal import CHECKSUM, seal_object
 from collect.config import VerifyConfig
 from collect.errors import UserError

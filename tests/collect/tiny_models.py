@@ -8,17 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from collect.vlm.conformance import byte_tokenizer, chat_template, save_checkpoint
 from demo.vlm.architecture import save_untrained
 
-SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
-SCALE = 0.3
-"""Standard deviation of the weights: at the usual 0.02 the layers of so narrow a model would hardly do anything."""
-WEAK = 0.2
-"""Further factor for the attention of the vision tower, so that a patch is changed most by its own pixels."""
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -32,47 +26,6 @@ TEXT = {
     "tie_word_embeddings": False,
 }
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def template(video: str, image: str = "<image>") -> str:
-    """A chat template that writes `video` for a video, `image` for an image, and text as it is."""
-    return (
-        "{% for message in messages %}<|im_start|>{{ message['role'] + '\n' }}{% for part in message['content'] %}"
-        f"{{% if part['type'] == 'video' %}}{video}{{% elif part['type'] == 'image' %}}{image}"
-        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-
-
-def tokenizer(*specials: str, **named: str) -> PreTrainedTokenizerFast:
-    """One token a byte, and the special tokens of a family, some of them under a name."""
-    added = (*SPECIALS, "<|im_start|>", "<|im_end|>", *specials)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate((*added, *alphabet))}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        extra_special_tokens={f"special_{i}": token for i, token in enumerate(added[len(SPECIALS) :])} | named,
-    )
-
-
-def save(folder: Path, build: Callable[[], Any], processor: Any, seed: int) -> Path:
-    """Write a model with random weights and its processor."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build().eval()
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 or "bias" in name or "newline" in name:
-                scale = SCALE * (WEAK if "vis" in name and "att" in name else 1.0)
-                torch.nn.init.normal_(parameter, std=scale / max(1.0, (parameter[0].numel() / 32) ** 0.5))
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 def perception_lm(folder: Path, seed: int = 0) -> Path:
@@ -90,7 +43,7 @@ def llava_onevision(folder: Path, seed: int = 0) -> Path:
         LlavaOnevisionVideoProcessor,
     )
 
-    tok = tokenizer("<image>", "<video>")
+    tok = byte_tokenizer("<image>", "<video>")
     size = {"height": 44, "width": 44}
     processor = LlavaOnevisionProcessor(
         image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=[[44, 44]]),
@@ -98,7 +51,7 @@ def llava_onevision(folder: Path, seed: int = 0) -> Path:
         tokenizer=tok,
         num_image_tokens=25,
         vision_feature_select_strategy="full",
-        chat_template=template("<video>\n"),
+        chat_template=chat_template("<video>\n"),
     )
     config = LlavaOnevisionConfig(
         vision_config={
@@ -114,7 +67,7 @@ def llava_onevision(folder: Path, seed: int = 0) -> Path:
         image_grid_pinpoints=[[44, 44]],
         tie_word_embeddings=False,
     )
-    return save(folder, lambda: LlavaOnevisionForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: LlavaOnevisionForConditionalGeneration(config), processor, seed=seed)
 
 
 def llava_next_video(folder: Path, seed: int = 0) -> Path:
@@ -127,7 +80,7 @@ def llava_next_video(folder: Path, seed: int = 0) -> Path:
         LlavaNextVideoVideoProcessor,
     )
 
-    tok = tokenizer("<image>", "<video>")
+    tok = byte_tokenizer("<image>", "<video>")
     crop = {"height": 32, "width": 32}
     processor = LlavaNextVideoProcessor(
         video_processor=LlavaNextVideoVideoProcessor(size={"shortest_edge": 32}, crop_size=crop),
@@ -135,7 +88,7 @@ def llava_next_video(folder: Path, seed: int = 0) -> Path:
         tokenizer=tok,
         patch_size=4,
         vision_feature_select_strategy="default",
-        chat_template=template("<video>\n"),
+        chat_template=chat_template("<video>\n"),
     )
     config = LlavaNextVideoConfig(
         vision_config={"model_type": "clip_vision_model", "image_size": 32, "patch_size": 4, **VISION},
@@ -146,7 +99,7 @@ def llava_next_video(folder: Path, seed: int = 0) -> Path:
         spatial_pool_mode="average",
         tie_word_embeddings=False,
     )
-    return save(folder, lambda: LlavaNextVideoForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: LlavaNextVideoForConditionalGeneration(config), processor, seed=seed)
 
 
 def _qwen_parts(family: str, patch_px: int) -> tuple[PreTrainedTokenizerFast, Any, dict[str, int]]:
@@ -158,7 +111,7 @@ def _qwen_parts(family: str, patch_px: int) -> tuple[PreTrainedTokenizerFast, An
         Qwen3VLVideoProcessor,
     )
 
-    tok = tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    tok = byte_tokenizer("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     shape = {"patch_size": patch_px, "merge_size": 2, "temporal_patch_size": 2, "cap_pixels_per_frame": False}
     area = (2 * patch_px) ** 2
     is_third = family == "qwen3_vl"
@@ -171,7 +124,7 @@ def _qwen_parts(family: str, patch_px: int) -> tuple[PreTrainedTokenizerFast, An
         image_processor=Qwen2VLImageProcessor(patch_size=patch_px, merge_size=2),
         tokenizer=tok,
         video_processor=video(size=size, **shape),
-        chat_template=template("<|vision_start|><|video_pad|><|vision_end|>" if not is_third else "<|video_pad|>"),
+        chat_template=chat_template("<|vision_start|><|video_pad|><|vision_end|>" if not is_third else "<|video_pad|>"),
     )
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>"} | {
         f"vision_{end}": f"<|vision_{end}|>" for end in ("start", "end")
@@ -206,7 +159,7 @@ def qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
         tie_word_embeddings=False,
         **ids,
     )
-    return save(folder, lambda: Qwen2_5_VLForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: Qwen2_5_VLForConditionalGeneration(config), processor, seed=seed)
 
 
 def qwen3_vl(folder: Path, seed: int = 0) -> Path:
@@ -236,7 +189,7 @@ def qwen3_vl(folder: Path, seed: int = 0) -> Path:
         tie_word_embeddings=False,
         **ids,
     )
-    return save(folder, lambda: Qwen3VLForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: Qwen3VLForConditionalGeneration(config), processor, seed=seed)
 
 
 def internvl(folder: Path, seed: int = 0) -> Path:
@@ -255,14 +208,14 @@ def internvl(folder: Path, seed: int = 0) -> Path:
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    tok = tokenizer(*named.values(), **named)
+    tok = byte_tokenizer(*named.values(), **named)
     size = {"height": 32, "width": 32}
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(size=size),
         tokenizer=tok,
         video_processor=InternVLVideoProcessor(size=size),
         image_seq_length=16,
-        chat_template=template("<video>\n", "<IMG_CONTEXT>\n"),
+        chat_template=chat_template("<video>\n", "<IMG_CONTEXT>\n"),
     )
     config = InternVLConfig(
         vision_config={"model_type": "internvl_vision", "image_size": [32, 32], "patch_size": [4, 4], **VISION},
@@ -272,7 +225,7 @@ def internvl(folder: Path, seed: int = 0) -> Path:
         downsample_ratio=0.5,
         tie_word_embeddings=False,
     )
-    return save(folder, lambda: InternVLForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: InternVLForConditionalGeneration(config), processor, seed=seed)
 
 
 def smolvlm(folder: Path, seed: int = 0) -> Path:
@@ -292,7 +245,7 @@ def smolvlm(folder: Path, seed: int = 0) -> Path:
         "global_image_token": "<global-img>",
         "end_of_utterance_token": "<end_of_utterance>",
     }
-    tok = tokenizer(*named.values(), **named)
+    tok = byte_tokenizer(*named.values(), **named)
     processor = SmolVLMProcessor(
         image_processor=SmolVLMImageProcessor(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
         tokenizer=tok,
@@ -300,7 +253,7 @@ def smolvlm(folder: Path, seed: int = 0) -> Path:
             size={"longest_edge": 64}, max_image_size={"longest_edge": 32}, num_frames=64, fps=1
         ),
         image_seq_len=16,
-        chat_template=template("<video>"),
+        chat_template=chat_template("<video>"),
     )
     config = SmolVLMConfig(
         vision_config={"image_size": 32, "patch_size": 4, **VISION},
@@ -310,7 +263,7 @@ def smolvlm(folder: Path, seed: int = 0) -> Path:
         pad_token_id=0,
         tie_word_embeddings=False,
     )
-    return save(folder, lambda: SmolVLMForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: SmolVLMForConditionalGeneration(config), processor, seed=seed)
 
 
 def gemma3(folder: Path, seed: int = 0) -> Path:
@@ -318,12 +271,12 @@ def gemma3(folder: Path, seed: int = 0) -> Path:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
 
     named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    tok = tokenizer(*named.values(), **named)
+    tok = byte_tokenizer(*named.values(), **named)
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size={"height": 32, "width": 32}),
         tokenizer=tok,
         image_seq_length=16,
-        chat_template="<s>" + template("<video>", "<start_of_image>"),
+        chat_template="<s>" + chat_template("<video>", "<start_of_image>"),
     )
     config = Gemma3Config(
         vision_config={
@@ -347,7 +300,7 @@ def gemma3(folder: Path, seed: int = 0) -> Path:
         image_token_index=tok.convert_tokens_to_ids("<image_soft_token>"),
         tie_word_embeddings=False,
     )
-    return save(folder, lambda: Gemma3ForConditionalGeneration(config), processor, seed)
+    return save_checkpoint(folder, lambda: Gemma3ForConditionalGeneration(config), processor, seed=seed)
 
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {

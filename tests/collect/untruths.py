@@ -74,7 +74,7 @@ def sequential(path: Path) -> list[np.ndarray]:
     """All pictures that FFmpeg shows, in its order; none where it cannot open the file."""
     shown: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             packets = iter(container.demux(stream))

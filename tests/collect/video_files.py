@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from collect.vlm.conformance.clips import noise as noise  # what most tests write into their videos
+
 EXACT = {"crf": "1", "g": "1"}
 """Encoder options that keep colours within a few levels and let no frame depend on another."""
 
@@ -38,12 +40,6 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-def noise(height: int, width: int, *, seed: int = 0) -> np.ndarray:
-    """A still picture of grey blocks, so that neither encoder nor model sees an empty frame."""
-    blocks = np.random.default_rng(seed).integers(60, 200, (-(-height // 8), -(-width // 8), 1), dtype=np.uint8)
-    return blocks.repeat(8, axis=0).repeat(8, axis=1).repeat(3, axis=2)[:height, :width]
 
 
 def numbered(n: int, height: int = 48, width: int = 64) -> list[np.ndarray]:

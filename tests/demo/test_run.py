@@ -12,7 +12,8 @@ from collect.errors import UserError
 from collect.reading import ActivationStore
 from demo.config import DemoConfig
 from demo.run import closing_table
-from train_sae.sae import find_sae, load_sae
+from train_sae.reading import find_sae
+from train_sae.sae import load_sae
 
 TABLES = (
     "profile/profile.parquet",

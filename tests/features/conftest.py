@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from scipy.linalg import hadamard
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.data.perception_test import Segment, Track, Video
 from collect.reading import ActivationStore, VideoRecord
 from collect.store.manifest import write_manifest

@@ -8,10 +8,11 @@ import pytest
 from scipy import sparse
 
 from collect.artefact.folder import read_table, write_table
+from collect.artefact.table_input import empty_table
 from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
 from features.association.controls import Controls
-from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue, empty_table
+from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue
 from features.config import FeaturesConfig
 from features.labels.corpus import Corpus, build_corpus
 from tests.features.conftest import BALL, CLAP, CUBE, D_SAE, DEAD, NOISE, MemoryCodes, PlantedVideo, records_of

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_latents_of_a_token_ascend() -> None:
     codes = encode_tokens(planted_sae(), x)
     assert codes.indices.tolist() == [1, 3, 5]
     assert codes.indptr.tolist() == [0, 3, 3]
+
+
+def test_finite_weights_that_are_too_large_are_refused_with_the_saes_name(
+    store: ActivationStore, tmp_path: Path
+) -> None:
+    sae = planted_sae()
+    huge = replace(sae, W_enc=sae.W_enc.clone().index_fill_(1, torch.tensor([2]), 3e38))  # the largest is 3.4e38
+    with pytest.raises(UserError, match=r"^runs/huge gives activations that are not finite, of latent 2 for one"):
+        encode_store(store, huge, tmp_path / "codes.zarr", batch_size=300, device=CPU, name="runs/huge")
+    assert not (tmp_path / "codes.zarr").exists()
 
 
 def test_an_interrupted_encoding_goes_on_and_equals_an_uninterrupted_one(

@@ -31,7 +31,7 @@ from tests.features.conftest import (
     write_data,
     write_run,
 )
-from tests.train_sae.lens_saes import lens_outputs, save_lens_sae
+from tests.train_sae.lens_saes import edit_cfg, lens_outputs, save_lens_sae
 from train_sae.lens.export import save_sae
 
 TABLES = ("catalogue", "associations", "exemplars")
@@ -137,6 +137,16 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, run: Path
     assert (finished / "summary.json").exists()
 
 
+def test_changed_settings_of_an_sae_without_a_summary_are_noticed(run: Path, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    folder = save_lens_sae(tmp_path / "lens", "topk", d_in=D_IN, d_sae=40, metadata={})
+    config = replace(config_of(copy), sae=str(folder), media=0, permutations=19, bootstraps=20)
+    features(config)
+    edit_cfg(folder, k=1)
+    with pytest.raises(UserError, match=r"begun with other settings, input sae_cfg = "):
+        features(config)
+
+
 def test_an_sae_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
     copy = copy_of(run, tmp_path / "run")
     save_sae(copy / "sae" / "other", planted_sae(fingerprint="another"), torch.full((D_SAE,), 0.1))
@@ -193,7 +203,7 @@ def test_a_run_without_store_or_sae_is_a_user_error(tmp_path: Path, run: Path) -
 
 
 def test_an_unusable_device_is_a_user_error(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--device nonsense cannot be used"):
+    with pytest.raises(UserError, match="--device nonsense is not available here"):
         features(replace(config_of(copy_of(run, tmp_path / "run")), device="nonsense"))
 
 

@@ -29,6 +29,9 @@ class Command:
     """What is among the outputs' folders but made by another command."""
     is_first: bool = False
     """Whether it is the first to read its inputs, so that nothing made before vouches for them."""
+    guard: str | None = None
+    """The command that has to find what this one leaves alone for later readers: nobody reads a large store again only
+    to go on with it."""
     lists: bool = False
     """Whether its refusal is a list of all that is wrong, not one sentence."""
 
@@ -57,6 +60,8 @@ _ACTIVATIONS, _SAE = "run/activations", f"run/sae/{SAE}"
 _FEATURES_OUT, _STEER_OUT = f"run/features/{SAE}", f"run/steer/{SAE}"
 _RECORD = ("downloaded/download.json",)
 """Says what came from where; what came is what counts."""
+_COMPARED = ("run/sae/comparison.parquet", "run/sae/comparison.svg")
+"""Of all SAEs of the run, after each training; what else lies in another one's folder is no business of it."""
 _LATER = (f"{_SAE}/evaluation.json",)
 _LOGGED = (*_LATER, f"{_SAE}/metrics.jsonl")
 """A resumed training keeps the earlier lines of its log, whose numbers nothing else repeats."""
@@ -94,7 +99,7 @@ COMMANDS = _named(
             outputs=("hub-run",),
         ),
         Command(name="collect", words=_COLLECT, cleared=(_ACTIVATIONS,), outputs=(_ACTIVATIONS,), is_first=True),
-        Command(name="resume collect", words=_COLLECT, stopped=_ACTIVATIONS, outputs=(_ACTIVATIONS,)),
+        Command(name="resume collect", words=_COLLECT, stopped=_ACTIVATIONS, outputs=(_ACTIVATIONS,), guard="verify"),
         Command(name="collect again", words=_COLLECT, outputs=(_ACTIVATIONS,)),
         Command(name="verify", words=_words("verify --run run --workers 1"), outputs=(_ACTIVATIONS,), lists=True),
         Command(
@@ -117,14 +122,14 @@ COMMANDS = _named(
             cleared=(_ACTIVATIONS,),
             outputs=(_ACTIVATIONS,),
         ),
-        Command(name="train", words=_TRAIN, cleared=(_SAE,), outputs=("run/sae",), spared=_LATER),
-        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=("run/sae",), spared=_LOGGED),
-        Command(name="train again", words=_TRAIN, outputs=("run/sae",)),
+        Command(name="train", words=_TRAIN, cleared=(_SAE,), outputs=(_SAE, *_COMPARED), spared=_LATER),
+        Command(name="resume train", words=_TRAIN, stopped=_SAE, outputs=(_SAE, *_COMPARED), spared=_LOGGED),
+        Command(name="train again", words=_TRAIN, outputs=(_SAE, *_COMPARED)),
         Command(
             name="train another",
             words=(*_TRAIN[: _TRAIN.index(SAE)], OTHER, *_TRAIN[_TRAIN.index(SAE) + 1 :]),
             cleared=(f"run/sae/{OTHER}",),
-            outputs=("run/sae",),
+            outputs=(f"run/sae/{OTHER}", *_COMPARED),
         ),
         Command(
             name="evaluate",

@@ -2,7 +2,8 @@
 
 Right is the result of the unspoilt run; another result that is told (the file, its folder or its stage is named where
 the user sees it) or, of an input that somebody else made, recorded by its hash; or exit status 2 with one sentence that
-names the file. Everything else is wrong, as is anything written beside the command's own folders.
+names the file. A spoilt file that a command leaves as it is for later readers is right where its guard, another
+command, then refuses it by name. Everything else is wrong, as is anything written beside the command's own folders.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _refusal(evidence: Evidence) -> Verdict:
     """Whether a refusal is one sentence that names the file."""
     text = evidence.ending.text
     whole = text.strip() if evidence.command.lists else ""
-    message = text[text.rfind("error: ") :].strip() if "error: " in text else whole
+    message = _message(text) or whole
     shown = message.removeprefix("error: ")[:300]
     if not message or ("\n" in message and not evidence.command.lists):
         return Verdict(outcome="unnamed", reason=f"not one sentence: {_last(text)!a}")
@@ -121,6 +122,19 @@ def _refusal(evidence: Evidence) -> Verdict:
     if any(folder in message for folder in _folders(evidence.path)):
         return Verdict(outcome="refused by folder", reason=shown)
     return Verdict(outcome="unnamed", reason=shown)
+
+
+def _message(text: str) -> str:
+    """The refusal, from the last line that begins with `error: `; a library's words in it may have that too."""
+    starts = [found.start(1) for found in re.finditer(r"(?:^|[\r\n])(error: )", text)] or [text.rfind("error: ")]
+    return text[starts[-1] :].strip() if starts[-1] >= 0 else ""
+
+
+def is_left_to_readers(evidence: Evidence) -> bool:
+    """Whether a result differs from that of the unspoilt run in the spoilt file alone, which was not touched."""
+    path, after = evidence.path, evidence.after
+    differing = [name for name in _different(evidence.reference, after) if _below(name, evidence.command.outputs)]
+    return differing == [path] and after.get(path) == evidence.before.get(path)
 
 
 def _result(evidence: Evidence) -> Verdict:

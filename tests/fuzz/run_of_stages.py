@@ -46,7 +46,7 @@ def build(folder: Path) -> None:
     _run("profile hub")
     _stop("resume collect", folder, "collect.store.writer.StoreWriter.add_video", after=5)
     _run("collect")
-    _stop("resume train", folder, "train_sae.trainee.Trainee.take", after=5)
+    _stop("resume train", folder, "train_sae.trainer.SaeTrainer.train_on", after=5)
     _run("train")
     for name in ("train another", "evaluate"):
         _run(name)

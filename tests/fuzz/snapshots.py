@@ -14,6 +14,8 @@ Snapshot = dict[str, str]
 
 _PASSING = {"versions", "commit", "checksum"}
 """Keys of JSON that say how something was made, not what it is; a checksum is over these too."""
+_WITHOUT_SAYING: dict[str, object] = {"attributes": {}, "storage_transformers": [], "consolidated_metadata": None}
+"""Keys of zarr.json that say the same where they are left out."""
 _TIMING = ("_s", "_per_s", "wall", "time", "share", "rss", "seconds")
 """Endings of the names in `metrics.jsonl` and `summary.json` whose values are never twice the same."""
 
@@ -47,6 +49,8 @@ def normal(path: Path) -> bytes:
         return data
     try:
         values = [json.loads(line) for line in data.splitlines()] if path.suffix == ".jsonl" else [json.loads(data)]
+        if path.name == "zarr.json" and isinstance(values[0], dict):
+            values[0] = {key: item for key, item in values[0].items() if _WITHOUT_SAYING.get(key, values) != item}
         return json.dumps([_lasting(value, is_record=path.parent.parent.name == "sae") for value in values]).encode()
     except (ValueError, RecursionError):
         return data

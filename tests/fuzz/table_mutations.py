@@ -77,6 +77,8 @@ def change_value(path: Path, rng: Random, _: Path) -> str | None:
     values = table[number].to_pylist()
     values[row] = value
     column = pa.array(values, field.type)
+    if value is None:
+        field = field.with_nullable(True)  # pyarrow writes no missing value into a column that is to have none
     return _write(path, table.set_column(number, field, column), f"put {value!r} into {field.name} of row {row}")
 
 

@@ -55,6 +55,15 @@ def test_a_mutation_changes_what_is_there_and_the_seed_says_how(files: Path, nam
     assert changes > 100  # of 120: a key of another name can end where it was
 
 
+def test_what_says_the_same_is_the_same_in_a_snapshot(tmp_path: Path) -> None:
+    path = tmp_path / "zarr.json"
+    said = []
+    for content in ({"shape": [1], "storage_transformers": []}, {"shape": [1]}, {"shape": [1], "attributes": []}):
+        path.write_text(json.dumps(content))
+        said.append(snapshot(tmp_path))
+    assert said[0] == said[1] != said[2]
+
+
 def test_json_gets_values_that_json_itself_cannot_write(files: Path) -> None:
     path = files / "record.json"
     texts = set[str]()
@@ -74,6 +83,19 @@ def test_a_mutated_table_is_still_parquet(files: Path) -> None:
         assert mutation(path, Random(number), files) is not None
         assert pq.read_metadata(path).num_columns >= 1
         path.write_bytes(kept)
+
+
+def test_a_value_can_be_missing_from_a_column_that_is_to_have_all(files: Path) -> None:
+    path = files / "table.parquet"
+    table = pa.table({"n": [1, 2, 3]}, schema=pa.schema([pa.field("n", pa.int64(), nullable=False)]))
+    done = set[str | None]()
+    for seed in range(20):
+        pq.write_table(table, path)
+        words = table_mutations.change_value(path, Random(seed), files)
+        done.add(words and words.partition(" into ")[0])
+        if words and words.startswith("put None"):
+            assert pq.read_table(path)["n"].null_count == 1
+    assert "put None" in done
 
 
 def test_a_header_of_tensors_stays_json_where_its_length_is_right(files: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.commands import Command
 from tests.fuzz.kinds import Kind
-from tests.fuzz.outcomes import Evidence, judge
+from tests.fuzz.outcomes import Evidence, is_left_to_readers, judge
 from tests.fuzz.process import Ending
 
 READ = Command(name="read", words=("read",), outputs=("run/made",))
@@ -63,6 +63,9 @@ def test_a_picture_is_shown_as_it_is_if_it_is_one() -> None:
         ("error: something is damaged.\n", "unnamed"),
         ("error: table.parquet\nis damaged.\n", "unnamed"),
         ("nothing\n", "unnamed"),
+        ("error: table.parquet cannot be read (library error: no such thing): make it again.\n", "refused"),
+        ("50%|##\rerror: run/kept/table.parquet is damaged: make it again.\n", "refused"),
+        ("error: other.parquet\nerror: something is damaged.\n", "unnamed"),
     ],
 )
 def test_a_refusal_is_one_sentence_with_the_name(text: str, expected: str) -> None:
@@ -91,6 +94,20 @@ def test_nothing_else_may_be_written() -> None:
     assert outcome(after={**EVIDENCE.after, "run/kept/other": "new"}) == "spoilt"
     assert outcome(after={name: what for name, what in EVIDENCE.after.items() if "table" not in name}) == "spoilt"
     assert outcome(is_outside_whole=False) == "outside"
+
+
+def test_a_file_is_left_to_readers_only_if_nothing_else_differs_and_it_is_as_it_was() -> None:
+    made = replace(
+        EVIDENCE,
+        path="run/made/page",
+        reference={"run/made/page": "1", "run/made/other": "2"},
+        before={"run/made/page": "spoilt"},
+        after={"run/made/page": "spoilt", "run/made/other": "2"},
+    )
+    assert is_left_to_readers(made)
+    assert not is_left_to_readers(replace(made, after={**made.after, "run/made/other": "3"}))
+    assert not is_left_to_readers(replace(made, after={**made.after, "run/made/page": "changed"}))
+    assert not is_left_to_readers(replace(made, after=made.reference))
 
 
 def test_the_spoilt_file_itself_may_stay_where_only_what_is_made_from_it_counts() -> None:

@@ -14,7 +14,7 @@ from tests.fuzz import process
 from tests.fuzz.commands import COMMANDS, Command
 from tests.fuzz.kinds import KINDS, Kind
 from tests.fuzz.mutations import mutate
-from tests.fuzz.outcomes import Evidence, Verdict, judge
+from tests.fuzz.outcomes import Evidence, Verdict, is_left_to_readers, judge
 from tests.fuzz.run_of_stages import build
 from tests.fuzz.snapshots import snapshot
 
@@ -123,11 +123,19 @@ class Bench:
         return found
 
     def _judged(self, trial: Trial, kind: Kind, path: str, mutation: str, done: str, limit_s: float) -> Report:
-        command = COMMANDS[trial.command]
+        evidence = self._run(COMMANDS[trial.command], kind, path, limit_s)
+        verdict, guard = judge(evidence), evidence.command.guard
+        if verdict.outcome == "silent" and guard is not None and is_left_to_readers(evidence):
+            found = judge(self._run(COMMANDS[guard], kind, path, limit_s))
+            if found.outcome.startswith("refused"):
+                verdict = Verdict(outcome="told", reason=f"by `{guard}`: {found.reason}")
+        return Report(trial=trial, path=path, mutation=mutation, done=done, verdict=verdict)
+
+    def _run(self, command: Command, kind: Kind, path: str, limit_s: float) -> Evidence:
         before = snapshot(self.folder / "world")
         outside = snapshot(self.folder / "outside")
         ending = process.run(command.words, self.folder, limit_s)
-        evidence = Evidence(
+        return Evidence(
             command=command,
             kind=kind,
             path=path,
@@ -140,7 +148,6 @@ class Bench:
             is_picture=_is_picture(self.folder / "world" / path),
             is_outside_whole=snapshot(self.folder / "outside") == outside and self._untouchable() == self._kept,
         )
-        return Report(trial=trial, path=path, mutation=mutation, done=done, verdict=judge(evidence))
 
     def _added_to_page(self) -> str:
         """Lines of the report that the unspoilt run's has not; `less` where it only lacks some."""

@@ -16,7 +16,7 @@ from report.charts import (
     training_chart,
 )
 from report.target_rows import target_rows
-from tests.steer.finished_run import control_rows, effect_row, labelled_row, profile_rows
+from tests.steer.finished_run import control_rows, effect_row, labelled_row, profile_rows, targets_of
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -66,7 +66,7 @@ def test_effects_stand_against_every_control() -> None:
     )
     catalogue = pd.DataFrame([labelled_row(1, "a <b> & c", 0.9), labelled_row(2, "x" * 60, 0.9)])
     controls = pd.DataFrame([row for target in ("1", "2", "set") for row in control_rows(target)])
-    svg = effects_chart(target_rows(summary, catalogue), "ablate", controls)
+    svg = effects_chart(target_rows(summary, targets_of(*summary["target"]), catalogue), "ablate", controls)
     root = parse(svg)
     small = [dot for dot in root.iter("circle") if dot.attrib["r"] == "1.7"]
     assert len(small) == 3 * 9
@@ -80,7 +80,7 @@ def test_effects_stand_against_every_control() -> None:
 def test_effects_without_controls_can_be_drawn() -> None:
     summary = pd.DataFrame([effect_row("1", "ablate", 0.0, limit=None, delta_margin_control=None)])
     empty = pd.DataFrame(control_rows("1")).iloc[:0]
-    parse(effects_chart(target_rows(summary, None), "ablate", empty))
+    parse(effects_chart(target_rows(summary, targets_of(*summary["target"]), None), "ablate", empty))
 
 
 def test_an_accuracy_bar_is_as_long_as_the_accuracy() -> None:

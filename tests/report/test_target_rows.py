@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from report.target_rows import coincidence, opposite_signs, screen_agreement, single_latents, target_rows
-from tests.steer.finished_run import catalogue_row, effect_row, labelled_row
+from tests.steer.finished_run import catalogue_row, effect_row, labelled_row, targets_of
 
 
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
@@ -15,13 +15,15 @@ def frame(*rows: dict[str, Any]) -> pd.DataFrame:
 def test_labels_and_effects_are_counted_together() -> None:
     catalogue = frame(catalogue_row(0), labelled_row(1, "cup", 0.9), labelled_row(2, "ball", 0.9))
     effects = [("1", -0.5), ("2", 0.1), ("0", 0.3), ("set", -2.0)]
-    rows = target_rows(frame(*(effect_row(target, "ablate", delta) for target, delta in effects)), catalogue)
-    assert [row.target for row in rows] == ["1", "0", "2", "set"]  # by size, the set last
+    rows = target_rows(
+        frame(*(effect_row(name, "ablate", d) for name, d in effects)), targets_of("0", "1", "2", "set"), catalogue
+    )
+    assert [row.target.id for row in rows] == ["1", "0", "2", "set"]  # by size, the set last
     assert [row.label for row in rows] == ["cup", "no label holds", "ball", ""]
     assert coincidence(rows) == (
         "Of 2 edited latents with a label that holds, 1 beat their controls; of 1 without one, 1 do."
     )
-    assert coincidence(target_rows(frame(effect_row("1", "ablate", 1.0)), None)) == ""
+    assert coincidence(target_rows(frame(effect_row("1", "ablate", 1.0)), targets_of("1"), None)) == ""
 
 
 def test_opposite_edits_are_compared() -> None:

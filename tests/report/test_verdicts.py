@@ -14,24 +14,31 @@ from report.verdicts import (
     object_verdict,
     why_not,
 )
-from tests.steer.finished_run import association_row, baseline_rows, catalogue_row, effect_row, item_rows, labelled_row
+from tests.steer.finished_run import (
+    association_row,
+    baseline_rows,
+    catalogue_row,
+    effect_row,
+    labelled_row,
+    targets_of,
+)
+
+TARGETS = targets_of("3", "4", "set")
 
 
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def test_accuracies_carry_an_interval_over_videos() -> None:
-    rows = {row["kind"]: row for row in accuracies(frame(*item_rows()), frame(*baseline_rows()))}
-    # Three of four held-out videos are right on object counting, the fourth in one of three orders.
-    assert rows["object counting"]["accuracy_low"] < 0.83 < rows["object counting"]["accuracy_high"]
-    assert (rows["colour"]["accuracy_low"], rows["colour"]["accuracy_high"]) == (1.0, 1.0)
-    assert rows["colour"]["best_baseline"] == 0.5
+def test_held_out_accuracies_come_first() -> None:
+    held, train = baseline_rows(), [{**row, "split": "train"} for row in baseline_rows()]
+    assert {row["split"] for row in accuracies(frame(*train, *held))} == {"held_out"}
+    assert len(accuracies(frame(*train))) == len(train)
 
 
 @pytest.mark.parametrize(("low", "answer"), [(0.51, "yes"), (0.49, "no")])
 def test_a_model_counts_if_its_interval_lies_above_every_baseline(low: float, answer: str) -> None:
-    rows = accuracies(frame(*item_rows()), frame(*baseline_rows()))
+    rows = accuracies(frame(*baseline_rows()))
     rows[0]["accuracy_low"] = low  # the best baseline is 0.5
     verdict = answer_verdict(rows)
     assert verdict.answer == answer
@@ -71,22 +78,22 @@ def test_the_failing_conditions_are_named() -> None:
 
 
 def test_an_effect_must_beat_its_controls_and_hold_over_videos() -> None:
-    strong = effect_verdict(frame(effect_row("3", "ablate", -0.5), effect_row("4", "ablate", 0.1)))
+    strong = effect_verdict(frame(effect_row("3", "ablate", -0.5), effect_row("4", "ablate", 0.1)), TARGETS)
     assert (strong.answer, strong.headline) == (
         "yes",
         "1 of 2 edited latents moves the counting answers more than matched controls do",
     )
     assert "ablating latent 3, −0.50 nats [−0.60, −0.40] where its controls stay within ±0.20" in strong.text
-    weak = effect_verdict(frame(effect_row("3", "ablate", -0.5, q_value=0.3)))
+    weak = effect_verdict(frame(effect_row("3", "ablate", -0.5, q_value=0.3)), TARGETS)
     assert weak.answer == "partly"
     assert weak.headline.endswith("but not reliably over videos")
-    none = effect_verdict(frame(effect_row("3", "ablate", -0.1), effect_row("4", "ablate", 0.19)))
+    none = effect_verdict(frame(effect_row("3", "ablate", -0.1), effect_row("4", "ablate", 0.19)), TARGETS)
     assert none.answer == "no"
     assert "The largest change: ablating latent 4" in none.text
-    together = effect_verdict(frame(effect_row("3", "ablate", 0.0), effect_row("set", "ablate", -2.0)))
+    together = effect_verdict(frame(effect_row("3", "ablate", 0.0), effect_row("set", "ablate", -2.0)), TARGETS)
     assert together.headline == "the edited set moves the counting answers more than matched controls do"
-    assert effect_verdict(frame(effect_row("3", "ablate", -0.5, limit=None))).answer == "unknown"
-    assert effect_verdict(None).answer == "unknown"
+    assert effect_verdict(frame(effect_row("3", "ablate", -0.5, limit=None)), TARGETS).answer == "unknown"
+    assert effect_verdict(None, {}).answer == "unknown"
 
 
 def test_the_gallery_takes_one_latent_per_label_first() -> None:

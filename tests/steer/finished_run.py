@@ -13,17 +13,19 @@ from PIL import Image
 
 from ask.config import ProfileConfig
 from ask.tables import BASELINES, ITEMS, PROFILE
-from collect.artefact.folder import write_atomic, write_config, write_table
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import write_atomic, write_table
 from collect.artefact.seal import seal_object
 from collect.artefact.stage import write_summary
 from collect.reading import ActivationStore
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
-from features.encoding import encode_store
 from features.config import FeaturesConfig
+from features.encoding import encode_store
 from features.pictures.media import jpeg
 from steer.config import SteerConfig
 from steer.controls import FAMILIES
-from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY
+from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY, TARGETS
+from steer.targets import Target
 from tests.small_run import D_SAE, SAE_NAME, SITE
 from train_sae.config import TrainConfig
 from train_sae.sae import load_sae
@@ -86,14 +88,24 @@ def association_row(latent: int, label: str, auroc: float, *, holds: bool = True
     return row(ASSOCIATIONS, latent=latent, label=label, auroc=auroc, holds=holds, **(defaults | values))
 
 
+def target(name: str, label: str | None = None) -> Target:
+    """A single latent by its number; of any other name, a set of three."""
+    latents = (int(name),) if name.isdigit() else (1, 2, 3)
+    return Target(id=name, latents=latents, selected_by="screen", label=label, label_kind="object" if label else None)
+
+
+def targets_of(*names: str) -> dict[str, Target]:
+    return {name: target(name) for name in names}
+
+
 def effect_row(
     target: str, operation: str, delta: float, *, limit: float | None = 0.2, **values: Any
 ) -> dict[str, Any]:
     """A row of summary.parquet; `limit` is the 95th percentile of the controls, None without controls."""
     defaults = {
-        "latents": [1, 2, 3] if target == "set" else [int(target)],
+        "latents": [int(target)] if target.isdigit() else [1, 2, 3],
         "method": "exact",
-        "selected_by": "set" if target == "set" else "screen",
+        "selected_by": "screen",
         "n_items": 8,
         "n_videos": 4,
         "n_videos_active": 3,
@@ -108,6 +120,7 @@ def effect_row(
         **{f"control_p95_{family}": limit for family in FAMILIES},
         "control_p95": limit,
         "beats_controls": None if limit is None else abs(delta) > limit,
+        "confirmed": None if limit is None else abs(delta) > limit and values.get("q_value", 0.01) < 0.05,
         "delta_margin_control": 0.05,
         "delta_margin_control_low": 0.0,
         "delta_margin_control_high": 0.1,
@@ -180,6 +193,9 @@ def baseline_rows() -> list[dict[str, Any]]:
             answer_frequency=0.5,
             question_only=0.4,
             accuracy=score,
+            accuracy_low=score - 0.1,
+            accuracy_high=min(score + 0.1, 1.0),
+            best_baseline=0.5,
             margin=1.0,
         )
         for kind, score in scores.items()
@@ -219,6 +235,13 @@ def tables() -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
         f"{steer}/screen.parquet": (
             SCREEN,
             [row(SCREEN, latent=latent, status="screened", n_videos_active=8) for latent in range(D_SAE)],
+        ),
+        f"{steer}/targets.parquet": (
+            TARGETS,
+            [
+                row(TARGETS, target=name, latents=list(target(name).latents), selected_by="screen")
+                for name in (str(BALL), str(UNLABELLED), "set")
+            ],
         ),
         f"{steer}/effects.parquet": (EFFECTS, []),
         f"{steer}/controls.parquet": (

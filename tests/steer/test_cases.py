@@ -7,7 +7,8 @@ import torch
 
 from ask.answers import answers
 from ask.cases import edited_logits
-from steer.codes import Codes
+from ask.packing import Asked
+from steer.codes import VideoCodes
 from tests.steer.toy import GAIN, LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])
@@ -37,7 +38,7 @@ def test_an_edit_reaches_every_item_of_its_copy_and_no_other(packed: bool) -> No
     more[1, 0] = 3.0  # evidence rises from 6 to 9
     changes = [torch.zeros(N_VISUAL, 8), more, -more]
     for batch_size in (1, 2, 8):
-        logits, mass = edited_logits(vlm, "resid/0", case, iter(changes), LETTERS, batch_size)
+        logits, mass = edited_logits(Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, iter(changes), batch_size)
         assert logits.shape == (3, 3, 3, 3)
         assert mass.shape == (3, 3, 3)
         torch.testing.assert_close(logits[0], case.logits)
@@ -52,7 +53,7 @@ def test_a_case_of_fewer_items_is_the_same_case_without_the_others(packed: bool)
     case = toy_case(vlm, visual(EVIDENCE_TOKENS), items, packed=packed)
     only = case.of_items(case.counting)
     assert only.items == items[1:]
-    again, _ = edited_logits(vlm, "resid/0", only, [torch.zeros(N_VISUAL, 8)], LETTERS, 4)
+    again, _ = edited_logits(Asked(vlm=vlm, site="resid/0", letters=LETTERS), only, [torch.zeros(N_VISUAL, 8)], 4)
     torch.testing.assert_close(again[0], case.logits[1:])
     torch.testing.assert_close(only.logits, case.logits[1:])
 
@@ -60,7 +61,7 @@ def test_a_case_of_fewer_items_is_the_same_case_without_the_others(packed: bool)
 def test_codes_are_the_dense_codes() -> None:
     residuals = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     sae = toy_sae()
-    codes = Codes.of(sae, residuals)
+    codes = VideoCodes.of(sae, residuals)
     torch.testing.assert_close(codes.columns([0, 3, 7]), sae.encode(residuals)[:, [0, 3, 7]])
     assert codes.fires([0])
     assert codes.fires([7, 0])

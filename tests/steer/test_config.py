@@ -22,7 +22,24 @@ def test_strengths_are_in_the_units_of_their_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "remove", "ablate:1", "scale", "scale:1", "scale:-1", "clamp:95", "clamp:p101", "add:0", "add:0.6"]
+    "text",
+    [
+        "",
+        "remove",
+        "ablate:1",
+        "scale",
+        "scale:1",
+        "scale:-1",
+        "scale:inf",
+        "scale:nan",
+        "scale:1e300",
+        "clamp:pnan",
+        "add:nan",
+        "clamp:95",
+        "clamp:p101",
+        "add:0",
+        "add:0.6",
+    ],
 )
 def test_other_operations_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="is not an operation"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ask.profile import picked_site
+from ask.reading import picked_site
 from collect.errors import UserError
 from features.codes import Codes
 from report.record import Record, read_record

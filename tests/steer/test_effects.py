@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from ask.cases import Case
+from ask.packing import Asked
 from collect.vlm import VideoVlm
-from steer.codes import Codes
+from steer.codes import VideoCodes
 from steer.config import Operation
 from steer.controls import FAMILIES
-from steer.effects import Bench, ControlSums, draw_controls, edit, effects, touches
+from steer.effects import ControlSums, Editor, draw_controls, edit, effects, touches
 from steer.reference import summarise
 from steer.targets import Target
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
@@ -22,29 +23,27 @@ SHARE = 2.0 / 9
 
 
 def target(*latents: int) -> Target:
-    return Target(name="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
+    return Target(id="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
 
 
-def bench(vlm: VideoVlm | None = None, **kwargs: Any) -> Bench:
+def editor(vlm: VideoVlm | None = None, **kwargs: Any) -> Editor:
     sample = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) + 1.0
     sae = toy_sae(**kwargs)
-    return Bench(
-        vlm=vlm or ToyVlm(),
-        site="resid/0",
-        letters=LETTERS,
+    return Editor(
+        model=Asked(vlm=vlm or ToyVlm(), site="resid/0", letters=LETTERS),
         sae=sae,
         reference=summarise(sample, sae),
         batch_size=3,
     )
 
 
-def case_and_codes(own: Bench, noise: torch.Tensor | None = None) -> tuple[Case, Codes]:
-    case = toy_case(own.vlm, visual(EVIDENCE_TOKENS, noise), (counting_item(), control_item()))
-    return case, Codes.of(own.sae, case.laid.visual)
+def case_and_codes(own: Editor, noise: torch.Tensor | None = None) -> tuple[Case, VideoCodes]:
+    case = toy_case(own.model.vlm, visual(EVIDENCE_TOKENS, noise), (counting_item(), control_item()))
+    return case, VideoCodes.of(own.sae, case.sequences.visual)
 
 
 def test_ablation_of_the_planted_latent_by_hand() -> None:
-    own = bench(scale=0.5)
+    own = editor(scale=0.5)
     case, codes = case_and_codes(own)
     rows = effects(own, case, codes, target(0), [ABLATE])
     assert [row["item"] for row in rows] == ["v/0", "v/9"]
@@ -64,11 +63,11 @@ def test_ablation_of_the_planted_latent_by_hand() -> None:
 
 
 def test_exact_delta_equals_a_hooked_run_of_the_whole_model() -> None:
-    own = bench(scale=0.7)
+    own = editor(scale=0.7)
     case, codes = case_and_codes(own, noise=torch.ones(N_VISUAL, 4))
     items = case.items
-    emb = own.vlm.embed(
-        [visual(EVIDENCE_TOKENS, torch.ones(N_VISUAL, 4))] * 3, [own.vlm.suffix(p) for p in items[0].prompts]
+    emb = own.model.vlm.embed(
+        [visual(EVIDENCE_TOKENS, torch.ones(N_VISUAL, 4))] * 3, [own.model.vlm.suffix(p) for p in items[0].prompts]
     )
     f = own.sae.encode(emb.inputs_embeds[0, 1:5])[:, 0]
 
@@ -77,12 +76,12 @@ def test_exact_delta_equals_a_hooked_run_of_the_whole_model() -> None:
         changed[:, 1:5] -= f[:, None] * own.sae.W_dec[0]
         return changed
 
-    decoder = own.vlm.decoder
+    decoder = own.model.vlm.decoder
     before = decoder(inputs_embeds=emb.inputs_embeds, position_ids=emb.position_ids).last_hidden_state[:, -1]
     handle = decoder.layers[0].register_forward_hook(hook)
     after = decoder(inputs_embeds=emb.inputs_embeds, position_ids=emb.position_ids).last_hidden_state[:, -1]
     handle.remove()
-    head, correct = own.vlm.model.get_output_embeddings(), torch.tensor(items[0].correct_letters)
+    head, correct = own.model.vlm.model.get_output_embeddings(), torch.tensor(items[0].correct_letters)
     margins = []
     for hidden in (before, after):
         logits = head(hidden)[:, :3]
@@ -93,7 +92,7 @@ def test_exact_delta_equals_a_hooked_run_of_the_whole_model() -> None:
 
 
 def test_a_silent_latent_is_not_run_and_its_edit_is_exactly_nothing() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own)
     assert effects(own, case, codes, target(7), [ABLATE, DOUBLE]) == []
     assert not touches(codes, target(7), ABLATE)
@@ -101,7 +100,7 @@ def test_a_silent_latent_is_not_run_and_its_edit_is_exactly_nothing() -> None:
 
 
 def test_a_firing_latent_that_the_answer_does_not_read_changes_nothing() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own, noise=torch.ones(N_VISUAL, 4))
     for row in effects(own, case, codes, target(5), [ABLATE, DOUBLE]):
         assert row["n_tokens_edited"] == 4
@@ -109,7 +108,7 @@ def test_a_firing_latent_that_the_answer_does_not_read_changes_nothing() -> None
 
 
 def test_ablating_and_adding_have_opposite_signs_on_the_planted_direction() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own)
     found = {
         row["operation"]: row for row in effects(own, case, codes, target(0), [ABLATE, DOUBLE, ADD]) if row["counting"]
@@ -121,7 +120,7 @@ def test_ablating_and_adding_have_opposite_signs_on_the_planted_direction() -> N
 
 
 def test_adding_also_reaches_videos_in_which_the_latent_is_silent() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own)
     (row, _) = effects(own, case, codes, target(7), [ADD])
     assert row["operation"] == "add:0.5"
@@ -129,7 +128,7 @@ def test_adding_also_reaches_videos_in_which_the_latent_is_silent() -> None:
 
 
 def test_a_set_is_edited_together() -> None:
-    own = bench()
+    own = editor()
     _, codes = case_and_codes(own, noise=torch.ones(N_VISUAL, 4))
     both = edit(own, codes, target(0, 5), ABLATE)
     single = [edit(own, codes, target(latent), ABLATE) for latent in (0, 5)]
@@ -139,7 +138,7 @@ def test_a_set_is_edited_together() -> None:
 
 @pytest.mark.parametrize("latents", [(0,), (0, 5)])
 def test_every_control_has_the_norms_of_the_edit(latents: tuple[int, ...]) -> None:
-    own = bench(scale=0.5)
+    own = editor(scale=0.5)
     _, codes = case_and_codes(own, noise=torch.rand(N_VISUAL, 4, generator=torch.Generator().manual_seed(1)))
     made = edit(own, codes, target(*latents), ABLATE)
     controls = draw_controls(own, target(*latents), 3, seed=0)
@@ -151,7 +150,7 @@ def test_every_control_has_the_norms_of_the_edit(latents: tuple[int, ...]) -> No
 
 
 def test_controls_are_drawn_from_seed_and_target_alone() -> None:
-    own = bench()
+    own = editor()
     first, again = (draw_controls(own, target(0), 2, seed=0) for _ in range(2))
     for one, two in zip(first, again, strict=True):
         assert torch.equal(one.directions, two.directions)
@@ -160,7 +159,7 @@ def test_controls_are_drawn_from_seed_and_target_alone() -> None:
 
 
 def test_decoder_controls_come_from_other_latents() -> None:
-    controls = [control for control in draw_controls(bench(), target(0), 6, seed=0) if control.family == "decoder"]
+    controls = [control for control in draw_controls(editor(), target(0), 6, seed=0) if control.family == "decoder"]
     sources = [control.source[0] for control in controls]
     assert len(sources) == len(set(sources)) == 6
     assert 0 not in sources
@@ -168,7 +167,7 @@ def test_decoder_controls_come_from_other_latents() -> None:
 
 
 def test_control_sums_are_means_over_the_counting_items_summed_over_videos() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own)
     controls = draw_controls(own, target(0), 2, seed=0)
     sums = ControlSums.start(target(0), [ABLATE, DOUBLE], controls)
@@ -183,7 +182,7 @@ def test_control_sums_are_means_over_the_counting_items_summed_over_videos() -> 
 
 
 def test_the_planted_latent_beats_every_control_and_an_idle_one_does_not() -> None:
-    own = bench()
+    own = editor()
     case, codes = case_and_codes(own, noise=torch.rand(N_VISUAL, 4, generator=torch.Generator().manual_seed(1)))
     for latent, beats in ((0, True), (5, False)):
         (effect, _) = effects(own, case, codes, target(latent), [ABLATE])

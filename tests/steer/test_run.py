@@ -11,7 +11,8 @@ import pytest
 
 from ask import opened as opened_module
 from ask.config import ProfileConfig
-from ask.profile import picked_site, run_profile
+from ask.profile import run_profile
+from ask.reading import picked_site
 from ask.tables import BASELINES, ITEMS, PROFILE
 from collect.artefact.folder import read_table
 from collect.artefact.stage import write_summary
@@ -23,7 +24,7 @@ from steer.config import SteerConfig
 from steer.run import steer
 from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY
 from tests.small_run import D_SAE, SAE_NAME, SITE, save_random_sae
-from tests.steer.test_selection import write_associations
+from tests.steer.test_targets import write_associations
 from tests.train_sae.lens_saes import save_lens_sae
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.splice import evaluate

@@ -6,7 +6,8 @@ import torch
 
 from ask.answers import answers
 from ask.cases import edited_logits
-from steer.codes import Codes
+from ask.packing import Asked
+from steer.codes import VideoCodes
 from steer.interventions import residual_change
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
@@ -24,15 +25,15 @@ def test_screen_equals_exact_where_the_margin_is_linear(packed: bool) -> None:
         counting_item(question_id=1, options=("0", "50", "100"), answer_id=0),
     )
     case = toy_case(vlm, visual(EVIDENCE_TOKENS, noise=torch.ones(N_VISUAL, 4)), items, packed=packed)
-    codes = Codes.of(sae, case.laid.visual)
-    (gradient,) = margin_gradients(vlm, "resid/0", case, LETTERS, [(0, 1)])
+    codes = VideoCodes.of(sae, case.sequences.visual)
+    (gradient,) = margin_gradients(Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, [(0, 1)])
     assert gradient is not None
     estimate = attribution(codes, sae.W_dec, gradient)
     margin = answers(case.logits, case.mass, case.correct, case.values).margin.mean()
     for latent in range(8):
         f = codes.columns([latent])
         change = residual_change(f, torch.zeros_like(f), sae.W_dec[[latent]])
-        logits, mass = edited_logits(vlm, "resid/0", case, [change], LETTERS, 1)
+        logits, mass = edited_logits(Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, [change], 1)
         exact = answers(logits[0], mass[0], case.correct, case.values).margin.mean() - margin
         assert float(estimate[latent]) == pytest.approx(float(exact), rel=1e-5, abs=1e-3), latent
     assert abs(float(estimate[0])) > 1.0
@@ -42,7 +43,9 @@ def test_screen_equals_exact_where_the_margin_is_linear(packed: bool) -> None:
 def test_groups_of_items_have_their_own_gradients() -> None:
     vlm = ToyVlm()
     case = toy_case(vlm, visual(torch.ones(N_VISUAL)), (counting_item(), control_item()))
-    counting, control, nothing = margin_gradients(vlm, "resid/0", case, LETTERS, [(0,), (1,), ()])
+    counting, control, nothing = margin_gradients(
+        Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, [(0,), (1,), ()]
+    )
     assert counting is not None
     assert control is not None
     assert nothing is None
@@ -51,7 +54,7 @@ def test_groups_of_items_have_their_own_gradients() -> None:
 
 
 def test_attribution_by_hand() -> None:
-    codes = Codes(
+    codes = VideoCodes(
         token=torch.tensor([0, 0, 1]), latent=torch.tensor([0, 2, 2]), value=torch.tensor([1.0, 2.0, 3.0]), n_tokens=2
     )
     decoder = torch.tensor([[1.0, 0.0], [5.0, 5.0], [0.0, 2.0]])

@@ -24,7 +24,7 @@ ITEMS = (
     control_item("b"),
     counting_item("t", 0, held_out=False),
 )
-TARGET = Target(name="5", latents=(5,), selected_by="screen")
+TARGET = Target(id="5", latents=(5,), selected_by="screen")
 ABLATE, DOUBLE = Operation.parse("ablate"), Operation.parse("scale:2")
 
 

@@ -9,7 +9,6 @@ import pytest
 from collect.artefact.folder import write_table
 from collect.errors import UserError
 from features.catalogue import ASSOCIATIONS
-from steer.target_names import is_set, set_label
 from steer.targets import LabelLatents, by_label, by_predicted_cost, by_screen, targets
 from tests.steer.finished_run import association_row
 
@@ -69,7 +68,7 @@ def labels(**latents: tuple[int, ...]) -> list[LabelLatents]:
 def test_targets_name_the_first_reason_and_end_with_the_sets() -> None:
     associated = labels(cup=(0,), tap=(3, 4, 5, 2))
     found = targets(SCREEN, d_sae=6, given=(5, 1), top=2, associated=associated, set_size=2)
-    assert [(target.name, target.selected_by) for target in found] == [
+    assert [(target.id, target.selected_by) for target in found] == [
         ("5", "given"),  # although it never fires
         ("1", "given"),
         ("0", "screen"),
@@ -83,8 +82,8 @@ def test_targets_name_the_first_reason_and_end_with_the_sets() -> None:
 
 def test_an_associated_latent_that_never_fires_here_is_left_out() -> None:
     found = targets(SCREEN, d_sae=6, given=(), top=0, associated=labels(cup=(5, 1), tap=(3, 5)), set_size=3)
-    assert [target.name for target in found if not is_set(target.name)] == ["3"]
-    assert [target.name for target in found if set_label(target.name)] == []
+    assert [target.id for target in found if not target.is_set] == ["3"]
+    assert [target.id for target in found if target.label] == []
 
 
 def test_a_latent_beyond_the_sae_is_refused() -> None:
@@ -100,10 +99,9 @@ def test_two_kinds_with_a_label_of_one_name_have_sets_of_their_own() -> None:
         LabelLatents(label="tap (sound)", kind="object", latents=(1, 4)),
     ]
     found = targets(SCREEN, d_sae=6, given=(), top=0, associated=associated, set_size=2)
-    sets = [(set_label(target.name), target.latents) for target in found if set_label(target.name)]
-    assert sets == [
-        ("tap (object)", (0, 1)),
-        ("tap (sound)", (2, 3)),
-        ("cup", (3, 4)),
-        ("tap (sound) again", (1, 4)),
+    assert [(target.id, target.label, target.label_kind, target.latents) for target in found if target.label] == [
+        ("set: tap (object)", "tap", "object", (0, 1)),
+        ("set: tap (sound)", "tap", "sound", (2, 3)),
+        ("set: cup", "cup", "object", (3, 4)),
+        ("set: tap (sound) again", "tap (sound)", "object", (1, 4)),
     ]

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ask.cases import Case, build_case, lay_out, residuals_at
+from ask.cases import Case, build_case, embed_items, residuals_at
+from ask.packing import Asked
 from ask.questions import Item
 from collect.tokens.grid import TokenGrid
-from collect.vlm import Embedded, Prefix, VideoVlm
+from collect.vlm import Embedded, Prefix, VideoVlm, VlmFamily
 from train_sae.sae import Sae
 
 D, GAIN = 8, 2.0
@@ -81,24 +82,26 @@ class _Model(nn.Module):
         return self.head
 
 
-class ToyVlm(VideoVlm):
-    """The model described above; `letter_bias` is added to the logits of A, B and C."""
+class ToyFamily(VlmFamily):
+    """Where the toy keeps its parts; nothing of its vision side is run."""
 
-    family: ClassVar[str] = "toy"
+    model_type: ClassVar[str] = "toy"
     default_frames: ClassVar[int] = 1
-    visual_token_id: ClassVar[int] = 9
-
-    def __init__(self, letter_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
-        self.name, self.fingerprint = "toy", "toy"
-        self.model = _Model(letter_bias).eval().requires_grad_(False)
-
-    d_model = D
+    d_model: ClassVar[int] = D
 
     def grids(self, pixels: Any, clip: Any) -> Any:
         raise NotImplementedError
 
-    def project(self, pixels: Any, n_clips: int) -> Any:
+    def project(self, pixels: Any) -> Any:
         raise NotImplementedError
+
+
+class ToyVlm(VideoVlm):
+    """The model described above; `letter_bias` is added to the logits of A, B and C."""
+
+    def __init__(self, letter_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+        self.name, self.fingerprint = "toy", "toy"
+        self.family = ToyFamily("toy", _Model(letter_bias), None)
 
     def prefix(self, clip: Any) -> Prefix:
         """The mean brightness of a clip is its evidence: 0 at black, 1 at white."""
@@ -198,5 +201,5 @@ def toy_case(
     vlm: VideoVlm, prefix: Prefix, items: tuple[Item, ...], site: str = "resid/0", packed: bool = True
 ) -> Case:
     """A case at a site before the layer that reads the evidence."""
-    laid = residuals_at(vlm, lay_out(vlm, prefix, items, packed=packed), site)
-    return build_case(vlm, site, laid, items, vlm.answer_ids())
+    seq = residuals_at(vlm, embed_items(vlm, prefix, items, packed=packed), site)
+    return build_case(Asked.at(vlm, site), seq, items)

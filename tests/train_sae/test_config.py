@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from collect.errors import UserError
-from train_sae.config import LoopOptions, Member, TrainConfig
-from train_sae.options import Options
+from train_sae.config import SaeConfig, TrainConfig
+from train_sae.options import LoopOptions, SaeOptions
 
 
 def config(**arguments: object) -> TrainConfig:
     return TrainConfig(**{"run": Path("runs/a"), "site": "resid/12", **arguments})  # type: ignore[arg-type]
 
 
-def only(**arguments: object) -> Member:
-    (member,) = config(**arguments).members()
-    return member
+def only(**arguments: object) -> SaeConfig:
+    (sae,) = config(**arguments).saes()
+    return sae
 
 
 def test_folder_is_named_after_site_and_architecture() -> None:
@@ -32,44 +32,31 @@ def test_a_given_name_is_kept() -> None:
 
 def test_a_sweep_has_every_combination_each_in_a_folder_of_its_own() -> None:
     swept = config(arch=("topk", "batchtopk"), d_sae=(64, 128), k=(4,), lr=(1e-3, 2e-4))
-    assert [member.name for member in swept.members()][:3] == [
+    assert [sae.name for sae in swept.saes()][:3] == [
         "resid_12-topk-64-k4-lr0.001",
         "resid_12-topk-64-k4-lr0.0002",
         "resid_12-topk-128-k4-lr0.001",
     ]
-    assert len({member.folder for member in swept.members()}) == 8
-    named = config(name="wide", k=(4, 8)).members()
-    assert [member.name for member in named] == ["wide-batchtopk-32768-k4", "wide-batchtopk-32768-k8"]
+    assert len({sae.folder for sae in swept.saes()}) == 8
+    named = config(name="wide", k=(4, 8)).saes()
+    assert [sae.name for sae in named] == ["wide-batchtopk-32768-k4", "wide-batchtopk-32768-k8"]
 
 
-def test_the_arguments_of_a_member_train_it_alone_into_the_same_folder() -> None:
+def test_the_arguments_of_an_sae_train_it_alone_into_the_same_folder() -> None:
     for swept in (config(k=(4, 8)), config(k=(4, 8), name="wide"), config(lr=(1e-3, 1e-4)), config(name="one")):
-        for member in swept.members():
-            arguments = member.arguments()
+        for sae in swept.saes():
+            arguments = sae.arguments()
             single = {name: (arguments[name],) for name in ("arch", "d_sae", "k")}
             lr = () if arguments["lr"] is None else (arguments["lr"],)
-            (alone,) = TrainConfig(**{**arguments, **single, "lr": lr}).members()
-            assert alone.folder == member.folder
+            (alone,) = TrainConfig(**{**arguments, **single, "lr": lr}).saes()
+            assert alone.folder == sae.folder
             assert alone.arguments() == arguments
 
 
 def test_options_without_effect_are_no_part_of_the_arguments() -> None:
     options = ("verify=false", "dead_tokens=7", "checkpoint_every=3", "log_every=50")
     assert only(options=options).arguments()["options"] == ("dead_tokens=7",)
-    assert config(options=options).loop == LoopOptions(dead_tokens=7, checkpoint_every=3, verify=False)
-
-
-def test_default_learning_rate_falls_with_the_root_of_the_width() -> None:
-    assert only(d_sae=(2**14,)).peak_lr == 2e-4
-    # Four times the latents, half the rate.
-    assert only(d_sae=(2**16,)).peak_lr == pytest.approx(1e-4)
-    assert only(lr=(0.5,)).peak_lr == 0.5
-
-
-def test_dead_after_an_epoch_or_ten_million_tokens() -> None:
-    assert only().dead_after(45_000) == 45_000
-    assert only().dead_after(10**9) == 10_000_000
-    assert only(options=("dead_tokens=7",)).dead_after(10**9) == 7
+    assert config(options=options).parsed.loop == LoopOptions(dead_tokens=7, checkpoint_every=3, verify=False)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +77,10 @@ def test_dead_after_an_epoch_or_ten_million_tokens() -> None:
         ({"options": ("verify=no",)}, "'verify=no': the value has to be true or false"),
         ({"options": ("colour=red",)}, "'colour=red' is not NAME=VALUE with a known name"),
         ({"options": ("matryoshka_widths=[8,99]",), "d_sae": (64,), "k": (1,)}, "exceed the 64 latents"),
+        (
+            {"options": ("normalize_activations=covariance_whitening",), "arch": ("topk", "matching_pursuit")},
+            "normalize_activations=covariance_whitening does not go with matching_pursuit",
+        ),
         ({"tokens": ("frames",)}, "--tokens 'frames' is not a filter"),
         ({"name": "../other"}, "cannot name a folder"),
         ({"name": ""}, "cannot name a folder"),
@@ -102,7 +93,7 @@ def test_an_argument_out_of_range_is_a_user_error(arguments: dict[str, object], 
 
 def test_every_option_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    for field in (*dataclasses.fields(LoopOptions), *dataclasses.fields(Options)):
+    for field in (*dataclasses.fields(LoopOptions), *dataclasses.fields(SaeOptions)):
         assert f"| `{field.name}` |" in page
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.fastest import take_step
 from train_sae.step.schedule import learning_rate
 from train_sae.step.settings import StepSettings
@@ -32,7 +32,7 @@ def final_mse_and_l0(arch: Architecture) -> tuple[float, float]:
     directions = torch.randn(24, 16, generator=generator)
     directions /= directions.norm(dim=1, keepdim=True)
     state = initial_state(torch.zeros(16), 48, 0, arch)
-    options = Options(l1_coefficient=0.1, l0_coefficient=0.02, jumprelu_bandwidth=0.2)
+    options = SaeOptions(l1_coefficient=0.1, l0_coefficient=0.02, jumprelu_bandwidth=0.2)
     settings = StepSettings(arch=arch, k=3, dead_tokens=2000, aux_k=8, options=options)
     stats = None
     for step in range(N_STEPS):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from collect.artefact.folder import file_hash, write_json
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from tests.train_sae.lens_saes import edit_cfg, save_lens_sae
@@ -59,6 +60,13 @@ def test_an_sae_of_this_very_store_needs_no_word(
     with caplog.at_level(logging.INFO, "train_sae"):
         assert opened(runs["two"], folder).sae.site == SITE
     assert caplog.text == ""
+
+
+def test_its_hash_is_that_of_its_weights(runs: dict[str, Path], tmp_path: Path) -> None:
+    found = opened(runs["one"], save(tmp_path / "own", hook_name=SITE))
+    before = found.hashes()["sae"]
+    edit_cfg(tmp_path / "own", metadata={"hook_name": SITE, "note": "more"})
+    assert found.hashes()["sae"] == before == file_hash(tmp_path / "own" / "sae_weights.safetensors")
 
 
 @pytest.mark.parametrize("hook", [None, "", 3])
@@ -167,6 +175,18 @@ def test_an_sae_outside_the_run_is_named_by_what_it_is(
     monkeypatch.chdir(moved.parent)
     assert opened(runs["one"], "lens: x").argument == str(moved)
     assert opened(runs["one"], f"lens: x@{SITE}").argument == f"{moved}@{SITE}"
+
+
+def test_settings_are_hashed_unless_a_summary_vouches_for_them(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = save(tmp_path / "foreign", hook_name=SITE)
+    before = opened(runs["one"], folder).hashes()
+    edit_cfg(folder, extra="new")
+    after = opened(runs["one"], folder).hashes()
+    assert before.keys() == after.keys() == {"sae", "sae_cfg"}
+    assert before["sae"] == after["sae"]
+    assert before["sae_cfg"] != after["sae_cfg"]
+    write_json(folder / "summary.json", {"files": {"cfg.json": {"sha256": file_hash(folder / "cfg.json")}}})
+    assert opened(runs["one"], folder).hashes() == {"sae": before["sae"]}
 
 
 def test_an_sae_of_the_run_keeps_its_name(runs: dict[str, Path], tmp_path: Path) -> None:

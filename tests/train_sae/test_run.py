@@ -1,14 +1,11 @@
 """The train stage from a store on disk to an SAE folder."""
 
-import json
 import logging
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -17,17 +14,18 @@ import torch
 from torch import Tensor
 
 import train_sae.run
-import train_sae.trainee
+import train_sae.trainer
 from collect.data.split import held_out_ids
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from tests.train_sae.rows import broken_at
 from tests.train_sae.stores import D_IN, SITE, VIDEO_TOKENS, planted_directions, write_run
+from tests.train_sae.trainings import short_training, summary_of
 from train_sae.batches.normalisation import Normalisation
 from train_sae.checkpoint import checkpoints
-from train_sae.config import Architecture, TrainConfig
+from train_sae.config import Architecture
+from train_sae.reading import read_metrics
 from train_sae.run import train
-from train_sae.run_log import read_metrics
 from train_sae.sae import load_sae
 
 SAE_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "summary.json")
@@ -39,35 +37,16 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("run"))
 
 
-def config(run: Path, **changes: Any) -> TrainConfig:
-    """A short training: about 1,800 train tokens, 28 steps. Single values may be given for what a sweep takes."""
-    plain: dict[str, Any] = {"run": run, "site": SITE, "d_sae": 64, "k": 2, "epochs": 2.0, "batch_size": 128}
-    plain |= {"lr": 3e-3, "device": "cpu", "checkpoint_every": 10, **changes}
-    options = [f"{name}={plain.pop(name)}" for name in ("checkpoint_every", "dead_tokens") if name in plain]
-    single = {
-        name: (plain[name],)
-        for name in ("arch", "d_sae", "k", "lr")
-        if name in plain and not isinstance(plain[name], tuple)
-    }
-    return TrainConfig(**{**plain, **single, "options": (*options, *plain.get("options", ()))})
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """What a training was and how good it is, but for its name and the hashes of its files, in which the name is."""
-    content = json.loads((folder / "summary.json").read_text())
-    return {name: value for name, value in content.items() if name not in ("name", "files", "checksum")}
-
-
 def without_speed(line: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in line.items() if not name.endswith("_s")}
 
 
 def test_the_planted_dictionary_is_recovered(run_folder: Path, arch: Architecture) -> None:
-    folder = train(config(run_folder, arch=arch, d_sae=40, epochs=30.0, lr=1e-2, name=f"planted-{arch}"))
+    folder = train(short_training(run_folder, arch=arch, d_sae=40, epochs=30.0, lr=1e-2, name=f"planted-{arch}"))
     sae = load_sae(folder)
     cosines = (planted_directions() @ (sae.W_dec / sae.decoder_norm[:, None]).T).amax(dim=1)
     assert float((cosines > 0.9).float().mean()) >= 0.9
-    summary = read_summary(folder)
+    summary = summary_of(folder)
     # TopK cannot follow that tokens have more or fewer than two directions.
     assert summary["held_out"]["fvu"] < (0.3 if arch == "topk" else 0.1)
     assert summary["held_out"]["l0"] == pytest.approx(2, rel=0.25)
@@ -75,20 +54,20 @@ def test_the_planted_dictionary_is_recovered(run_folder: Path, arch: Architectur
 
 def test_tiny_training_gives_the_golden_numbers(run_folder: Path) -> None:
     # Recorded on an x86-64 CPU; other numbers mean that training changed, which belongs in the changelog.
-    held_out = read_summary(train(config(run_folder, name="golden")))["held_out"]
+    held_out = summary_of(train(short_training(run_folder, name="golden")))["held_out"]
     assert held_out["fvu"] == pytest.approx(0.56315, rel=0.01)
     assert held_out["l0"] == pytest.approx(2.1262, rel=0.01)
     assert held_out["cosine"] == pytest.approx(0.98880, rel=0.01)
 
 
 def test_writes_the_files_of_an_sae_and_how_it_came_about(run_folder: Path) -> None:
-    folder = train(config(run_folder, name="files"))
+    folder = train(short_training(run_folder, name="files"))
     assert folder == run_folder / "sae" / "files"
     assert {path.name for path in folder.iterdir()} == {*SAE_FILES, "config.json", "metrics.jsonl", "checkpoints"}
     sae = load_sae(folder)
     assert (sae.site, sae.model_fingerprint, sae.k, sae.d_sae) == (SITE, "f00d", 2, 64)
     assert sae.fingerprint == ActivationStore.open(run_folder / "activations").fingerprint
-    summary = read_summary(folder)
+    summary = summary_of(folder)
     assert summary["n_train_tokens"] + summary["held_out"]["n_tokens"] == 40 * VIDEO_TOKENS
     assert summary["n_training_tokens"] == summary["n_steps"] * 128
     lines = read_metrics(folder)
@@ -97,34 +76,34 @@ def test_writes_the_files_of_an_sae_and_how_it_came_about(run_folder: Path) -> N
 
 
 def test_two_runs_with_one_seed_are_identical(run_folder: Path) -> None:
-    first, second = (train(config(run_folder, name=f"twin-{i}")) for i in range(2))
+    first, second = (train(short_training(run_folder, name=f"twin-{i}")) for i in range(2))
     for name in ("sae_weights.safetensors", "sparsity.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-    assert read_summary(first) == read_summary(second)
+    assert summary_of(first) == summary_of(second)
 
 
 def test_another_seed_gives_other_weights(run_folder: Path) -> None:
-    first, second = (train(config(run_folder, name=f"seed-{seed}", seed=seed)) for seed in range(2))
+    first, second = (train(short_training(run_folder, name=f"seed-{seed}", seed=seed)) for seed in range(2))
     assert (first / SAE_FILES[1]).read_bytes() != (second / SAE_FILES[1]).read_bytes()
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(run_folder: Path) -> None:
     # Latents that are dead after 200 tokens bring AuxK into play.
-    straight = train(config(run_folder, dead_tokens=200, name="straight"))
-    settings = config(run_folder, dead_tokens=200, name="killed")
+    straight = train(short_training(run_folder, dead_tokens=200, name="straight"))
+    settings = short_training(run_folder, dead_tokens=200, name="killed")
     # The process is killed in its 25th step, five steps after a checkpoint and while steps are being logged.
     code = f"""
 import os, signal
 from pathlib import PosixPath
 import train_sae.run
-import train_sae.trainee
+import train_sae.trainer
 from train_sae.config import TrainConfig
-step = train_sae.trainee.take_step
+step = train_sae.trainer.take_step
 def fatal(state, *rest):
     if state.step == 24:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(state, *rest)
-train_sae.trainee.take_step = fatal
+train_sae.trainer.take_step = fatal
 train_sae.run.train({settings!r})
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
@@ -139,7 +118,7 @@ train_sae.run.train({settings!r})
 
 
 def test_metrics_written_after_the_last_checkpoint_are_replaced(run_folder: Path) -> None:
-    settings = config(run_folder, name="torn")
+    settings = short_training(run_folder, name="torn")
     train(settings)
     expected = [line["step"] for line in read_metrics(settings.folder)]
     (settings.folder / "summary.json").unlink()
@@ -151,10 +130,10 @@ def test_metrics_written_after_the_last_checkpoint_are_replaced(run_folder: Path
 
 
 def test_a_finished_training_is_left_alone(run_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = train(config(run_folder, name="finished"))
+    folder = train(short_training(run_folder, name="finished"))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with caplog.at_level(logging.INFO):
-        assert train(config(run_folder, name="finished", device="auto", checkpoint_every=7)) == folder
+        assert train(short_training(run_folder, name="finished", device="auto", checkpoint_every=7)) == folder
     assert "is finished: nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -164,15 +143,15 @@ def test_held_out_videos_are_never_trained_on(run_folder: Path, monkeypatch: pyt
     apart = held_out_ids((video.video_id, video.split) for video in store.videos)
     assert 0 < len(apart) < len(store.videos)
     seen: list[Tensor] = []
-    step = train_sae.trainee.take_step
+    step = train_sae.trainer.take_step
 
     def watch(state: Any, x: Tensor, *rest: Any) -> Any:
         seen.append(x)
         return step(state, x, *rest)
 
-    monkeypatch.setattr(train_sae.trainee, "take_step", watch)
-    folder = train(config(run_folder, name="watched"))
-    scale = read_summary(folder)["scale"]
+    monkeypatch.setattr(train_sae.trainer, "take_step", watch)
+    folder = train(short_training(run_folder, name="watched"))
+    scale = summary_of(folder)["scale"]
     trained_on = {tuple(row) for row in torch.cat(seen).tolist()}
     for video in store.videos:
         rows = store.read(SITE, video.row_start, video.row_stop) * scale
@@ -182,7 +161,7 @@ def test_held_out_videos_are_never_trained_on(run_folder: Path, monkeypatch: pyt
 
 def test_official_splits_decide_what_is_held_out(tmp_path: Path) -> None:
     write_run(tmp_path, n_videos=8, splits=("train", "train", "train", "valid"))
-    summary = read_summary(train(config(tmp_path)))
+    summary = summary_of(train(short_training(tmp_path)))
     assert summary["n_train_tokens"] == 6 * VIDEO_TOKENS
     assert summary["held_out"]["n_tokens"] == 2 * VIDEO_TOKENS
 
@@ -192,28 +171,28 @@ def test_without_held_out_videos_the_summary_says_so(
 ) -> None:
     write_run(tmp_path, n_videos=1)
     monkeypatch.setattr(train_sae.run, "held_out_ids", lambda _: frozenset())
-    folder = train(config(tmp_path, batch_size=100, epochs=3.0))  # a batch is more than an epoch
-    assert read_summary(folder)["held_out"] is None
+    folder = train(short_training(tmp_path, batch_size=100, epochs=3.0))  # a batch is more than an epoch
+    assert summary_of(folder)["held_out"] is None
     assert "No video is held out" in caplog.text
 
 
 def test_bfloat16_stores_and_encoders_train(tmp_path: Path) -> None:
     write_run(tmp_path, n_videos=10, dtype=torch.bfloat16)
-    folder = train(config(tmp_path, dtype="bfloat16", epochs=20.0))
-    assert read_summary(folder)["held_out"]["fvu"] < 0.6
+    folder = train(short_training(tmp_path, dtype="bfloat16", epochs=20.0))
+    assert summary_of(folder)["held_out"]["fvu"] < 0.6
     assert load_sae(folder).W_enc.dtype == torch.float32
 
 
 def test_a_broken_activation_stops_the_training_and_says_where(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = train_sae.trainee.take_step
+    step = train_sae.trainer.take_step
 
     def poison(state: Any, x: Tensor, *rest: Any) -> Any:
         return step(state, x * (torch.nan if state.step == 17 else 1), *rest)
 
-    monkeypatch.setattr(train_sae.trainee, "take_step", poison)
-    settings = config(run_folder, name="poisoned")
+    monkeypatch.setattr(train_sae.trainer, "take_step", poison)
+    settings = short_training(run_folder, name="poisoned")
     with pytest.raises(UserError) as caught:
         train(settings)
     # Step 17 begins at token 17 · 128 = 2,176; an epoch has 1,728.
@@ -235,27 +214,27 @@ def test_a_broken_token_is_named(run_folder: Path, monkeypatch: pytest.MonkeyPat
     # Token 21 of a video of 4 x 4 x 4 tokens is (t, row, column) = (1, 1, 1).
     token = f"the first of video {video.video_id}, t 1, row 1, column 1"
     with pytest.raises(UserError, match=f"because 1 tokens of its batch are not finite, {token}"):
-        train(config(run_folder, name="broken", epochs=1.0))
+        train(short_training(run_folder, name="broken", epochs=1.0))
 
 
 def test_a_sweep_trains_what_single_trainings_train(run_folder: Path) -> None:
-    swept = config(run_folder, arch=("topk", "batchtopk"), k=(2, 3), name="swept")
+    swept = short_training(run_folder, arch=("topk", "batchtopk"), k=(2, 3), name="swept")
     assert train(swept) == run_folder / "sae"
-    for member in swept.members():
-        alone = train(config(run_folder, arch=member.arch, k=member.k, name=f"alone-{member.name}"))
+    for sae in swept.saes():
+        alone = train(short_training(run_folder, arch=sae.arch, k=sae.k, name=f"alone-{sae.name}"))
         for name in SAE_FILES[1:3]:
-            assert (member.folder / name).read_bytes() == (alone / name).read_bytes()
-        assert read_summary(member.folder) == read_summary(alone)
+            assert (sae.folder / name).read_bytes() == (alone / name).read_bytes()
+        assert summary_of(sae.folder) == summary_of(alone)
     table = pd.read_parquet(run_folder / "sae" / "comparison.parquet").set_index("sae")
-    assert {member.name for member in swept.members()} <= set(table.index)
+    assert {sae.name for sae in swept.saes()} <= set(table.index)
     assert table["pareto"].any()
     assert (run_folder / "sae" / "comparison.svg").read_text().startswith("<svg")
 
 
 def test_a_sweep_goes_on_where_each_of_its_saes_was(run_folder: Path) -> None:
-    swept = config(run_folder, k=(2, 3), name="parted")
+    swept = short_training(run_folder, k=(2, 3), name="parted")
     train(swept)
-    first, second = (member.folder for member in swept.members())
+    first, second = (sae.folder for sae in swept.saes())
     expected = [(folder / SAE_FILES[1]).read_bytes() for folder in (first, second)]
     # As after a kill between the two checkpoints of step 28: one SAE is finished, the other is eight steps behind.
     (second / "summary.json").unlink()
@@ -271,102 +250,31 @@ def test_a_sweep_goes_on_where_each_of_its_saes_was(run_folder: Path) -> None:
 
 
 def test_filters_apply_to_both_sides_of_the_split(run_folder: Path) -> None:
-    summary = read_summary(train(config(run_folder, name="frames", tokens=("every:4",))))
+    summary = summary_of(train(short_training(run_folder, name="frames", tokens=("every:4",))))
     assert summary["n_train_tokens"] + summary["held_out"]["n_tokens"] == 40 * VIDEO_TOKENS // 4
 
 
 def test_every_line_says_where_the_time_went(run_folder: Path) -> None:
-    lines = read_metrics(train(config(run_folder, name="timed", options=("log_every=5",))))
+    lines = read_metrics(train(short_training(run_folder, name="timed", options=("log_every=5",))))
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 27]
     for line in lines:
         assert all(line[f"{phase}_s"] >= 0 for phase in ("loader", "step", "log", "checkpoint"))
         assert 20 < line["videos_per_batch"] <= 27
 
 
-def test_weights_and_biases_gets_what_the_file_gets(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    fake = SimpleNamespace(
-        log=lambda data, step: calls.append((step, data)),
-        finish=lambda: calls.append("finished"),
-    )
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **arguments: calls.append(arguments) or fake))
-    folder = train(config(run_folder, name="logged", wandb=True))
-    assert calls[0]["name"] == "logged"
-    assert calls[0]["config"]["d_sae"] == 64
-    assert calls[1:-1] == [(line["step"], line) for line in read_metrics(folder)]
-    assert calls[-1] == "finished"
-
-
-def test_a_resumed_training_goes_on_in_its_weights_and_biases_run(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = config(run_folder, name="again", wandb=True)
-    ids: list[tuple[str, str]] = []
-
-    def init(**arguments: Any) -> Any:
-        known = json.loads((settings.folder / "wandb.json").read_text())["id"]
-        ids.append((arguments["id"], known))
-        if len(ids) == 1:
-            raise RuntimeError("killed as the run begins")
-        return SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    with pytest.raises(RuntimeError):
-        train(settings)
-    for _ in range(2):
-        train(settings)
-        (settings.folder / "summary.json").unlink()
-        checkpoints(settings.folder)[-1].unlink()
-    assert len(ids) == 3
-    # One id for all three starts, and in the file each time before a run of it could exist.
-    assert len({name for pair in ids for name in pair}) == 1
-    (settings.folder / "wandb.json").write_text("{}")
-    with pytest.raises(UserError, match=r"wandb\.json lacks the field `id`: delete it to begin a new"):
-        train(settings)
-
-
-def test_weights_and_biases_works_without_a_network(run_folder: Path, tmp_path: Path) -> None:
-    settings = config(run_folder, name="offline", wandb=True)
-    code = f"""
-import os, signal, sys
-from pathlib import PosixPath
-import train_sae.run
-import train_sae.trainee
-from train_sae.config import TrainConfig
-step = train_sae.trainee.take_step
-def fatal(state, *rest):
-    if state.step == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(state, *rest)
-train_sae.trainee.take_step = fatal
-train_sae.run.train({settings!r})
-"""
-    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
-    for kill_at, status in (("24", -9), ("-1", 0)):
-        words = [sys.executable, "-c", code, kill_at]
-        done = subprocess.run(words, env=environment, capture_output=True, check=False)
-        assert done.returncode == status, done.stderr.decode()
-    run_id = json.loads((settings.folder / "wandb.json").read_text())["id"]
-    records = sorted((settings.folder / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
-    assert len(records) == 2  # one a start, of one run
-    content = records[1].read_bytes()
-    assert b"videos_per_batch" in content
-    assert b"offline" in content
-
-
 def test_other_settings_in_a_folder_are_a_user_error(run_folder: Path) -> None:
-    train(config(run_folder, name="settings"))
+    train(short_training(run_folder, name="settings"))
     with pytest.raises(UserError, match=re.escape("k = 2 (now 3)")):
-        train(config(run_folder, name="settings", k=3))
+        train(short_training(run_folder, name="settings", k=3))
 
 
 def test_other_activations_under_an_sae_are_a_user_error(tmp_path: Path) -> None:
     write_run(tmp_path, n_videos=8)
-    train(config(tmp_path, name="a"))
+    train(short_training(tmp_path, name="a"))
     shutil.rmtree(tmp_path / "activations")
     write_run(tmp_path, n_videos=9)
     with pytest.raises(UserError, match="input activations"):
-        train(config(tmp_path, name="a"))
+        train(short_training(tmp_path, name="a"))
 
 
 @pytest.mark.parametrize(
@@ -381,7 +289,7 @@ def test_what_cannot_be_done_is_a_user_error_that_writes_nothing(
     run_folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        train(config(run_folder, name="refused", **changes))
+        train(short_training(run_folder, name="refused", **changes))
     assert not (run_folder / "sae" / "refused").exists()
 
 
@@ -389,11 +297,11 @@ def test_a_store_of_held_out_videos_only_is_a_user_error(tmp_path: Path, monkeyp
     write_run(tmp_path, n_videos=1)
     monkeypatch.setattr(train_sae.run, "held_out_ids", lambda _: frozenset({"video_0"}))
     with pytest.raises(UserError, match="holds no tokens of train videos that pass --tokens: collect more videos"):
-        train(config(tmp_path))
+        train(short_training(tmp_path))
     assert not (tmp_path / "sae").exists()
 
 
 def test_a_run_without_activations_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `video-sae collect`"):
-        train(config(tmp_path))
+        train(short_training(tmp_path))
     assert list(tmp_path.iterdir()) == []

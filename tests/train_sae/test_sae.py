@@ -15,7 +15,7 @@ from collect.errors import UserError
 from tests.train_sae.conftest import random_sae
 from train_sae import sae as sae_module
 from train_sae.lens.export import save_sae
-from train_sae.sae import Sae, find_sae, load_sae
+from train_sae.sae import Sae, load_sae
 
 
 def residuals(n_tokens: int, d_in: int = 12) -> torch.Tensor:
@@ -160,7 +160,7 @@ def test_a_broken_folder_is_a_user_error(tmp_path: Path, damage: Callable[[Path]
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_sae(tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert not re.search("train|delete", str(caught.value))  # it may be somebody else's
+    assert not re.search("train|delete", str(caught.value).replace(str(tmp_path), ""))  # it may be somebody else's
 
 
 def test_a_setting_that_was_changed_after_the_training_is_found(tmp_path: Path) -> None:
@@ -172,49 +172,3 @@ def test_a_setting_that_was_changed_after_the_training_is_found(tmp_path: Path) 
         load_sae(tmp_path)
     (tmp_path / "summary.json").unlink()
     assert load_sae(tmp_path).k == 5
-
-
-def test_a_folder_elsewhere_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_saes(tmp_path / "run", "a")
-    make_saes(tmp_path / "other", "b")
-    elsewhere = tmp_path / "other" / "sae" / "b"
-    assert find_sae(tmp_path / "run", str(elsewhere)) == elsewhere
-    assert find_sae(tmp_path / "empty", str(elsewhere)) == elsewhere
-    monkeypatch.chdir(tmp_path / "other")
-    assert find_sae(tmp_path / "run", "sae/b").samefile(elsewhere)
-    inside = tmp_path / "run" / "sae" / "a"
-    assert find_sae(tmp_path / "run", str(inside)) == inside
-
-
-def make_saes(run: Path, *names: str) -> None:
-    for name in names:
-        (run / "sae" / name).mkdir(parents=True)
-        (run / "sae" / name / "cfg.json").write_text("{}")
-
-
-def test_the_only_sae_needs_no_name(tmp_path: Path) -> None:
-    make_saes(tmp_path, "a")
-    (tmp_path / "sae" / "unfinished").mkdir()
-    assert find_sae(tmp_path) == tmp_path / "sae" / "a"
-
-
-def test_one_of_several_is_found_by_name(tmp_path: Path) -> None:
-    make_saes(tmp_path, "a", "b")
-    assert find_sae(tmp_path, "b") == tmp_path / "sae" / "b"
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted", "message"),
-    [
-        ((), None, "holds no SAE: run `video-sae train"),
-        (("a", "b"), None, "holds several SAEs (a, b): name one with --sae"),
-        (("a",), "c", "holds no SAE named 'c': it has a"),
-        (("a",), "../a", "holds no SAE named '../a'"),
-    ],
-)
-def test_no_unique_sae_is_a_user_error(
-    tmp_path: Path, names: tuple[str, ...], wanted: str | None, message: str
-) -> None:
-    make_saes(tmp_path, *names)
-    with pytest.raises(UserError, match=re.escape(message)):
-        find_sae(tmp_path, wanted)

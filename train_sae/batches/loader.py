@@ -1,12 +1,12 @@
 """Shuffled batches of activations from a store, as a pure function of the seed and the step.
 
-`plan` says which row stands where; `shard_reader` puts the rows of a pool straight into their places in a buffer. So a
-batch is a stretch of the buffer and costs nothing but the reading. Two buffers take turns: while the batches of one
-pool are used, the next pool is read in the background. A batch that reaches over the end of a pool is completed from
-the next one. The cursor of the loader is the step, and resuming there is exact, also in the middle of an epoch.
+`order` says which row goes where; `shard_reader` puts the rows of a pool directly into their places in a buffer. So a
+batch is a contiguous part of the buffer and costs nothing but the reading. Two buffers take turns: while the batches of
+one pool are used, the next pool is read in the background. A batch that reaches past the end of a pool is completed
+from the next one. The cursor of the loader is the step; resuming there is exact, even in the middle of an epoch.
 
 On a CUDA device the buffers are pinned; with `resident`, whole pools are copied to the device as they arrive, and
-batches are stretches of device memory.
+batches are contiguous parts of device memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from train_sae.batches.order import POOL_ROWS, Cursor, Plan
+from train_sae.batches.order import POOL_ROWS, Cursor, TokenOrder
 from train_sae.batches.shard_reader import RowReader
 from train_sae.batches.token_set import TokenSet
 
@@ -32,7 +32,7 @@ class _Slot:
 
     host: Shaped[Tensor, "place d_in"]
     device: Shaped[Tensor, "place d_in"] | None
-    """The copy in device memory, where pools are resident there."""
+    """The copy in device memory, if pools are resident there."""
     key: tuple[int, int] | None = None
     """Epoch and pool; None while empty."""
     start: int = 0
@@ -42,52 +42,54 @@ class _Slot:
 
     @property
     def rows(self) -> Shaped[Tensor, "place d_in"]:
-        """Where batches are taken from."""
+        """The tensor that batches are taken from."""
         return self.host if self.device is None else self.device
 
 
 class _Lane:
-    """One lane's endless sequence of rows, two pools of it in memory."""
+    """One lane's endless sequence of rows, with two pools of it in memory."""
 
-    def __init__(self, reader: RowReader, plan: Plan, lane: int, device: torch.device, *, resident: bool) -> None:
-        self._reader, self._plan, self._lane = reader, plan, lane
-        self._shape = (plan.capacity, reader.d_in)
+    def __init__(
+        self, reader: RowReader, order: TokenOrder, lane: int, device: torch.device, *, resident: bool
+    ) -> None:
+        self._reader, self._order, self._lane = reader, order, lane
+        self._shape = (order.capacity, reader.d_in)
         self._device = device if resident and device.type == "cuda" else _CPU
         self._is_pinned = device.type == "cuda"
         self._slots: list[_Slot] = []
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def stretch(self, position: int, wanted: int) -> Shaped[Tensor, "token d_in"]:
-        """At most so many rows from a position of the sequence on, up to the end of the pool; a view of its buffer."""
-        cursor = self._plan.cursor(position, self._lane)
+        """At most `wanted` rows, from a position of the sequence up to the end of the pool; a view of its buffer."""
+        cursor = self._order.cursor(position, self._lane)
         slot = self._slot(cursor.epoch, cursor.pool)
         return slot.rows[cursor.position : min(cursor.position + wanted, len(slot.order))]
 
     def numbers(self, position: int, wanted: int) -> Int64[np.ndarray, " token"]:
         """Which rows `stretch` gives, without reading them."""
-        cursor = self._plan.cursor(position, self._lane)
+        cursor = self._order.cursor(position, self._lane)
         slot = self._find(cursor.epoch, cursor.pool)
         known = slot is not None and slot.pending is None
-        order = slot.order if slot and known else self._plan.pool(cursor.epoch, cursor.pool, self._lane).in_order()
+        order = slot.order if slot and known else self._order.pool(cursor.epoch, cursor.pool, self._lane).in_order()
         return order[cursor.position : cursor.position + wanted]
 
     def settle(self) -> None:
-        """Give up what was to be read ahead, once no thread is at it any more."""
+        """Cancel reading ahead, once no thread is working on it any more."""
         for slot in self._slots:
             if slot.pending is not None and (slot.pending.cancelled() or slot.pending.exception()):
                 slot.key = None
             slot.pending = None
 
     def read_ahead(self, executor: ThreadPoolExecutor, position: int, stop: int) -> None:
-        """Read the pool behind the one that holds a position, unless it is there or begins beyond `stop`."""
-        cursor = self._plan.cursor(position, self._lane)
+        """Read the pool after the one that holds a position, unless it is there or begins beyond `stop`."""
+        cursor = self._order.cursor(position, self._lane)
         current = self._find(cursor.epoch, cursor.pool)
         if current is None or any(slot.pending is not None for slot in self._slots):
             return
         following = position - cursor.position + len(current.order)
         if following >= stop:
             return
-        after = self._plan.cursor(following, self._lane)
+        after = self._order.cursor(following, self._lane)
         if self._find(after.epoch, after.pool) is None:
             slot = self._free(current)
             self._await_users()
@@ -125,7 +127,7 @@ class _Lane:
             self._slots.append(_Slot(host, on_device))
             return self._slots[-1]
         slot = next(slot for slot in self._slots if slot is not current)
-        if slot.pending is not None:  # read ahead for a place that nobody went to
+        if slot.pending is not None:  # read ahead for a place that was never used
             wait([slot.pending])
             slot.pending = None
         # The other slot is the newer one from now on.
@@ -133,7 +135,7 @@ class _Lane:
         return slot
 
     def _await_users(self) -> None:
-        """Let the copying stream wait for what the device still has to do with earlier batches."""
+        """Let the copying stream wait until the device has finished with earlier batches."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         elif self._is_pinned:
@@ -141,7 +143,7 @@ class _Lane:
 
     def _fill(self, slot: _Slot) -> None:
         epoch, pool = cast("tuple[int, int]", slot.key)
-        content = self._plan.pool(epoch, pool, self._lane)
+        content = self._order.pool(epoch, pool, self._lane)
         self._reader.read(content.rows, content.places, slot.host)
         slot.start, slot.order = content.start, content.in_order()
         if self._stream is not None and slot.device is not None:
@@ -151,14 +153,14 @@ class _Lane:
 
 
 class TokenLoader:
-    """Batches of a token set, in an order that depends on nothing but the seed and the number of lanes.
+    """Batches of a token set, in an order that depends only on the seed and the number of lanes.
 
     Args:
         reader: where rows come from.
         tokens: what to draw from.
-        batch_size: tokens a batch, over all lanes; a multiple of `n_lanes`.
+        batch_size: tokens per batch, over all lanes; a multiple of `n_lanes`.
         seed: seed of the order.
-        pool_rows: rows that are mixed with each other; two pools a lane are in memory.
+        pool_rows: rows that are mixed with each other; two pools per lane are in memory.
         n_lanes: equal parts into which the sequence is cut: the number of data-parallel ranks.
         lanes: the lanes that this loader reads; all of them if None.
         device: where batches are used; decides whether buffers are pinned.
@@ -179,22 +181,22 @@ class TokenLoader:
         resident: bool = False,
     ) -> None:
         assert batch_size % n_lanes == 0, "every lane gives the same number of tokens to a batch"
-        self.plan = Plan(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
-        """Which row stands where."""
+        self.order = TokenOrder(tokens, seed=seed, pool_rows=pool_rows, n_lanes=n_lanes)
+        """Which row goes where."""
         self.batch_size = batch_size
-        """Tokens a step, over all lanes."""
+        """Tokens per step, over all lanes."""
         self.n_lanes = n_lanes
         """Parts into which every batch is cut."""
         self._lane_size = batch_size // n_lanes
         self._lanes = [
-            _Lane(reader, self.plan, lane, device, resident=resident)
+            _Lane(reader, self.order, lane, device, resident=resident)
             for lane in (range(n_lanes) if lanes is None else lanes)
         ]
 
     @property
     def n_tokens(self) -> int:
         """Tokens of an epoch, over all lanes."""
-        return self.plan.n_tokens
+        return self.order.n_tokens
 
     def batch(self, step: int) -> Float[Tensor, "token d_in"]:
         """The batch of a step, in the store's dtype; it may be overwritten when a later one is asked for.
@@ -207,7 +209,7 @@ class TokenLoader:
             position, wanted = step * self._lane_size, self._lane_size
             while wanted:
                 part = lane.stretch(position, wanted)
-                # A buffer whose end was reached may be filled anew before the batch is complete.
+                # A buffer whose end was reached may be refilled before the batch is complete.
                 parts.append(part if len(part) == self._lane_size else part.clone())
                 position, wanted = position + len(part), wanted - len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -224,7 +226,7 @@ class TokenLoader:
 
     def cursor(self, step: int) -> Cursor:
         """Where the batch of a step begins, in its first lane."""
-        return self.plan.cursor(step * self._lane_size)
+        return self.order.cursor(step * self._lane_size)
 
     def batches(self, start: int, stop: int) -> Iterator[Float[Tensor, "token d_in"]]:
         """Yield the batches of the steps from start up to stop, and read ahead.
@@ -236,7 +238,7 @@ class TokenLoader:
             for step in range(start, stop):
                 batch = self.batch(step)
                 for lane in self._lanes:
-                    # From the last row of this batch on: the pool of its first rows may be wanted again until then.
+                    # From the last row of this batch on: until then the pool of its first rows may be needed again.
                     lane.read_ahead(executor, (step + 1) * self._lane_size - 1, stop * self._lane_size)
                 yield batch
         finally:

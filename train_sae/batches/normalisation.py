@@ -1,14 +1,14 @@
 """Normalisation of activations: measured on the train videos, folded into the weights at export.
 
-The trainer sees one of three: the raw activations; `scale * x`, with the scale chosen such that the expected norm is
-sqrt(d_in), so that learning rates and losses mean the same for every model and site; or the whitened activations
+The trainer sees one of three: the raw activations; `scale * x`, with the scale chosen so that the expected norm is
+sqrt(d_in), and learning rates and losses mean the same for every model and site; or the whitened activations
 `(x − mean) @ matrix`, whose covariance is the identity. The exported SAE always takes the raw residual.
 
-**Sink tokens.** Some models put a few tokens of a hundred times the usual norm into the residual stream (attention
-sinks, often the first position). One of them outweighs ten thousand others in a squared error, raises the mean norm,
-and takes latents for itself. `max_norm` shortens such tokens in training to so many times the median norm, keeping
-their direction; leaving them out altogether is the loader's choice. Nothing is done to tokens once the SAE is exported:
-it sees sink tokens at full length, for which it was not trained, so leave them out of what is concluded from latents.
+**Sink tokens.** In some models, a few tokens of the residual stream have a hundred times the usual norm (attention
+sinks, often the first position). One such token outweighs ten thousand others in a squared error, raises the mean norm,
+and takes latents for itself. `max_norm` shortens such tokens in training to this many times the median norm, keeping
+their direction; the loader can leave them out altogether. The exported SAE does not shorten tokens: it sees sink tokens
+at full length, for which it was not trained, so leave them out when you draw conclusions from latents.
 
 Source: Anthropic, circuits update of April 2024 (expected norm; `expected_average_only_in` in SAELens); Saraswatula and
 Klindt 2025, "Data whitening improves sparse autoencoder learning" (PCA whitening; `covariance_whitening` in SAELens).
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collect.errors import UserError
-from train_sae.options import NormalizeActivations, Options
+from train_sae.options import NormalizeActivations, SaeOptions
 from train_sae.step.architectures import Weights
 
 
@@ -32,7 +32,7 @@ class Normalisation:
     """What the trainer does to its input."""
 
     scale: float
-    """The normalised input is so many times the raw one; 1 where it is whitened."""
+    """The normalised input is this many times the raw one; 1 if it is whitened."""
     mean: Float[Tensor, " d_in"]
     """Mean of the raw input, float64."""
     kind: NormalizeActivations = "expected_average_only_in"
@@ -52,7 +52,7 @@ class Normalisation:
         """Normalise raw activations, in float32 on their device; nothing waits for the device.
 
         Args:
-            x: raw activations of any floating type. Whitening them is fast if this is on their device.
+            x: raw activations of any floating type. Whitening is fast if this normalisation is on the same device.
         """
         x = x.float()
         if self.max_norm is not None:
@@ -62,7 +62,7 @@ class Normalisation:
         return x * self.scale if self.scale != 1 else x
 
     def to(self, device: torch.device | str) -> "Normalisation":
-        """The same on a device, where whitening then needs no copy."""
+        """The same on a device, so that whitening there needs no copy."""
         moved = {name: tensor.to(device) for name, tensor in self._present().items()}
         return replace(self, **moved)
 
@@ -95,18 +95,18 @@ class Normalisation:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None = None) -> Normalisation:
+def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: SaeOptions | None = None) -> Normalisation:
     """Measure what a normalisation needs on raw activations, in float64.
 
     Args:
-        chunks: raw activations of train videos in random order. Where `max_norm` is asked for, the median norm is that
-            of the first chunk.
+        chunks: raw activations of train videos in random order. If `max_norm` is set, the median norm is that of the
+            first chunk.
         options: which normalisation, and `max_norm` in units of the median norm.
 
     Raises:
-        UserError: the activations are all zero or not finite, so that they have no scale.
+        UserError: the activations are all zero or not finite, so they have no scale.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     whiten = options.normalize_activations.startswith("covariance_whitening")
     n, total, norms, squares, max_norm = 0, torch.zeros(()), torch.zeros(()), torch.zeros(()), None
     for chunk in chunks:
@@ -138,7 +138,7 @@ def measure(chunks: Iterable[Float[Tensor, "_ d_in"]], options: Options | None =
 
 
 def _whitening(
-    covariance: Float[Tensor, "d_in d_in"], options: Options
+    covariance: Float[Tensor, "d_in d_in"], options: SaeOptions
 ) -> tuple[Float[Tensor, "d_in d_in"], Float[Tensor, "d_in d_in"]]:
     """The matrix that whitens, and its inverse.
 
@@ -156,7 +156,7 @@ def _whitening(
 def fold(weights: Weights, normalisation: Normalisation) -> Weights:
     """Rewrite weights that expect the normalised input so that they take and reconstruct the raw one, in float64.
 
-    The latent activations stay the same, and the decoder directions lose their unit norm. Tied weights (matching
+    The latent activations stay the same, but the decoder directions lose their unit norm. Tied weights (matching
     pursuit) keep it, since that encoder needs it; their latent activations are then those of the raw input.
 
     Raises:

@@ -3,8 +3,8 @@
 The rows of a token set are cut into units of 64 consecutive rows. Every epoch permutes the units by (seed, epoch) and
 cuts the sequence of their rows into as many equal lanes as there are data-parallel ranks, and each lane into equal
 pools of at most about half a million rows; the rows of a pool are permuted by (seed, epoch, pool). A lane's pools end
-to end, epoch after epoch, are its endless sequence, in which each epoch holds every row of the set once (but for the n
-mod n_lanes rows at the end of the permuted sequence, which are left out where lanes would be unequal).
+to end, epoch after epoch, are its endless sequence. Over all lanes, each epoch holds every row of the set once, except
+the n mod n_lanes rows at the end of the permuted sequence, which are left out so that lanes are equal.
 """
 
 import threading
@@ -34,7 +34,7 @@ class PoolRows(NamedTuple):
     start: int
     """Position in the lane's epoch of the pool's first row."""
     rows: Int64[np.ndarray, " row"]
-    """Rows of the store, in rising order."""
+    """Rows of the store, in ascending order."""
     places: Int64[np.ndarray, " row"]
     """Where in the pool each of them goes."""
 
@@ -45,27 +45,27 @@ class PoolRows(NamedTuple):
         return order
 
 
-class _LanePlan(NamedTuple):
-    """A lane's stretch of an epoch."""
+class _LaneStretch(NamedTuple):
+    """A lane's part of an epoch."""
 
     units: Int64[np.ndarray, " unit"]
     skipped: Int64[np.ndarray, " unit"]
     """Rows at the beginning of a unit that belong to the lane before."""
     taken: Int64[np.ndarray, " unit"]
-    """Rows of the unit that belong to this lane, behind the skipped ones."""
+    """Rows of the unit that belong to this lane, after the skipped ones."""
     first_units: Int64[np.ndarray, " pool"]
     """First unit of each pool."""
     starts: Int64[np.ndarray, " pool"]
     """Position in the lane's epoch of each pool's first row."""
 
 
-class Plan:
+class TokenOrder:
     """The order of a token set's rows.
 
     Args:
         tokens: at least one row per lane.
         seed: seed of the order.
-        pool_rows: rows that are mixed with each other, about.
+        pool_rows: approximate number of rows that are mixed with each other.
         n_lanes: equal parts into which every epoch is cut.
     """
 
@@ -86,11 +86,11 @@ class Plan:
         self._n_pools = -(-self.n_lane_tokens // pool_rows)
         self.capacity = min(-(-self.n_lane_tokens // self._n_pools) + UNIT_ROWS, self.n_lane_tokens)
         """Most rows that a pool can have."""
-        self._plans: dict[tuple[int, int], _LanePlan] = {}
+        self._stretches: dict[tuple[int, int], _LaneStretch] = {}
         self._lock = threading.Lock()
 
     def cursor(self, position: int, lane: int = 0) -> Cursor:
-        """The place behind so many rows of a lane's endless sequence."""
+        """The place after this many rows of a lane's endless sequence."""
         epoch, within = divmod(position, self.n_lane_tokens)
         starts = self._lane(epoch, lane).starts
         pool = int(np.searchsorted(starts, within, side="right")) - 1
@@ -98,16 +98,16 @@ class Plan:
 
     def pool(self, epoch: int, pool: int, lane: int = 0) -> PoolRows:
         """The rows of a pool, and their order."""
-        plan = self._lane(epoch, lane)
-        stop = plan.first_units[pool + 1] if pool + 1 < len(plan.first_units) else len(plan.units)
-        inside = slice(int(plan.first_units[pool]), int(stop))
-        rising = np.argsort(plan.units[inside])
-        rows = self._rows(*(values[inside][rising] for values in (plan.units, plan.skipped, plan.taken)))
+        stretch = self._lane(epoch, lane)
+        stop = stretch.first_units[pool + 1] if pool + 1 < len(stretch.first_units) else len(stretch.units)
+        inside = slice(int(stretch.first_units[pool]), int(stop))
+        rising = np.argsort(stretch.units[inside])
+        rows = self._rows(*(values[inside][rising] for values in (stretch.units, stretch.skipped, stretch.taken)))
         key = (self._seed, epoch, pool) if self._n_lanes == 1 else (self._seed, epoch, pool, lane)
         order = np.random.default_rng(key).permutation(len(rows))
         places = np.empty_like(order)
         places[order] = np.arange(len(rows))
-        return PoolRows(start=int(plan.starts[pool]), rows=rows, places=places)
+        return PoolRows(start=int(stretch.starts[pool]), rows=rows, places=places)
 
     def _rows(
         self,
@@ -115,7 +115,7 @@ class Plan:
         skipped: Int64[np.ndarray, " unit"],
         taken: Int64[np.ndarray, " unit"],
     ) -> Int64[np.ndarray, " row"]:
-        """The rows of some units, which rise."""
+        """The rows of some units, in ascending order."""
         rows = _concatenated(self._starts[units], self._stops[units])
         if self._kept is not None:
             rows = rows[self._kept[rows]]
@@ -125,16 +125,16 @@ class Plan:
         place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows[(place >= np.repeat(skipped, counts)) & (place < np.repeat(skipped + taken, counts))]
 
-    def _lane(self, epoch: int, lane: int) -> _LanePlan:
-        with self._lock:  # the thread that reads ahead asks as well
-            if (epoch, lane) not in self._plans:
-                old = [key for key in self._plans if key[1] == lane and key[0] < epoch - 1]
+    def _lane(self, epoch: int, lane: int) -> _LaneStretch:
+        with self._lock:  # the thread that reads ahead also calls this
+            if (epoch, lane) not in self._stretches:
+                old = [key for key in self._stretches if key[1] == lane and key[0] < epoch - 1]
                 for key in old:
-                    del self._plans[key]
-                self._plans[epoch, lane] = self._make_lane(epoch, lane)
-            return self._plans[epoch, lane]
+                    del self._stretches[key]
+                self._stretches[epoch, lane] = self._make_lane(epoch, lane)
+            return self._stretches[epoch, lane]
 
-    def _make_lane(self, epoch: int, lane: int) -> _LanePlan:
+    def _make_lane(self, epoch: int, lane: int) -> _LaneStretch:
         units = np.random.default_rng((self._seed, epoch)).permutation(len(self._counts))
         ends = np.cumsum(self._counts[units])
         begins = ends - self._counts[units]
@@ -144,11 +144,11 @@ class Plan:
         taken = np.minimum(ends[mine], high) - begins[mine] - skipped
         positions = np.cumsum(taken) - taken
         first = np.flatnonzero(np.diff(positions * self._n_pools // self.n_lane_tokens, prepend=-1))
-        return _LanePlan(units[mine], skipped, taken, first, positions[first])
+        return _LaneStretch(units[mine], skipped, taken, first, positions[first])
 
 
 def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarray, " unit"]]:
-    """First and one past the last row of each unit; no unit reaches over the end of its range."""
+    """First and one past the last row of each unit; no unit reaches past the end of its range."""
     ranges = [rows for rows in tokens.ranges if rows.stop > rows.start]
     starts = np.concatenate([np.arange(start, stop, UNIT_ROWS, dtype=np.int64) for start, stop in ranges])
     ends = np.concatenate([np.full(-(-(stop - start) // UNIT_ROWS), stop, dtype=np.int64) for start, stop in ranges])
@@ -156,7 +156,7 @@ def _units(tokens: TokenSet) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarr
 
 
 def _concatenated(starts: Int64[np.ndarray, " run"], stops: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " row"]:
-    """The numbers from each start up to its stop, one run behind the other."""
+    """The numbers from each start up to its stop, one run after another."""
     lengths = stops - starts
     shifts = starts - (np.cumsum(lengths) - lengths)
     return np.arange(lengths.sum(), dtype=np.int64) + np.repeat(shifts, lengths)

@@ -1,10 +1,10 @@
-"""Rows of a store straight from its shard files into the places where they are wanted.
+"""Rows of a store directly from its shard files into the places where they are needed.
 
 One vectored read (`preadv`) per run of neighbouring rows in a chunk: the kernel itself puts each row into its place in
-the reader's buffer, so that shuffling costs no second copy in memory. Several threads read at a time. A chunk's
-checksum is verified when the first of its rows is read, by reading the whole chunk; after that its rows are trusted.
+the reader's buffer, so shuffling costs no second copy in memory. Several threads read at a time. A chunk's checksum is
+verified when the first of its rows is read, by reading the whole chunk; after that its rows are trusted.
 
-Files are opened for each stretch of rows and closed behind it, so that a store of any size needs few open files.
+Files are opened for each run of rows and closed after it, so a store of any size needs few open files.
 """
 
 import ctypes
@@ -70,7 +70,7 @@ class ShardReader:
         shards: `ActivationStore.shards(site)`.
         dtype: `ActivationStore.dtype(site)`.
         verify: whether to verify each chunk's checksum once.
-        threads: threads that read at a time; as many as the machine has processors, but at most four, if None.
+        threads: threads that read at a time; if None, as many as the machine has processors, but at most four.
     """
 
     def __init__(
@@ -86,6 +86,12 @@ class ShardReader:
             [shard.row_start + self._chunk_rows * np.arange(len(shard.chunk_offsets)) for shard in shards]
         )
         self._offsets = np.concatenate([shard.chunk_offsets for shard in shards]).astype(np.int64)
+        self._committed = np.concatenate(
+            [
+                np.full(n, -1) if shard.chunk_crcs is None else shard.chunk_crcs.astype(np.int64)
+                for n, shard in zip(counts, shards, strict=True)
+            ]
+        )
         self._unverified = np.full(len(self._offsets), verify)
         self._threads = threads or min(4, usable_cpus())
         self._executor: ThreadPoolExecutor | None = None
@@ -174,7 +180,8 @@ class ShardReader:
                 is_plain = not check and count <= _MAX_VECTORS
                 if is_plain and preadv(descriptor, address + 16 * first, count, offset) == count * row_bytes:
                     continue
-                # To be verified; or the read was interrupted or refused, and this one goes on or says what is wrong.
+                # Either it must be verified, or the read was interrupted or refused: this read completes it or says
+                # what is wrong.
                 content = self._chunk(descriptor, chunk, check=check)
                 out[places[first : first + count]] = content[within : within + count]
         except OSError as error:
@@ -184,7 +191,7 @@ class ShardReader:
                 os.close(descriptor)
 
     def _chunk(self, descriptor: int, chunk: int, *, check: bool) -> Shaped[np.ndarray, "row byte"]:
-        """Read a whole chunk and, where wanted, verify its checksum; this thread's next call overwrites it."""
+        """Read a whole chunk and, if wanted, verify its checksum; this thread's next call overwrites it."""
         shard = self._shards[int(self._shard_of[chunk])]
         offset, n_read = int(self._offsets[chunk]), 0
         raw = self._buffer()
@@ -195,13 +202,16 @@ class ShardReader:
             n_read += n_now
         content = raw[:-CRC_BYTES]
         if check:
-            if google_crc32c.value(content) != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
+            crc, committed = google_crc32c.value(content), int(self._committed[chunk])
+            if crc != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
                 raise damaged(shard.path, f"its chunk at byte {offset} fails its checksum")
+            if committed not in (-1, crc):
+                raise damaged(shard.path, f"its chunk at byte {offset} is whole, but not the one that was committed")
             self._unverified[chunk] = False
         return content.reshape(self._chunk_rows, self._row_bytes)
 
     def _buffer(self) -> UInt8[np.ndarray, " byte"]:
-        """This thread's buffer for one chunk; new memory for each would cost more than the reading."""
+        """This thread's buffer for one chunk; new memory for each chunk would cost more than the reading."""
         if not hasattr(self._scratch, "buffer"):
             self._scratch.buffer = np.empty(self._chunk_rows * self._row_bytes + CRC_BYTES, dtype=np.uint8)
         return self._scratch.buffer
@@ -209,7 +219,7 @@ class ShardReader:
 
 @functools.cache
 def _system_preadv() -> Callable[[int, int, int, int], int]:
-    """The C library's `preadv`: it takes addresses, and a thousand of them are one slice of an array."""
+    """The C library's `preadv`: it takes addresses, and a slice of an array can hold a thousand of them."""
     library = ctypes.CDLL(None, use_errno=True)
     function = library.preadv64 if hasattr(library, "preadv64") else library.preadv
     function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64)

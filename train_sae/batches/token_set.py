@@ -3,8 +3,8 @@
 A token set is decided before any row is read and is part of a training's settings. Filters are given as text:
 
     every:N     tokens of every N-th time step of each video
-    sink:F      without tokens whose norm is more than F times the site's median norm (attention sinks)
-    mask:FILE   rows that are true in a .npy file of one bool a row, such as those inside annotated boxes
+    sink:F      no tokens whose norm is more than F times the site's median norm (attention sinks)
+    mask:FILE   rows that are true in a .npy file with one bool per row, such as those inside annotated boxes
 """
 
 from collections.abc import Collection, Sequence
@@ -58,12 +58,12 @@ def n_rows(ranges: Sequence[RowRange]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TokenSet:
-    """Rows of a store: those in the ranges and, where there is a mask, true in it."""
+    """Rows of a store: those in the ranges and, if there is a mask, true in it."""
 
     ranges: tuple[RowRange, ...]
-    """Disjoint ranges, in rising order."""
+    """Disjoint ranges, in ascending order."""
     kept: Bool[np.ndarray, " row"] | None = None
-    """One value per row of the store; all rows of the ranges where None."""
+    """One value per row of the store; if None, all rows of the ranges."""
 
     @property
     def n_tokens(self) -> int:
@@ -95,7 +95,7 @@ def split_by_video(videos: Sequence[VideoRows], held_out: Collection[str]) -> Vi
 
 
 def filtered_rows(store: ActivationStore, site: str, filters: Sequence[str]) -> Bool[np.ndarray, " row"] | None:
-    """Rows that pass all the filters; None where there is no filter.
+    """Rows that pass all the filters; None if there is no filter.
 
     Args:
         store: the store.

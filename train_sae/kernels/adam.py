@@ -1,7 +1,7 @@
-"""Adam with its gradient in any precision: one pass over a matrix and its moments, and what follows a step along it.
+"""Adam with its gradient in any precision: one pass over a matrix and its moments, with the work after it.
 
-The numbers that change from step to step are read on the device, so that a recorded step can be taken again with
-others. Rows of unit length are rescaled in the same pass, and a copy in another precision is written in it.
+The numbers that change from step to step are read on the device, so that a recorded step can be taken again with other
+numbers. Rows of unit length are rescaled in the same pass, and a copy in another precision is written in it too.
 
 Source: Kingma and Ba 2015, algorithm 1, with the corrections of section 2's end taken out of the loop.
 """
@@ -21,7 +21,7 @@ _VECTOR_BLOCK = 1024
 
 
 class Rates(NamedTuple):
-    """The numbers of Adam that stay what they are."""
+    """The numbers of Adam that do not change."""
 
     mean: float
     """1 − β₁"""
@@ -30,7 +30,7 @@ class Rates(NamedTuple):
     eps: float
 
 
-class Moments(NamedTuple):
+class AdamMoments(NamedTuple):
     """What Adam updates, with its moments."""
 
     weight: Float[Tensor, "*shape"]
@@ -39,7 +39,7 @@ class Moments(NamedTuple):
 
 
 def adam_rows(
-    moments: Moments,
+    moments: AdamMoments,
     grad: Float[Tensor, "row d_in"],
     numbers: Float[Tensor, "3"],
     rates: Rates,
@@ -52,9 +52,9 @@ def adam_rows(
     Args:
         moments: the matrix.
         grad: its gradient.
-        numbers: lr / (1 − β₁ᵗ); sqrt(1 − β₂ᵗ); what all gradients are divided by.
+        numbers: lr / (1 − β₁ᵗ); sqrt(1 − β₂ᵗ); the divisor of all gradients.
         rates: the other numbers.
-        shadow: where a copy of the new rows in its precision goes.
+        shadow: receives a copy of the new rows in its precision.
         is_unit: whether to bring the rows back to unit length.
     """
     n_rows, width = grad.shape
@@ -62,7 +62,7 @@ def adam_rows(
     _launch((n_rows,), moments, grad, numbers, rates, shadow, width, n_rows * width, block, is_unit=is_unit)
 
 
-def adam_vector(moments: Moments, grad: Float[Tensor, " n"], numbers: Float[Tensor, "3"], rates: Rates) -> None:
+def adam_vector(moments: AdamMoments, grad: Float[Tensor, " n"], numbers: Float[Tensor, "3"], rates: Rates) -> None:
     """Take Adam's step on a vector; arguments as for `adam_rows`."""
     programs = (triton.cdiv(len(grad), _VECTOR_BLOCK),)
     _launch(programs, moments, grad, numbers, rates, None, _VECTOR_BLOCK, len(grad), _VECTOR_BLOCK, is_unit=False)
@@ -70,7 +70,7 @@ def adam_vector(moments: Moments, grad: Float[Tensor, " n"], numbers: Float[Tens
 
 def _launch(
     programs: tuple[int, ...],
-    moments: Moments,
+    moments: AdamMoments,
     grad: Tensor,
     numbers: Tensor,
     rates: Rates,

@@ -1,15 +1,15 @@
 """AuxK on the device: the dead latents as a list of padded size, whose products are dense.
 
-Gao et al. let half of d_in dead latents reconstruct the error of each token. That is so large a part of them that a
-dense product over all dead latents is less work than gathering the chosen ones. The list is walked through in chunks
-of one size, so that each product has the same shape, and so the same rounding, however long the list was made.
+Gao et al. let d_in / 2 dead latents reconstruct the error of each token. That is so large a part of the dead latents
+that a dense product over all of them is less work than gathering the chosen ones. The list is processed in chunks of
+one size, so each product has the same shape, and the same rounding, however long the list is.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from train_sae.kernels.backward import Batch, Extra
+from train_sae.kernels.backward import Batch, DeadGradients
 from train_sae.kernels.select import keep_topk
 from train_sae.step.update import mean_square
 
@@ -17,7 +17,7 @@ _CHUNK = 256
 
 
 def padded(n_most: int, d_sae: int) -> int:
-    """How many places the list of at most so many dead latents gets: one of few numbers, each of which is recorded."""
+    """Places in the list of at most `n_most` dead latents: one of few numbers, each with its own recording."""
     n_chunks = 1 << (-(-n_most // _CHUNK) - 1).bit_length() if n_most else 0
     return min(n_chunks, -(-d_sae // _CHUNK)) * _CHUNK
 
@@ -31,17 +31,18 @@ def dead_gradients(
     dec: Float[Tensor, "d_sae d_in"],
     *,
     trains_dec: bool = True,
-) -> tuple[Float[Tensor, ""], Extra]:
+) -> tuple[Float[Tensor, ""], DeadGradients]:
     """The AuxK loss without its coefficient, and its gradients by the dead latents.
 
     Args:
         pre: pre-activations.
         dead: which latents are dead.
-        n_places: places of the list, from `padded`, which the dead latents do not exceed; more change nothing but time.
+        n_places: places in the list, from `padded`, at least the number of dead latents; more places change only the
+            time.
         k: dead latents that reconstruct the error of one token.
         batch: x − b_dec; the residuals x_hat − x of the whole dictionary; the factor of the gradients.
         dec: decoder directions, in the precision of the inputs, which is that of the products.
-        trains_dec: whether the directions are trained; their gradients are left out else.
+        trains_dec: whether the directions are trained; otherwise their gradients are left out.
     """
     n_latents, d_in = dec.shape
     starts = range(0, n_places, _CHUNK)
@@ -60,7 +61,9 @@ def dead_gradients(
     error = (error * batch.scale).to(dec.dtype)
     enc = dec.new_empty(n_places, d_in)
     b_enc, along = (torch.zeros(n_places, dtype=torch.float32, device=dec.device) for _ in range(2))
-    extra = Extra(torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if trains_dec else enc, b_enc, along)
+    extra = DeadGradients(
+        torch.where(dead, ranks - 1, -1), enc, torch.empty_like(enc) if trains_dec else enc, b_enc, along
+    )
     for chunk, members in chunks:
         active = f[:, chunk]
         directions = dec.index_select(0, members)

@@ -1,11 +1,12 @@
 """The backward pass by latents: the gradients of both directions through the transposed index, and their norm.
 
-The gradients of the selected pre-activations come from the decoding. With them a latent's gradients are weighted sums
-of the inputs and residuals of the tokens at which it is selected, and the part of the decoder's gradient along its
-direction, which is removed, is a sum of products of numbers that are there already. So columns are independent of each
-other: a program takes a block of columns of one latent, and all latents of a block go before the next block, whose
-inputs and residuals fit into the device's cache. Latents with many tokens come first, so that none of them is left
-running alone at the end. The squares of what was written come along: clipping needs no second look at the gradients.
+The gradients of the selected pre-activations come from the decoding. With them, a latent's gradients are weighted sums
+of the inputs and residuals of the tokens at which it is selected. The part of the decoder's gradient along its
+direction is removed; it is a sum of products of numbers that are known already. So columns are independent of each
+other: a program takes a block of columns of one latent, and all latents of a block come before the next block, so that
+a block's inputs and residuals fit into the device's cache. Latents with many tokens come first, so that none of them
+runs alone at the end. The squares of the written gradients are summed along the way, so clipping need not read the
+gradients again.
 """
 # pyright: basic
 # Kernels are a language of their own, without annotations.
@@ -21,7 +22,8 @@ from torch import Tensor
 from train_sae.kernels.jit import kernel, power_of_two, warps_of
 
 _MAX_PROGRAMS = 1024
-"""Of a weighted sum of rows. A number of its own, not the device's, so that devices sum in the same order."""
+"""Programs of a weighted sum of rows. The number does not depend on the device, so that all devices sum in the same
+order."""
 _COLUMNS = 512
 """Columns of a block."""
 _TILE = 8
@@ -43,7 +45,7 @@ class Index(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the gradients of an entry are made of."""
+    """What the gradients of an entry are computed from."""
 
     inputs: Float[Tensor, "token d_in"]
     """x − b_dec, in any precision."""
@@ -53,11 +55,11 @@ class Batch(NamedTuple):
     """The loss's gradient by the decoded rows is scale · residuals."""
 
 
-class Extra(NamedTuple):
-    """Gradients that some latents get besides those of the entries."""
+class DeadGradients(NamedTuple):
+    """Gradients that dead latents get from AuxK, besides those of the entries."""
 
     row: Int[Tensor, " d_sae"]
-    """Row of a latent in the other three; negative for those that get none."""
+    """Row of a latent in the other three; negative for latents that get none."""
     enc: Float[Tensor, "extra d_in"]
     dec: Float[Tensor, "extra d_in"]
     b_enc: Float[Tensor, " extra"]
@@ -66,11 +68,11 @@ class Extra(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What the weights get, but for the decoder bias."""
+    """Gradients of the weights, except the decoder bias."""
 
     enc: Float[Tensor, "d_sae d_in"]
     dec: Float[Tensor, "d_sae d_in"] | None
-    """Without its part along the directions; None where they are frozen."""
+    """Without its part along the directions; None if they are frozen."""
     b_enc: Float[Tensor, " d_sae"]
     squares: Float[Tensor, " d_sae"]
     """Sum of the squares of a latent's gradients, those of its bias included."""
@@ -87,7 +89,7 @@ def index_by_latent(
     """Order entries by latent; within a latent they keep their order, and free slots come last."""
     ordered, order = latents.sort(stable=True)
     offsets = torch.searchsorted(ordered, torch.arange(d_sae + 1, dtype=ordered.dtype, device=ordered.device))
-    # Short numbers are sorted faster; a latent has one entry per token at most.
+    # Short numbers are sorted faster; a latent has at most one entry per token.
     counts = offsets.diff().to(torch.int16 if n_tokens < 2**15 else torch.int32)
     heavy_first = counts.argsort(descending=True, stable=True)
     rows, values, dots = (part.index_select(0, order) for part in (rows, values, dots))
@@ -98,7 +100,7 @@ def gradients(
     index: Index,
     batch: Batch,
     dec: Float[Tensor, "d_sae d_in"],
-    extra: Extra | None = None,
+    extra: DeadGradients | None = None,
     *,
     dtype: torch.dtype = torch.float32,
     trains_dec: bool = True,
@@ -107,10 +109,10 @@ def gradients(
 
     Args:
         index: entries by latent.
-        batch: what the gradients are made of.
+        batch: what the gradients are computed from.
         dec: decoder directions, in any precision.
         extra: more gradients.
-        dtype: in which the gradients of the matrices are written; sums are taken in float32.
+        dtype: type in which the gradients of the matrices are written; sums are taken in float32.
         trains_dec: whether the directions are trained.
     """
     d_sae, d_in = dec.shape
@@ -120,7 +122,7 @@ def gradients(
     grad_dec = torch.empty_like(grad_enc) if trains_dec else None
     b_enc = torch.empty(d_sae, dtype=torch.float32, device=dec.device)
     squares = torch.empty(n_blocks, d_sae, dtype=torch.float32, device=dec.device)
-    unused = grad_enc  # in the place of what is not there
+    unused = grad_enc  # stands in for a missing argument
     _gradients[(d_sae, n_blocks)](
         *index, batch.inputs, batch.residuals, dec, *(extra or (index.heavy_first, unused, unused, b_enc, b_enc)),
         grad_enc, unused if grad_dec is None else grad_dec, b_enc, squares, batch.scale, len(batch.inputs), d_in,

@@ -1,4 +1,4 @@
-"""The encoder's input, and how far the batch spreads, in one reading of the activations."""
+"""The encoder's input, and how far the batch spreads, from reading the activations once."""
 # pyright: basic
 # Kernels are a language of their own, without annotations.
 
@@ -12,7 +12,7 @@ from train_sae.kernels.jit import kernel, power_of_two
 
 _MAX_BLOCK = 1024
 _ROWS = 16
-"""Tokens that a program takes one after the other."""
+"""Tokens that a program takes one after another."""
 
 
 def centre(
@@ -36,7 +36,7 @@ def centre(
     _centre[programs](
         x, b_dec, inputs, sums, squares, n_tokens, d_in, programs[1], ROWS=_ROWS, BLOCK=block, num_warps=4
     )
-    # Both are about the first token, from which the mean is no farther than tokens are.
+    # Both are taken relative to the first token; the mean is no farther from it than tokens are.
     offset = sums.sum(0).div_(n_tokens)
     return inputs, x[0] + offset, squares.sum().div_(n_tokens) - torch.dot(offset, offset)
 

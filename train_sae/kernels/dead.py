@@ -1,8 +1,7 @@
 """How many latents can be dead, known to the host without waiting for the device.
 
-A latent that is dead after L more steps has already been silent for all but L steps' tokens. So the latents that have
-been are counted at every step, the number is copied to the host behind the host's back, and L steps later it bounds
-how many are dead.
+A latent that is dead after L more steps has already been silent for all but L steps' tokens. So these latents are
+counted at every step, the number is copied to the host without waiting, and L steps later it bounds how many are dead.
 """
 
 from collections import deque
@@ -24,13 +23,13 @@ class DeadBound:
         self._next: tuple[int, int, int] | None = None
 
     def at(self, state: TrainState, dead_tokens: int, n_tokens: int) -> int:
-        """A number that the dead latents do not exceed; to be asked for before every step.
+        """An upper bound for the number of dead latents; call this before every step.
 
-        The host waits for the device at the first step, and where latents die within a few steps at every one.
+        The host waits for the device at the first step, and at every step if latents die within a few steps.
 
         Args:
             state: before the step.
-            dead_tokens: a latent is dead after so many tokens.
+            dead_tokens: a latent is dead after this many tokens.
             n_tokens: tokens of a step.
         """
         # Counting long before a death would count the living too.

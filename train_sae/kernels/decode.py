@@ -13,7 +13,7 @@ from train_sae.kernels.select import Entries
 
 _MAX_BLOCK = 1024
 _TILE = 8
-"""Directions that are read at a time: one alone would leave the memory waiting for the program."""
+"""Directions that are read at a time: with only one, the memory would wait for the program."""
 
 
 def prefix_rows(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int[Tensor, " slot"]:
@@ -21,24 +21,24 @@ def prefix_rows(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int
 
     Args:
         entries: a selection.
-        widths: rising widths of the prefixes, the last being the whole dictionary.
+        widths: widths of the prefixes in ascending order; the last is the whole dictionary.
         n_tokens: tokens of the batch.
     """
     rows = entries.tokens
-    for width in widths[:-1]:  # few, and numbers of the host, which a tensor of them would have to be copied from
+    for width in widths[:-1]:  # few numbers on the host; a tensor of them would have to be copied to the device
         rows = rows + (entries.latents >= width).int() * n_tokens
     return rows
 
 
 def prefix_bounds(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int[Tensor, "prefixes_and_one token"]:
-    """Where the entries that a prefix adds at a token begin; in the last row, where those of the token end.
+    """Where the entries begin that a prefix adds at a token; the last row says where the token's entries end.
 
     Arguments as for `prefix_rows`.
     """
     begins, ends = entries.offsets[:-1], entries.offsets[1:]
     if len(widths) == 1:
         return torch.stack([begins, ends])
-    # Entries are in the order of (token, latent), and a free slot is behind them all.
+    # Entries are in the order of (token, latent), and free slots come after them all.
     stride = widths[-1] + 1
     keys = entries.tokens.long() * stride + entries.latents
     firsts = torch.arange(n_tokens, device=keys.device) * stride
@@ -57,8 +57,8 @@ def decode_residuals(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " slot"]]:
     """Decode, subtract the target, sum over prefixes, and take the products with the selected directions.
 
-    Row p · n_tokens + t holds the latents that prefix p adds at token t. Into `out` goes, for each such row, the sum
-    over prefixes p and longer of (reconstruction of the prefix − target). Sums are taken in float32.
+    Row p · n_tokens + t holds the latents that prefix p adds at token t. For each such row, `out` gets the sum over
+    prefix p and all longer ones of (reconstruction of the prefix − target). Sums are taken in float32.
 
     Args:
         bounds: from `prefix_bounds`.
@@ -66,8 +66,8 @@ def decode_residuals(
         values: latent activations of the entries, float32.
         dec: decoder directions, in any precision.
         b_dec: decoder bias.
-        target: what is to be reconstructed.
-        out: where the result goes, in any precision; one row for each prefix and token.
+        target: what should be reconstructed.
+        out: receives the result, in any precision; one row for each prefix and token.
 
     Returns:
         Mean over tokens of the squared norm of the last prefix's residual; and for each entry the product of its

@@ -11,8 +11,8 @@ import triton.language as tl
 def kernel(*constants: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Triton, the named arguments being known at compile time.
 
-    Kernels carry no annotations of their own, which the hook that checks shapes in tests would check; it wraps even so,
-    and Triton has to be given what is inside, to find the source and the functions that it calls.
+    Kernels have no annotations for the hook that checks shapes in tests. It wraps them anyway, so Triton is given the
+    function inside, to find its source and the functions that it calls.
     """
 
     def compile_it(function: Callable[..., Any]) -> Any:
@@ -27,10 +27,10 @@ def kernel(*constants: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def power_of_two(n: int) -> int:
-    """The smallest power of two that is at least n and 16, which is the least that reductions are tuned for."""
+    """The smallest power of two that is at least n and at least 16, the smallest that reductions are tuned for."""
     return max(16, triton.next_power_of_2(n))
 
 
 def warps_of(n_elements: int, per_thread: int) -> int:
-    """Warps of a program whose largest block has so many elements, of which each thread is to hold so many."""
+    """Warps of a program whose largest block has `n_elements`, if each thread holds `per_thread` of them."""
     return min(16, max(4, n_elements // (32 * per_thread)))

@@ -1,8 +1,8 @@
-"""Steps recorded as CUDA graphs: what the host would take milliseconds to launch is launched at once.
+"""Steps recorded as CUDA graphs: kernels that would take the host milliseconds to launch are launched at once.
 
-A step of one kind is taken as it is the first time, which compiles its kernels, and recorded the second time; from then
-on the recording is played. The batch is copied to where the recorded step reads it, and what it tells is copied from
-where it writes it. Recordings of different kinds share their memory: only one of them runs at a time.
+The first step of a kind is taken as it is, which compiles its kernels. The second is recorded, and from then on the
+recording is played. The batch is copied to where the recorded step reads it, and its results are copied from where it
+writes them. Recordings of different kinds share their memory: only one of them runs at a time.
 """
 
 from collections.abc import Callable, Hashable
@@ -25,19 +25,19 @@ class Recordings:
         self._batch: Tensor | None = None
 
     def forget(self) -> None:
-        """Give up all recordings: the step has become another one."""
+        """Drop all recordings, because the step has changed."""
         self._recorded.clear()
         self._last = None
 
     def take(
         self, kind: Hashable, x: Float[Tensor, "token d_in"], step: Callable[[Float[Tensor, "token d_in"]], StepStats]
     ) -> StepStats:
-        """Take a step, from its recording where there is one.
+        """Take a step, from its recording if there is one.
 
         Args:
-            kind: steps of one kind launch the same kernels with the same numbers of the host.
+            kind: steps of one kind launch the same kernels with the same numbers from the host.
             x: the batch, on the device.
-            step: takes the step by device operations alone, without waiting.
+            step: takes the step with device operations only, without waiting.
         """
         kind = (kind, x.shape)
         recorded = self._recorded.get(kind)
@@ -59,7 +59,7 @@ class Recordings:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Threads that read ahead may go on meanwhile.
+        # Threads that read ahead may continue meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             stats = torch.stack([value.float() for value in step(self._batch)])
         return graph, self._batch, stats

@@ -1,9 +1,9 @@
 """The step of the TopK family on a GPU: the sparse step's mathematics in kernels.
 
 In a bfloat16 step the residuals, the gathered directions and the matrices' gradients are bfloat16 too, as they are
-under autocast; weights, moments and all sums are float32. Nothing here waits for the device, but for a count at the
-first step (`dead`), and all of it depends on the host by few numbers, so that whole steps are recorded and played
-(`recording`). What the CUDA step keeps between steps follows from the state, so checkpoints know nothing of it.
+under autocast; weights, moments and all sums are float32. Nothing here waits for the device, except for a count at the
+first step (`dead`), and little depends on numbers from the host, so whole steps are recorded and played (`recording`).
+What the CUDA step keeps between steps follows from the state, so it is not in checkpoints.
 
 Data-parallel processes take the same step, unrecorded; their float32 gradients are averaged before they are clipped.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from train_sae.kernels.adam import Moments, Rates, adam_rows, adam_vector
+from train_sae.kernels.adam import AdamMoments, Rates, adam_rows, adam_vector
 from train_sae.kernels.auxk import dead_gradients, padded
 from train_sae.kernels.backward import Batch, Gradients, gradients, index_by_latent, weighted_sum
 from train_sae.kernels.centre import centre
@@ -36,7 +36,7 @@ def kernel_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     Args:
         state: what the step changes; its weights are float32.
         x: normalised activations, float32.
-        settings: what the step does; one of the TopK family, by processes that share out the tokens, in float32 or
+        settings: what the step does; one of the TopK family, by processes that divide the tokens, in float32 or
             bfloat16.
         lr: learning rate of this step.
     """
@@ -50,7 +50,7 @@ def kernel_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         def take(batch: Tensor) -> StepStats:
             return _step(state, batch, settings, memory, n_places)
 
-        # Prefixes that are drawn anew are numbers of the host.
+        # Prefixes that are drawn at each step are numbers on the host.
         is_same_each_time = settings.group.n_processes == 1 and not settings.options.matryoshka_samples
         can_record = x.is_cuda and is_same_each_time
         stats = memory.recordings.take(n_places, x, take) if can_record else take(x)
@@ -78,7 +78,7 @@ def _step(
     if n_places:
         of_errors = Batch(inputs, residuals[-n_tokens:], scale * settings.options.aux_loss_coefficient)
         aux, extra = dead_gradients(pre, dead, n_places, settings.aux_k, of_errors, dec, trains_dec=trains_dec)
-    del pre  # its memory is that of the gradients
+    del pre  # its memory is reused for the gradients
     rows = prefix_rows(entries, widths, n_tokens)
     index = index_by_latent(entries.latents, rows, entries.values, dots, d_sae, n_tokens)
     dtype = settings.precision if group.n_processes == 1 else torch.float32
@@ -98,7 +98,7 @@ def _step(
 
 
 def _select(pre: Float[Tensor, "token d_sae"], state: TrainState, settings: StepSettings) -> Entries:
-    """The entries of the batch, of which a process may have a part of the tokens."""
+    """The entries of the batch; a process may have only a part of its tokens."""
     if settings.arch == "topk":
         return select_topk(pre, min(settings.k, pre.shape[1]))
     if settings.group.n_processes == 1:
@@ -131,14 +131,14 @@ def _squares(tensors: list[Tensor]) -> Float[Tensor, ""]:
     return torch.stack([torch.dot(tensor.flatten(), tensor.flatten()) for tensor in tensors]).sum()
 
 
-def _moments(state: TrainState, weight: Float[Tensor, "*shape"]) -> Moments:
+def _moments(state: TrainState, weight: Float[Tensor, "*shape"]) -> AdamMoments:
     """The moments of a weight, which is about to take a step, as torch's Adam keeps them."""
     kept: dict[str, Any] = state.optimizer.state[weight]
     if not kept:
         kept["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
         kept["exp_avg"], kept["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
     kept["step"] += 1
-    return Moments(weight, kept["exp_avg"], kept["exp_avg_sq"])
+    return AdamMoments(weight, kept["exp_avg"], kept["exp_avg_sq"])
 
 
 class _Memory:
@@ -150,7 +150,7 @@ class _Memory:
         self.numbers = torch.ones(3, device=device)
         """Adam's numbers of the step, as `adam_rows` reads them."""
         self.shadows: dict[str, Tensor] = {}
-        """Copies of the matrices in the precision of the step, where that is not their own."""
+        """Copies of the matrices in the precision of the step, if it differs from theirs."""
         self._settings: StepSettings | None = None
         self._step: int | None = None
 
@@ -158,7 +158,7 @@ class _Memory:
         return _Memory(self.numbers.device)
 
     def prepare(self, state: TrainState, settings: StepSettings, lr: float) -> None:
-        """Make ready for a step."""
+        """Prepare for a step."""
         if settings != self._settings:
             self.recordings.forget()
             self.shadows.clear()
@@ -169,14 +169,14 @@ class _Memory:
                 if weight.dtype != settings.precision:
                     self.shadows.setdefault(name, torch.empty_like(weight, dtype=settings.precision)).copy_(weight)
         t, options = state.step + 1, settings.options
-        # Numbers of a launch, not of memory that the device would still have to read when it is written anew.
+        # Passed at the launch, not in memory that could be overwritten before the device has read it.
         self.numbers[:1].fill_(lr / (1 - options.adam_beta1**t))
         self.numbers[1:2].fill_(math.sqrt(1 - options.adam_beta2**t))
         if options.clip_grad_norm is None:
             self.numbers[2:].fill_(1.0)
 
     def is_new(self, state: TrainState) -> None:
-        """Say that the copies were written when the weights changed; after any other step they are copied anew."""
+        """Note that the copies were written along with the weights; after any other step they are copied again."""
         self._step = state.step
 
     def enc(self, state: TrainState) -> Tensor:

@@ -1,8 +1,8 @@
 """What the `cfg.json` of a SAELens folder says, whichever release of SAELens wrote it.
 
-Since release 6 an SAE's own settings stand apart from its `metadata` (model, hook, training). Before, everything lay
-flat in one object, under some other names; that is brought into today's form as SAELens does it. A setting that is left
-out has SAELens's default.
+Since release 6 an SAE's own settings are separate from its `metadata` (model, hook, training). Before that, everything
+was in one flat object, partly under other names; it is converted to the current form, as SAELens does. A setting that
+is left out has SAELens's default.
 
 Source: sae_lens 6.54, `loading/pretrained_sae_loaders.py` (`handle_pre_6_0_config`) and the configurations in `saes/`.
 """
@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from collect.artefact.folder import file_hash, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
+from collect.artefact.stage import SUMMARY_NAME
 from collect.errors import UserError
 from collect.printable import printable
 from train_sae.lens.token_norm import TokenNorm
-from train_sae.summary import check_cfg
 
 log = logging.getLogger(__name__)
 
 CFG_NAME = "cfg.json"
 REMEDY = "put a whole copy of the SAE there, or name another one with --sae"
-"""What the user can do about a folder that cannot be read; it may be somebody else's."""
+"""What the user can do about a folder that cannot be read; it may have been made elsewhere."""
 NORMALISATIONS = ("none", "expected_average_only_in", "covariance_whitening", "layer_norm", "constant_norm_rescale")
-"""What SAELens can do to the input. It folds the second and third into the weights when it writes them."""
+"""What SAELens can do to the input. It folds the second and third into the weights when it saves them."""
 TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")
-"""Architectures of SAEs in training; SAELens makes them jumprelu in `save_inference_model`, not in `save_model`."""
+"""Architectures of SAEs in training; SAELens turns them into jumprelu in `save_inference_model`, but not in
+`save_model`."""
 
 _RENAMED = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "hook_point_layer": "hook_layer"}
 _PROVENANCE = ("model_name", "hook_name", "hook_head_index", "hook_name_out", "context_size", "dataset_path")
@@ -46,13 +48,13 @@ class LensConfig:
     apply_b_dec_to_input: bool
     rescale_acts_by_decoder_norm: bool
     k: int
-    """Active latents per token where the architecture or the metadata says so; 0 otherwise."""
+    """Active latents per token, if the architecture or the metadata gives them; otherwise 0."""
     residual_threshold: float
     """Of matching pursuit."""
     stop_on_duplicate_support: bool
     """Of matching pursuit."""
     settings: dict[str, Any]
-    """All settings by SAELens's names of today, `metadata` left out."""
+    """All settings by SAELens's current names, without `metadata`."""
     metadata: dict[str, Any]
 
     @property
@@ -76,7 +78,7 @@ def read_lens_config(folder: Path) -> LensConfig:
     content = read_json(path, REMEDY)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a JSON object: {REMEDY}.")
-    check_cfg(path)
+    _check_unchanged(path)
     settings, metadata = modern(cast("dict[str, Any]", content))
     fields = Fields(settings, printable(path, 4096), REMEDY)
     architecture = fields.text("architecture")
@@ -107,14 +109,32 @@ def read_lens_config(folder: Path) -> LensConfig:
     )
 
 
+def _check_unchanged(cfg: Path) -> None:
+    """Check that a `cfg.json` is what the training in its folder wrote; one without a summary is accepted as it is.
+
+    SAELens's format has no room for a checksum, so the summary holds it.
+
+    Raises:
+        UserError: it was changed after the training, or the summary is damaged.
+    """
+    path = cfg.parent / SUMMARY_NAME
+    if not path.exists():
+        return
+    remedy = f"put the old {cfg.name} back, or delete {printable(path, 4096)} if the change was meant"
+    files: Any = read_object(path, remedy).get("files")
+    entry: Any = files.get(cfg.name) if isinstance(files, dict) else None
+    if isinstance(entry, dict) and entry.get("sha256") != file_hash(cfg):
+        raise UserError(f"{printable(cfg, 4096)} was changed after its SAE was trained: {remedy}.")
+
+
 def modern(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Bring a configuration of any release into today's form.
+    """Convert a configuration of any release to the current form.
 
     Args:
         content: what `cfg.json` holds.
 
     Returns:
-        The settings by today's names, without `metadata`; and the metadata.
+        The settings by their current names, without `metadata`; and the metadata.
     """
     found = content.get("metadata")
     metadata = cast("dict[str, Any]", found) if isinstance(found, dict) else {}

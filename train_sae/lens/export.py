@@ -1,8 +1,8 @@
 """From trained weights to a folder that SAELens loads: `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`.
 
 BatchTopK, Matryoshka and the frozen-decoder baseline are exported as `jumprelu` with one threshold for all latents, as
-SAELens does; the others under their own names. Only architectures that SAELens registers are written, since a folder of
-another one needs a plugin to load.
+SAELens does; the others under their own names. Only architectures that SAELens registers are written, since a folder
+with another one needs a plugin to load.
 
 Source: sae_lens 6.54, `saes/sae.py` (`load_from_disk`), `saes/batchtopk_sae.py`, `training/sae_trainer.py`.
 """
@@ -19,9 +19,11 @@ from torch import Tensor
 from collect.artefact.folder import write_atomic
 from train_sae.batches.normalisation import Normalisation, fold
 from train_sae.config import Architecture
+from train_sae.lens.config import CFG_NAME
+from train_sae.lens.folding import WEIGHTS_NAME
 from train_sae.lens.module import LENS_FORMAT
-from train_sae.options import Options
-from train_sae.sae import CFG_NAME, WEIGHTS_NAME, InferenceArchitecture, Sae
+from train_sae.options import SaeOptions
+from train_sae.sae import InferenceArchitecture, Sae
 from train_sae.step.architectures import BATCH_TOPK_ARCHITECTURES, Weights
 from train_sae.tensor_file import save_tensors
 
@@ -37,14 +39,14 @@ def to_sae(
     normalisation: Normalisation,
     threshold: float,
     metadata: Mapping[str, Any],
-    options: Options | None = None,
+    options: SaeOptions | None = None,
 ) -> Sae:
     """Fold the normalisation into trained weights and turn them into SAELens's orientation, in float32 on the CPU.
 
     Args:
         weights: weights in units of the normalised input; `TrainState.exported`.
         arch: architecture that they were trained with.
-        k: active latents a token.
+        k: active latents per token.
         normalisation: what the trainer did to its input.
         threshold: smallest activation that is selected on average; used by the BatchTopK family only.
         metadata: what is known about the SAE, for `cfg.json`.
@@ -52,7 +54,7 @@ def to_sae(
     """
     folded = fold(weights, normalisation)
     enc, dec, b_enc, b_dec = (tensor.float() for tensor in (folded.enc, folded.dec, folded.b_enc, folded.b_dec))
-    options, residual_threshold = options or Options(), 0.0
+    options, residual_threshold = options or SaeOptions(), 0.0
     thresholds, b_gate, r_mag = torch.zeros_like(b_enc), None, None
     if arch in BATCH_TOPK_ARCHITECTURES:
         thresholds = torch.full_like(b_enc, threshold)

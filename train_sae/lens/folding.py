@@ -1,7 +1,7 @@
-"""The weights of a SAELens folder: checked, in float32, and with every setting folded in that can be.
+"""The weights of a SAELens folder: checked, in float32, with every setting folded in that can be folded.
 
-After folding, an SAE of the forms in `TENSORS` reads x − b_dec (the token normalised before, where it is) and writes
-f · W_dec + b_dec, with no setting left that would have to be looked up at run time.
+After folding, an SAE of the forms in `TENSORS` reads x − b_dec (after normalising the token, if it does) and writes f ·
+W_dec + b_dec; no setting is left to look up at run time.
 """
 
 from collections.abc import Mapping
@@ -43,17 +43,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 f"{path} has {n_bad} values in {printable(name, 60)} that are not finite in float32, so that nothing "
                 f"can be encoded: {REMEDY}."
             )
-    scaling = found.pop("scaling_factor", None)  # of SAELens 5, which wrote ones where there was nothing to scale
+    scaling = found.pop("scaling_factor", None)  # of SAELens 5, which wrote ones if there was nothing to scale
     if scaling is not None and not torch.allclose(scaling, torch.ones_like(scaling)):
         raise UserError(f"{path} has a scaling_factor that is not 1, which SAELens 6 does not load either: {REMEDY}.")
     return found
 
 
 def as_form(cfg: LensConfig, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """The form of an SAE, with what SAELens itself only does when it saves for inference done here.
+    """The form of an SAE; does here what SAELens itself does only when it saves for inference.
 
     Returns:
-        The architecture, jumprelu for one of training; and its tensors, those of the threshold renamed.
+        The architecture (jumprelu for one that exists only in training); and its tensors, with the threshold renamed.
     """
     found = dict(tensors)
     if "log_threshold" in found and "threshold" not in found:

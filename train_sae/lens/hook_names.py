@@ -1,6 +1,6 @@
-"""What other libraries call the places of a forward pass, in the names of this project's hook sites.
+"""Translates other libraries' names for the places of a forward pass into this project's hook sites.
 
-Translated is only what means the same in every model: TransformerLens's names of the residual stream and of what
+Only names that mean the same in every model are translated: TransformerLens's names of the residual stream and of what
 attention and MLP add to it, and the modules of transformers whose output is the residual stream.
 """
 
@@ -30,11 +30,11 @@ def is_site(name: str) -> bool:
 
 
 def site_of_hook(name: str) -> str | None:
-    """The site that a hook's name means; None where it has none.
+    """The site that a hook's name means; None if it means none.
 
     Args:
-        name: a site's own name, such as `resid/12`; one of TransformerLens, such as `blocks.12.hook_resid_post`; or
-            that of a layer in transformers, such as `model.language_model.layers.12`, whose output is meant.
+        name: a site's own name, such as `resid/12`; one of TransformerLens, such as `blocks.12.hook_resid_post`; or the
+            name of a layer in transformers, such as `model.language_model.layers.12`, which means its output.
     """
     if is_site(name):
         return name
@@ -46,6 +46,6 @@ def site_of_hook(name: str) -> str | None:
 
 
 def same_place(site: str) -> tuple[str, ...]:
-    """A site and the names of others that hold the very same tensor: what the first decoder layer reads."""
+    """A site and the names of others that hold the same tensor: the one that the first decoder layer reads."""
     first = ("projector", "resid_pre/0")
     return first if site in first else (site,)

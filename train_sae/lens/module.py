@@ -1,6 +1,6 @@
 """SAEs that have no form here are encoded by SAELens's own class, if the package is installed.
 
-What comes back from SAELens is put into the terms of `train_sae.sae`: decoder directions in units of the residual, and
+The results of SAELens are converted to the terms of `train_sae.sae`: decoder directions in units of the residual, and
 what a reconstruction holds besides the latents' directions.
 """
 
@@ -18,8 +18,8 @@ from collect.printable import printable
 from train_sae.lens.config import REMEDY, LensConfig
 
 LENS_FORMAT = "6.54.12"
-"""Version of sae_lens whose configurations are read and written; one without it is taken for an old one, of which
-SAELens drops the metadata that it does not know."""
+"""Version of sae_lens whose configurations are read and written; SAELens takes a configuration without it for an old
+one, and then drops metadata that it does not know."""
 _NOT_NEGATIVE = ("matching_pursuit", "temporal")
 _PLAIN = ("abstopk", "matching_pursuit", "transcoder", "jumprelu_transcoder")
 

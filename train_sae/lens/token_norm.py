@@ -1,6 +1,6 @@
-"""Normalisations of SAELens that depend on each token: what the encoder reads, and how the decoder's output goes back.
+"""Normalisations of SAELens that depend on each token: what the encoder reads, and how the output is undone.
 
-A token x is read as (x − shift) / divisor, and a reconstruction y goes back as y · scale + shift.
+A token x is read as (x − shift) / divisor, and a reconstruction y becomes y · scale + shift.
 
 Source: sae_lens 6.54, `saes/sae.py` (`_setup_activation_normalization`).
 """
@@ -21,8 +21,8 @@ def normalised(x: Float[Tensor, "token d_in"], norm: TokenNorm) -> Float[Tensor,
 
     Args:
         x: raw residuals.
-        norm: `layer_norm` takes the mean of the token's dimensions away and divides by their deviation;
-            `constant_norm_rescale` brings the token to the norm √d_in.
+        norm: `layer_norm` subtracts the mean of the token's dimensions and divides by their deviation;
+            `constant_norm_rescale` scales the token to the norm √d_in.
     """
     if norm == "layer_norm":
         return (x - x.mean(1, keepdim=True)) / (_deviation(x) + _EPSILON)
@@ -32,7 +32,7 @@ def normalised(x: Float[Tensor, "token d_in"], norm: TokenNorm) -> Float[Tensor,
 def scale_and_shift(
     x: Float[Tensor, "token d_in"], norm: TokenNorm
 ) -> tuple[Float[Tensor, "token 1"], Float[Tensor, "token 1"]]:
-    """What a reconstruction of each token is multiplied with, and what is added to all its dimensions then."""
+    """The factor for a reconstruction of each token, and what is then added to all its dimensions."""
     ones, zeros = torch.ones_like(x[:, :1]), torch.zeros_like(x[:, :1])
     if norm == "layer_norm":
         return _deviation(x), x.mean(1, keepdim=True)

@@ -1,6 +1,6 @@
-"""The processes that take a training step together, as the step sees them. This one is a process alone.
+"""The processes that take a training step together, as the step sees them. The group here is a single process.
 
-A step asks its group for what depends on the other processes: which latents win where tokens or latents are spread over
+A step asks its group for what depends on the other processes: which latents win if tokens or latents are spread over
 processes, sums over latent shards, means over token shards. `parallel` has the groups of several processes.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from train_sae.step.selection import Selection, select_batch_topk, select_topk
+from train_sae.step.selection import ActiveLatents, select_batch_topk, select_topk
 
 
 class Group:
@@ -29,11 +29,11 @@ class Group:
         return self.rank == 0
 
     def first_latent(self, n_local: int) -> int:
-        """Number of the first of this process's latents, of which it has so many."""
+        """Number of the first of this process's `n_local` latents."""
         return self.rank * n_local if self.n_shards > 1 else 0
 
-    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> Selection:
-        """The k largest pre-activations of each token, of all shards; all of them where there are fewer.
+    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
+        """The k largest pre-activations of each token over all shards; all of them if there are fewer.
 
         Returns:
             The entries among this process's latents, numbered from its first one.
@@ -42,12 +42,12 @@ class Group:
 
     def select_batch_topk(
         self, pre: Float[Tensor, "token latent"], k: int, guess: Float[Tensor, ""] | None = None
-    ) -> Selection:
+    ) -> ActiveLatents:
         """The k × batch largest positive pre-activations of the whole batch and of all shards.
 
         Args:
             pre: pre-activations of this process's tokens and latents.
-            k: active latents a token, on average.
+            k: active latents per token, on average.
             guess: a guess of the smallest value that will be selected, which saves several processes an exchange of
                 many candidates. It does not change the selection.
 
@@ -71,7 +71,7 @@ class Group:
     def unite_(self, fired: Bool[Tensor, " latent"]) -> None:
         """Mark what is marked in any token shard."""
 
-    def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def minimum(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """The smallest value over all processes."""
         return value
 
@@ -80,7 +80,7 @@ class Group:
         return [shard.cpu()]
 
     def gather_first(self, shard: Shaped[Tensor, "*shape"]) -> list[Shaped[Tensor, "*shape"]]:
-        """As `gather` on the first process; an empty list on the others, whose memory would hold it for nothing."""
+        """As `gather` on the first process; an empty list on the others, which do not need it."""
         return [shard.cpu()]
 
     def barrier(self) -> None:

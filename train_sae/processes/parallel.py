@@ -1,15 +1,16 @@
 """Training in several processes, started by `torchrun`: over tokens (data-parallel) or over latents (sharded).
 
 **Data-parallel.** Every process holds all weights and takes its lane of every batch. Gradients are averaged, counters
-and thresholds are kept equal, and BatchTopK selects over the whole batch, so that the losses are those of one process
-that takes both lanes.
+and thresholds are kept equal, and BatchTopK selects over the whole batch, so the losses are those of one process that
+takes all lanes.
 
 **Latent-sharded.** Every process takes the whole batch and holds the encoder and decoder rows of its share of the
-latents, for dictionaries that outgrow one GPU. TopK is exact: each process offers its k best a token, and those among
-the k best of all stay. What is decoded is summed over the processes; gradients of the weights need no exchange. The SAE
-is evaluated in its shares too, and put together on the first process's CPU only to be written (`sharded_sae`).
+latents, for dictionaries that are too large for one GPU. TopK is exact: each process offers its k best per token, and
+those among the k best of all stay. Decoded parts are summed over the processes; gradients of the weights need no
+exchange. The SAE is also evaluated in its shares, and put together on the first process's CPU only for writing
+(`sharded_sae`).
 
-Which one is decided by the option `shard_latents`. Selections wait for the device; with one process nothing does.
+The option `shard_latents` decides which. Selections wait for the device; with one process nothing does.
 """
 
 import importlib
@@ -26,8 +27,11 @@ from collect.errors import UserError
 from train_sae.config import TrainConfig
 from train_sae.processes.group import SOLO, Group
 from train_sae.step.architectures import Weights
-from train_sae.step.selection import Selection, offsets_of
+from train_sae.step.selection import ActiveLatents, offsets_of
 
+_BUCKET_ELEMENTS = 2**20
+"""Most elements of tensors that are exchanged together. A larger tensor is exchanged alone, because a copy would cost
+more."""
 SHARDED_ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "frozen_decoder")
 
 
@@ -39,8 +43,8 @@ class _Processes(Group):
 
     def select_batch_topk(
         self, pre: Float[Tensor, "token latent"], k: int, guess: Float[Tensor, ""] | None = None
-    ) -> Selection:
-        """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
+    ) -> ActiveLatents:
+        """See `Group`. Among equal values at the boundary, those of earlier processes are taken first."""
         n_tokens, n_latents = pre.shape
         flat, wanted = pre.flatten(), k * n_tokens * self.n_data
         chosen = (flat > 0.9 * guess.clamp(min=0)).nonzero().squeeze(1) if guess is not None else None
@@ -56,9 +60,9 @@ class _Processes(Group):
             kept = (values.float() > boundary) | (is_tie & (is_tie.cumsum(0) + n_ties_before <= wanted - n_above))
             chosen, values = chosen[kept], values[kept]
         tokens = chosen // n_latents
-        return Selection(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
+        return ActiveLatents(offsets_of(tokens, n_tokens), chosen - tokens * n_latents, values)
 
-    def least(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def minimum(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """See `Group`."""
         found = value.clone()
         dist.all_reduce(found, dist.ReduceOp.MIN)
@@ -77,7 +81,7 @@ class _Processes(Group):
         dist.barrier()
 
     def _gather(self, shard: Shaped[Tensor, "*shape"], *, wanted: bool) -> list[Shaped[Tensor, "*shape"]]:
-        """One process's tensor at a time is in flight; they are kept where they are wanted."""
+        """One process's tensor at a time is sent; only processes that want them keep them."""
         parts: list[Tensor] = []
         for rank in range(self.n_processes):
             part = shard.detach().clone() if rank == self.rank else torch.empty_like(shard)
@@ -109,10 +113,14 @@ class DataParallel(_Processes):
         self.n_data = self.n_processes
 
     def average_(self, tensors: Iterable[Float[Tensor, "..."]]) -> None:
-        """See `Group`."""
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-            tensor.div_(self.n_processes)
+        """See `Group`. All exchanges are under way at once, and small tensors share one."""
+        buckets = [_Bucket(members) for members in in_buckets(tensors)]
+        under_way = [dist.all_reduce(bucket.content, async_op=True) for bucket in buckets]
+        for bucket, work in zip(buckets, under_way, strict=True):
+            assert work is not None, "an exchange that is not waited for is given back"
+            work.wait()
+            bucket.content.div_(self.n_processes)
+            bucket.unpack()
 
     def unite_(self, fired: Bool[Tensor, " latent"]) -> None:
         """See `Group`."""
@@ -128,8 +136,8 @@ class LatentSharded(_Processes):
         super().__init__()
         self.n_shards = self.n_processes
 
-    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> Selection:
-        """See `Group`. Of equal values at the boundary, those of earlier processes are taken first."""
+    def select_topk(self, pre: Float[Tensor, "token latent"], k: int) -> ActiveLatents:
+        """See `Group`. Among equal values at the boundary, those of earlier processes are taken first."""
         values, latents = pre.topk(min(k, pre.shape[1]), dim=1, sorted=False)
         offered = torch.nn.functional.pad(values.float(), (0, k - values.shape[1]), value=-torch.inf)
         parts = [torch.empty_like(offered) for _ in range(self.n_processes)]
@@ -141,7 +149,7 @@ class LatentSharded(_Processes):
         is_tie = values.float() == boundary
         kept = (values.float() > boundary) | (is_tie & (is_tie.cumsum(1) + n_ties_before <= left))
         offsets = torch.cat([left.new_zeros(1), kept.sum(1).cumsum(0)])
-        return Selection(offsets, latents[kept], values[kept].relu())
+        return ActiveLatents(offsets, latents[kept], values[kept].relu())
 
     def sum_shards(self, partial: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """See `Group`."""
@@ -154,21 +162,58 @@ class LatentSharded(_Processes):
         return self._total(int(here), torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")) > 0
 
 
-@contextmanager
-def joined(shard_latents: bool) -> Generator[Group]:
-    """Within the block, be one of the processes that `torchrun` started; a process that it did not start is alone.
-
-    Torch's default process group is left as it was found: a process that ends with one of its own may be aborted.
+def in_buckets(tensors: Iterable[Tensor], most: int = _BUCKET_ELEMENTS) -> list[list[Tensor]]:
+    """Sort tensors into groups that are exchanged together: a large one alone, or several of one type.
 
     Args:
-        shard_latents: whether the processes share out the latents instead of the tokens.
+        tensors: in the same order in every process.
+        most: elements of a bucket with more than one tensor.
+    """
+    buckets: list[list[Tensor]] = []
+    open_ones: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        bucket = open_ones.get(tensor.dtype)
+        if bucket is None or sum(part.numel() for part in bucket) + tensor.numel() > most:
+            bucket = []
+            buckets.append(bucket)
+            if tensor.numel() <= most:
+                open_ones[tensor.dtype] = bucket
+        bucket.append(tensor)
+    return buckets
+
+
+class _Bucket:
+    """Tensors that travel together; a contiguous one that is alone needs no copy."""
+
+    def __init__(self, members: list[Tensor]) -> None:
+        self._members = members
+        self._is_packed = len(members) > 1 or not members[0].is_contiguous()
+        self.content = torch.cat([part.flatten() for part in members]) if self._is_packed else members[0]
+
+    def unpack(self) -> None:
+        """Put the content back into the tensors."""
+        if self._is_packed:
+            parts = self.content.split([part.numel() for part in self._members])
+            for member, part in zip(self._members, parts, strict=True):
+                member.copy_(part.view_as(member))
+
+
+@contextmanager
+def joined(shard_latents: bool) -> Generator[Group]:
+    """Within the block, be one of the processes that `torchrun` started; a process that it did not start is on its own.
+
+    Torch's default process group is left as it was found: a process that ends while it has one may be aborted.
+
+    Args:
+        shard_latents: whether the processes divide the latents instead of the tokens.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SOLO
         return
     is_ours = not dist.is_initialized()
     if is_ours:
-        # Its functions have the group as a default, from when torch first needs the module: none yet, or for ever ours.
+        # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours
+        # for ever.
         importlib.import_module("torch.distributed.nn")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -180,15 +225,8 @@ def joined(shard_latents: bool) -> Generator[Group]:
             dist.destroy_process_group()
 
 
-def device_of(group: Group, name: str) -> torch.device | None:
-    """A GPU of its own for each process of a machine; None where there are none or the user named a device."""
-    if group.n_processes > 1 and name == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return None
-
-
 def check_parts(group: Group, config: TrainConfig) -> None:
-    """Check that the work can be shared out.
+    """Check that the work can be divided.
 
     Raises:
         UserError: the tokens or the latents do not divide evenly, or an architecture cannot be trained in shards.

@@ -1,6 +1,7 @@
-"""An SAE of whose latents each process has a share: encode, decode, and put it together.
+"""An SAE whose latents are divided among the processes: encode, decode, and put it together.
 
-For dictionaries that outgrow one device. A process alone has all latents, and then these are the SAE's own functions.
+For dictionaries that are too large for one device. A single process has all latents; then these are the SAE's own
+functions.
 """
 
 from dataclasses import replace
@@ -10,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.processes.group import Group
-from train_sae.sae import Sae, SparseCodes
+from train_sae.sae import Sae, SparseActivations
 
 
-def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> SparseCodes:
-    """Latent activations above zero of the whole SAE that fall to this process's latents, numbered from its first one.
+def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> SparseActivations:
+    """Positive latent activations of the whole SAE that belong to this process's latents, numbered from its first one.
 
     Args:
-        sae: this process's share; a jumprelu or topk SAE where there are several.
+        sae: this process's share; a jumprelu or topk SAE if there are several processes.
         x: raw residuals, the same in every process.
         group: the processes.
     """
@@ -26,11 +27,11 @@ def encode_share(sae: Sae, x: Float[Tensor, "token d_in"], group: Group) -> Spar
     selection = group.select_topk(sae.pre_activations(x), sae.k)
     active = selection.values > 0
     counted = torch.cat([active.new_zeros(1, dtype=torch.int64), active.cumsum(0)])
-    return SparseCodes(selection.latents[active].int(), selection.values[active], counted[selection.offsets])
+    return SparseActivations(selection.latents[active].int(), selection.values[active], counted[selection.offsets])
 
 
 def decode_shares(
-    sae: Sae, codes: SparseCodes, x: Float[Tensor, "token d_in"], group: Group
+    sae: Sae, codes: SparseActivations, x: Float[Tensor, "token d_in"], group: Group
 ) -> Float[Tensor, "token d_in"]:
     """Reconstruct raw residuals from what all processes have encoded.
 
@@ -45,10 +46,10 @@ def decode_shares(
 
 
 def whole_sae(sae: Sae, group: Group) -> Sae | None:
-    """Put the shares of all processes together, on the CPU of the first one; None on the others, which have to ask too.
+    """Put the shares of all processes together, on the first one's CPU; None on the others, which must call this too.
 
     Args:
-        sae: this process's share; returned as it is where there is only one.
+        sae: this process's share; returned as it is if there is only one.
         group: the processes.
     """
     if group.n_shards == 1:

@@ -1,1 +1,10 @@
-"""How good an SAE is: metrics on held-out tokens, and SAEs side by side."""
+"""How good an SAE is.
+
+    comparison  all finished SAEs of a run side by side
+    config      arguments of `evaluate`
+    evaluate    the metrics of an SAE on the held-out videos of its store
+    metrics     reconstruction, sparsity and decoder coherence over a set of tokens
+    splice      the `evaluate` stage: how the model answers with the residual replaced by its reconstruction
+
+Importing the package imports none of its modules.
+"""

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from collect.artefact.folder import write_atomic, write_table
+from collect.artefact.stage import SUMMARY_NAME
 from collect.printable import printable
-from train_sae.summary import SUMMARY_NAME, read_summary
+from train_sae.reading import read_summary
 
 TABLE_NAME = "comparison.parquet"
 CHART_NAME = "comparison.svg"
@@ -47,7 +48,7 @@ class _Point(NamedTuple):
 
 
 def write_comparison(folder: Path) -> Path:
-    """Write the table and the picture over all finished SAEs, where there are several of one site; return the table.
+    """Write the table and the picture of all finished SAEs if one site has several; return the table.
 
     Args:
         folder: `RUN/sae`.
@@ -61,7 +62,7 @@ def write_comparison(folder: Path) -> Path:
 
 
 def comparison(folder: Path) -> pd.DataFrame:
-    """One row per finished SAE, by site and name; on held-out videos where there are any.
+    """One row per finished SAE, by site and name; on held-out videos if there are any.
 
     Args:
         folder: `RUN/sae`.
@@ -79,7 +80,7 @@ def comparison(folder: Path) -> pd.DataFrame:
 
 
 def on_pareto_front(l0: Sequence[float], fvu: Sequence[float]) -> list[bool]:
-    """Whether no other SAE is at least as good in both and better in one, where lower is better; never for NaN."""
+    """Whether no other SAE is at least as good in both and better in one (lower is better); never for NaN."""
     pairs = list(zip(l0, fvu, strict=True))
     return [a == a and b == b and not any(c <= a and d <= b and (c < a or d < b) for c, d in pairs) for a, b in pairs]
 

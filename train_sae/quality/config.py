@@ -18,13 +18,13 @@ class EvaluateConfig:
     run: Path
     """Run folder with activations and an SAE."""
     sae: str | None = None
-    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Write
-    @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
+    """Name of the SAE under `sae/`, or any folder that SAELens loads; may be left out when the run has only one. Add
+    @SITE, such as lens@resid/12, if the SAE does not say what it reads."""
     data: Path | None = None
-    """Folder of the videos and annotations; where the activations came from if not given."""
+    """Folder of the videos and annotations; by default where the activations came from."""
     questions: int = 100
-    """Most counting questions, and most others, about held-out videos to ask with the reconstruction spliced in; 0 to
-    look at the activations alone."""
+    """Most counting questions, and most other questions, about held-out videos to ask with the reconstruction spliced
+    in; 0 to measure only the activations."""
     tokens: int = 2**20
     """Most tokens of held-out videos to reconstruct."""
     device: str = "auto"

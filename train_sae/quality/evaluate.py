@@ -23,7 +23,7 @@ def held_out_quality(store: ActivationStore, sae: Sae, limit: int, seed: int) ->
 
     Args:
         store: what it was trained on.
-        sae: on the device where the work is to be done; its metadata names the filters.
+        sae: on the device that does the work; its metadata name the filters.
         limit: most tokens, drawn at random.
         seed: seed of the draw.
 
@@ -44,7 +44,7 @@ def held_out_quality(store: ActivationStore, sae: Sae, limit: int, seed: int) ->
 
 
 def _filters(store: ActivationStore, sae: Sae) -> tuple[str, ...]:
-    """Those of the SAE's training, as far as they can be applied: a mask names rows of the store it was made for."""
+    """The filters of the SAE's training, as far as they apply: a mask belongs to the store it was made for."""
     training = sae.metadata.get("training")
     found = cast("dict[str, Any]", training).get("tokens") if isinstance(training, dict) else None
     if sae.is_sequential or not isinstance(found, list | tuple):

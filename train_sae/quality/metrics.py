@@ -34,7 +34,7 @@ class Quality:
     explained_variance: float
     """1 − FVU."""
     l0: float
-    """Mean number of active latents a token."""
+    """Mean number of active latents per token."""
     n_dead: int
     """Latents that are active at no token of the set."""
     n_dense: int
@@ -42,12 +42,12 @@ class Quality:
     cosine: float
     """Mean cosine between x and x_hat."""
     relative_bias: float
-    """Mean ‖x_hat‖² / mean x·x_hat: below 1 where reconstructions shrink, 1 where they are unbiased."""
+    """Mean ‖x_hat‖² / mean x·x_hat: below 1 if reconstructions shrink, 1 if they are unbiased."""
     firing_rate_histogram: tuple[int, ...]
     """Latents by firing rate: never; below 10⁻⁷; then a bin per half decade up to 1."""
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers by name; null where one is not defined, since JSON has no NaN."""
+        """The numbers by name; null if one is not defined, since JSON has no NaN."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in dataclasses.asdict(self).items()
@@ -55,10 +55,10 @@ class Quality:
 
 
 class QualityMeter:
-    """Sums from which a `Quality` follows.
+    """Sums from which a `Quality` is computed.
 
     Args:
-        sae: on the device where the work is to be done; this process's share of it, where there are several.
+        sae: on the device that does the work; this process's share of it, if there are several.
         group: the processes that have the shares; each meters the same tokens.
     """
 
@@ -72,7 +72,7 @@ class QualityMeter:
         self._sums = {name: self._centre.new_zeros(()) for name in names}
 
     def add(self, chunk: Float[Tensor, "token d_in"]) -> None:
-        """Encode and decode tokens and take in what comes out.
+        """Encode and decode tokens and add the results to the sums.
 
         Args:
             chunk: raw residuals, on the SAE's device.
@@ -116,10 +116,10 @@ class QualityMeter:
 def evaluate(
     saes: Sequence[Sae], chunks: Iterable[Float[Tensor, "_ d_in"]], group: Group = SOLO
 ) -> list[tuple[Quality, Float[Tensor, " d_sae"]]]:
-    """Quality and firing rates of several SAEs by one pass over the tokens.
+    """Quality and firing rates of several SAEs from one pass over the tokens.
 
     Args:
-        saes: on one device, where the work is done; this process's shares of them, where there are several.
+        saes: on one device, which does the work; this process's shares of them, if there are several.
         chunks: raw residuals, on any device; at least one token, and the same in every process.
         group: the processes that have the shares.
     """
@@ -157,8 +157,8 @@ def decoder_coherence(directions: Float[Tensor, "d_sae d_in"]) -> Coherence:
     """Compare decoder directions with each other, a block of them at a time, never all pairs at once.
 
     Args:
-        directions: one a latent, of any norm above zero. Of more than 4096, evenly spaced 4096 are compared with all;
-            a single one is like no other.
+        directions: one per latent, of any norm above zero. If there are more than 4096, 4096 evenly spaced ones are
+            compared with all; a single one has no coherence.
     """
     unit = F.normalize(directions.float(), dim=1)
     d_sae = len(unit)

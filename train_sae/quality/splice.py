@@ -1,8 +1,9 @@
 """The `evaluate` command: an SAE on held-out videos, by itself and spliced into its model.
 
 Spliced means that the residual of every visual token at the SAE's site is replaced by its reconstruction, and the model
-goes on from there to answer. What the answers lose says how much of what the model uses the reconstruction keeps. Two
-replacements that keep nothing of the video stand beside it: zeros, and the mean residual of the store.
+continues from there to its answer. What the answers lose shows how much of what the model uses is kept by the
+reconstruction. It is compared with two replacements that keep nothing of the video: zeros, and the mean residual of the
+store.
 
     RUN/sae/NAME/evaluation.json
 
@@ -27,18 +28,17 @@ from tqdm import tqdm
 from ask.answers import hits, margins
 from ask.cases import Case, Cases
 from ask.opened import Wanted, open_asked, open_whole_store, stages_of
-from ask.packing import read_letters, run_on
+from ask.packing import Asked, read_letters, run_on
 from ask.questions import N_OPTIONS
 from ask.text_loss import text_loss, text_targets
 from collect.artefact.folder import remove_orphans, write_json
 from collect.artefact.lock import writing
 from collect.data.counting import COUNTING_TAGS
+from collect.process.device import resolve_device
 from collect.reading import ActivationStore
-from collect.vlm import VideoVlm
 from train_sae.opened import open_sae
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.evaluate import held_out_quality
-from train_sae.run import resolve_device
 from train_sae.sae import Sae
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     """
     store = ActivationStore.open(config.run / "activations")
     opened = open_sae(config.run, store, config.sae, decoded=True)
-    folder = config.run / "sae" / opened.name  # also of an SAE that lies elsewhere, where nothing is written
+    folder = config.run / "sae" / opened.name  # also for an SAE that lies elsewhere, because nothing is written there
     path = folder / EVALUATION_NAME
     with writing(folder):
         remove_orphans(folder)
@@ -112,8 +112,8 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
     with tqdm(cases.videos, desc="splice", unit="video") as progress:
         for video_id in progress:
             case = cases.build(video_id)
-            replaced = versions(sae, case.laid.visual, mean)
-            found[video_id] = score(vlm, sae.site, case, replaced, cases.letters)
+            replaced = versions(sae, case.sequences.visual, mean)
+            found[video_id] = score(cases.model, case, replaced)
     return summarise(found, config.seed)
 
 
@@ -126,30 +126,27 @@ def versions(
 
 
 def score(
-    vlm: VideoVlm,
-    site: str,
+    model: Asked,
     case: Case,
     replaced: Float[Tensor, "version visual d_model"],
-    letters: Int[Tensor, " letter"],
 ) -> Scores:
     """Answer a video's questions once per version of its visual residuals.
 
     Args:
-        vlm: the model.
-        site: where the residuals were read.
+        model: the model, at the site where the residuals were read.
         case: the video and its questions.
-        replaced: what stands at the visual tokens in each version.
-        letters: token ids of the option letters.
+        replaced: the residuals at the visual tokens in each version.
     """
-    laid, orders = case.laid, (-1, N_OPTIONS)
+    vlm = model.vlm
+    seq, orders = case.sequences, (-1, N_OPTIONS)
     suffixes = [vlm.suffix(text) for item in case.items for text in item.prompts]
-    targets = text_targets(laid, suffixes, vlm.suffix(""), letters[case.correct.flatten()])
+    targets = text_targets(seq, suffixes, vlm.suffix(""), model.letters[case.correct.flatten()])
     logits, mass, losses = list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.no_grad():
         for rows in replaced:  # one at a time: a packed row holds every question about the video
-            put = rows.to(laid.hidden.dtype).expand(len(laid.hidden), -1, -1)
-            out = run_on(vlm, site, laid, laid.hidden.index_copy(1, laid.visual_positions, put))
-            some_logits, some_mass = read_letters(vlm, laid, out, letters)
+            put = rows.to(seq.hidden.dtype).expand(len(seq.hidden), -1, -1)
+            out = run_on(model, seq, seq.hidden.index_copy(1, seq.visual_positions, put))
+            some_logits, some_mass = read_letters(model, seq, out)
             logits.append(some_logits[0].unflatten(0, orders))
             mass.append(some_mass[0].unflatten(0, orders))
             losses.append(text_loss(vlm, out[0], targets).unflatten(0, orders))
@@ -183,11 +180,11 @@ def score_letters(
 
 
 def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
-    """Means of each version over videos, and what the SAE recovers of what zeros and the mean residual lose.
+    """Means of each version over videos, and how much the SAE recovers of what zeros and the mean residual lose.
 
     Recovered is (replaced − SAE) / (replaced − original) of the means over videos; its 95 % interval resamples videos.
-    It is null where the replacement loses nothing, so that there is nothing to recover, and draws in which it loses
-    nothing are left out of the interval.
+    It is null if the replacement loses nothing, since then there is nothing to recover; draws in which it loses nothing
+    are left out of the interval.
 
     Args:
         found: scores by video.
@@ -215,7 +212,7 @@ def summarise(found: Mapping[str, Scores], seed: int) -> dict[str, Any]:
 
 
 def _recovered(values: np.ndarray, baseline: int, draws: np.ndarray, *, falls: bool) -> dict[str, float | None]:
-    """Share that comes back, from scores [video, version]; `falls` where a worse answer has a lower score."""
+    """Share that is recovered, from scores [video, version]; `falls` if a worse answer has a lower score."""
     sign = -1 if falls else 1
     lost = sign * (values[:, baseline] - values[:, VERSIONS.index("original")])
     left = sign * (values[:, baseline] - values[:, VERSIONS.index("sae")])

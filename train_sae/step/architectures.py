@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 
 BATCH_TOPK_ARCHITECTURES: frozenset[Architecture] = frozenset(("batchtopk", "matryoshka_batchtopk", "frozen_decoder"))
-"""Those that select k latents a token on average over the batch, and are exported with one threshold for all."""
+"""Architectures that select k latents per token on average over the batch, and are exported with one threshold for
+all."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def initial_weights(
     d_sae: int,
     seed: int,
     arch: Architecture = "topk",
-    options: Options | None = None,
+    options: SaeOptions | None = None,
 ) -> Weights:
     """Random unit decoder directions, the encoder tied to them, no encoder bias.
 
@@ -68,12 +69,12 @@ def initial_weights(
         b_dec: the mean of the normalised input, which makes a good decoder bias from the start.
         d_sae: number of latents.
         seed: seed of the directions; drawn on the CPU, so that every device starts from the same weights.
-        arch: architecture, which decides on the tensors beyond these.
+        arch: architecture, which decides which other tensors there are.
         options: settings of the architecture.
 
     Source: Gao et al. 2024 ("Scaling and evaluating sparse autoencoders"), appendix A.1.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(d_sae, b_dec.shape[0], generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)

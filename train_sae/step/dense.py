@@ -77,7 +77,7 @@ def gated(w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings, st
 def jumprelu(
     w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings, step: int, dead: Bool[Tensor, " d_sae"]
 ) -> Losses:
-    """A learnt threshold for each latent, its gradient estimated in a window around it."""
+    """A learnt threshold for each latent, with its gradient estimated in a window around it."""
     assert w.threshold is not None, "jumprelu weights have thresholds"
     options = settings.options
     pre = encode_dense(w, x, settings.precision)
@@ -100,7 +100,7 @@ def jumprelu(
 
 
 def matching_pursuit(w: Weights, x: Float[Tensor, "token d_in"], settings: StepSettings) -> Losses:
-    """Latents explain the residual one after the other; gradients pass through all of them."""
+    """Latents explain the residual one after another; gradients pass through all of them."""
     f = pursue(x - w.b_dec, w.dec, settings.options.residual_threshold, settings.k)
     mse = mean_square(x - decode_dense(w, f))
     return Losses(mse, mse, torch.zeros_like(mse), torch.zeros_like(mse), f)

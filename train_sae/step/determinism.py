@@ -8,15 +8,15 @@ import torch
 
 _CUBLAS_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 _CUBLAS_WORKSPACE = ":4096:8"
-"""Fixed buffers, without which cuBLAS may sum in another order. Source: its manual, "Results reproducibility"."""
+"""Fixed buffers; without them cuBLAS may sum in another order. Source: its manual, "Results reproducibility"."""
 
 
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Generator[None]:
-    """Within the block, let torch use none but deterministic algorithms, and raise where it has none.
+    """Within the block, let torch use only deterministic algorithms, and raise where it has none.
 
     On a CPU the steps are deterministic anyway for a given number of threads. Enter it before the first matrix product
-    on a GPU, since cuBLAS takes its buffers then.
+    on a GPU, because cuBLAS allocates its buffers then.
 
     Args:
         wanted: whether to do so; otherwise torch is left as it is.

@@ -1,7 +1,7 @@
-"""One training step, by the fastest way that its architecture, its device and its processes have.
+"""One training step, by the fastest way for its architecture, its device and its processes.
 
 `reference_step` is plain autograd, for all architectures. `sparse_step` is for the TopK family, everywhere. The kernels
-take the same step on a GPU, for float32 weights of which each process has all.
+take the same step on a GPU, for float32 weights, if each process has all of them.
 """
 
 import functools
@@ -45,7 +45,7 @@ def take_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: StepS
 
 
 def takes_kernels(settings: StepSettings, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a step of the TopK family is taken by the kernels, which do not share out the latents.
+    """Whether a step of the TopK family is taken by the kernels, which cannot divide the latents.
 
     Args:
         settings: what the step does.
@@ -63,7 +63,7 @@ def takes_kernels(settings: StepSettings, device: torch.device, dtype: torch.dty
 
 @functools.cache
 def _has_triton() -> bool:
-    """Whether Triton is installed; says so, once, if it is not."""
+    """Whether Triton is installed; logs once if it is not."""
     found = importlib.util.find_spec("triton") is not None
     if not found:
         log.warning(

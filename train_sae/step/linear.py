@@ -1,8 +1,9 @@
-"""`torch.nn.functional.linear`, on a CPU by oneDNN.
+"""`torch.nn.functional.linear`, but with oneDNN on a CPU.
 
 torch gives float32 products to MKL, which uses no AVX-512 on AMD's processors: there oneDNN takes half the time. In
-bfloat16 torch writes the bias to the whole result before the product, where oneDNN adds it on the way. The operation is
-the one that `torch.compile` puts in a linear layer's place; `torch.backends.mkldnn.enabled` switches it off.
+bfloat16 torch writes the bias to the whole result before the product, whereas oneDNN adds it along the way. The
+operation is the one that `torch.compile` puts in a linear layer's place; `torch.backends.mkldnn.enabled` switches it
+off.
 """
 
 import functools

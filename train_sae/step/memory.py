@@ -17,7 +17,7 @@ _MIB = 2**20
 def freed_memory_kept() -> Generator[None]:
     """Within the block, keep the memory of freed tensors for the next ones; at its end, give it back.
 
-    Elsewhere than on Linux with glibc nothing changes but the time.
+    On systems other than Linux with glibc this does nothing.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):

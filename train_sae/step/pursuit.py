@@ -14,10 +14,10 @@ def pursue(
     """Latent activations of matching pursuit, differentiable.
 
     In each round a token subtracts from its residual what the best-fitting decoder direction explains. It stops after
-    so many rounds, below a norm of the residual, or when a round adds no new latent.
+    `max_iterations` rounds, below a norm of the residual, or when a round adds no new latent.
 
     Args:
-        residual: what is to be explained, without the decoder bias.
+        residual: what should be explained, without the decoder bias.
         dec: decoder directions of unit norm.
         residual_threshold: norm of the residual at which a token is finished.
         max_iterations: rounds.
@@ -27,7 +27,7 @@ def pursue(
     acts = torch.zeros(residual.shape[0], dec.shape[0], device=dec.device, dtype=residual.dtype)
     support = torch.zeros_like(acts, dtype=torch.bool)
     done = torch.zeros(residual.shape[0], dtype=torch.bool, device=dec.device)
-    # Every round but the last adds a latent, so that there cannot be more.
+    # Every round but the last adds a latent, so there cannot be more.
     for _ in range(min(max_iterations, dec.shape[0] + 1)):
         best = (residual.detach() @ dec.detach().T).argmax(dim=1)
         chosen = dec[best]

@@ -1,4 +1,4 @@
-"""The reference step: plain autograd on dense tensors, the definition of what is correct.
+"""The reference step: plain autograd on dense tensors, the definition of correct.
 
 The TopK family minimises, over the batch of normalised activations x,
 
@@ -6,10 +6,10 @@ The TopK family minimises, over the batch of normalised activations x,
 
 summed over the widths w of the Matryoshka prefixes, or for w = d_sae only. The second term (AuxK, with c the option
 `aux_loss_coefficient`) reconstructs the error e = x − x_hat(d_sae), held constant, from the d_in / 2 largest latents
-among those that are dead, so that their encoder and decoder directions move towards what the living latents miss. It
-holds no decoder bias, since e has none.
+among those that are dead, so their encoder and decoder directions move towards what the living latents miss. It has no
+decoder bias, since e has none.
 
-It costs six times the encoder's matrix product, nine with dead latents.
+It costs six times the encoder's matrix product, or nine times with dead latents.
 
 Source: Gao et al. 2024, appendix A.2 (AuxK); Bussmann et al. 2024 (BatchTopK), 2025 (Matryoshka).
 """

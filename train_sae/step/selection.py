@@ -3,7 +3,7 @@
 Nothing here makes a dense `[batch, d_sae]` activation, and nothing sorts one. Bit patterns of positive floating-point
 numbers are in the order of the numbers, so that everything is compared as integers. A selection reads all entries once,
 for the maxima of short chunks: that w chunks have a maximum of at least b means that w entries reach b. Few more do,
-and only the chunks that hold them are looked at again. numpy compares 16-bit integers and finds the largest of them
+and only the chunks that hold them are looked at again. numpy compares 16-bit integers, and finds the largest of them,
 several times faster than torch.
 """
 
@@ -21,32 +21,32 @@ _CHUNKS_PER_WINNER = 2
 
 
 @dataclass(frozen=True)
-class Selection:
+class ActiveLatents:
     """Which latents are active at each token of a batch and how strongly: a sparse matrix in CSR form."""
 
     offsets: Int[Tensor, " rows_and_one"]
     """The entries of token t are those from offsets[t] up to offsets[t + 1]."""
     latents: Int[Tensor, " nnz"]
-    """Rising within a token, but not where `torch.topk` selected them."""
+    """Ascending within a token, except where `torch.topk` selected them."""
     values: Float[Tensor, " nnz"]
     """Latent activations, zero or more."""
 
 
-def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
+def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k largest positive pre-activations of each token.
 
-    Of equal values at the boundary the first latents are taken on the CPU; on other devices `torch.topk` decides, which
-    also selects zeros and, as zeros, negative ones where a token has fewer than k positive pre-activations.
+    Among equal values at the boundary, the CPU takes the first latents. On other devices `torch.topk` decides, which
+    also selects zeros and, as zeros, negative ones if a token has fewer than k positive pre-activations.
 
     Args:
         pre: pre-activations.
-        k: active latents a token, at most d_sae.
+        k: active latents per token, at most d_sae.
     """
     n_tokens, d_sae = pre.shape
     if pre.device.type != "cpu":
         values, latents = pre.topk(k, dim=1, sorted=False)
         offsets = torch.arange(0, values.numel() + 1, k, device=pre.device)
-        return Selection(offsets, latents.flatten(), values.flatten().relu())
+        return ActiveLatents(offsets, latents.flatten(), values.flatten().relu())
     chunks = _Chunks(pre, k)
     at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima, k), 1))
     n_of_token = np.bincount(at // d_sae, minlength=n_tokens)
@@ -54,19 +54,19 @@ def select_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
     if longest > k:
         kept = _largest_of_each_row(bits, n_of_token, longest, k)
         at, bits = at[kept], bits[kept]
-    return _selection(pre, at, bits)
+    return _active_latents(pre, at, bits)
 
 
-def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
+def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> ActiveLatents:
     """Select the k × batch largest positive pre-activations of the whole batch.
 
-    Exactly k × batch entries are selected, or all positive ones where there are fewer. Of equal values at the boundary
-    the first ones by (token, latent) are taken on the CPU, so the selection is a function of the values alone. On other
+    Exactly k × batch entries are selected, or all positive ones if there are fewer. Among equal values at the boundary,
+    the CPU takes the first ones by (token, latent), so the selection is a function of the values alone. On other
     devices `torch.topk` decides, as above.
 
     Args:
         pre: pre-activations.
-        k: active latents a token, on average over the batch; at most d_sae.
+        k: active latents per token, on average over the batch; at most d_sae.
 
     Source: Bussmann et al. 2024 ("BatchTopK sparse autoencoders"), section 3.
     """
@@ -76,7 +76,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         values, at = pre.flatten().topk(wanted, sorted=False)
         at, order = at.sort()
         tokens = torch.div(at, d_sae, rounding_mode="floor")
-        return Selection(offsets_of(tokens, n_tokens), at - tokens * d_sae, values[order].relu())
+        return ActiveLatents(offsets_of(tokens, n_tokens), at - tokens * d_sae, values[order].relu())
     chunks = _Chunks(pre, k)
     at, bits = chunks.at_least(np.maximum(_kth_largest(chunks.maxima.reshape(1, -1), wanted), 1))
     if at.size > wanted:
@@ -85,7 +85,7 @@ def select_batch_topk(pre: Float[Tensor, "token d_sae"], k: int) -> Selection:
         ties = np.flatnonzero(bits == boundary)
         kept[ties[: wanted - np.count_nonzero(kept)]] = True
         at, bits = at[kept], bits[kept]
-    return _selection(pre, at, bits)
+    return _active_latents(pre, at, bits)
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Transposed:
     offsets: Int[Tensor, " latents_and_one"]
     """The entries of latent i are those from offsets[i] up to offsets[i + 1]."""
     rows: Int[Tensor, " nnz"]
-    """Row of each entry in the selection, within a latent rising."""
+    """Row of each entry in the selection, ascending within a latent."""
     order: Int[Tensor, " nnz"]
     """Position of each entry in the selection."""
 
 
-def transpose(selection: Selection, d_sae: int) -> Transposed:
+def transpose(selection: ActiveLatents, d_sae: int) -> Transposed:
     """Order a selection's entries by latent and, within a latent, by token."""
     if selection.latents.device.type == "cpu":  # scipy counts where torch sorts
         latents, offsets = selection.latents.numpy(), selection.offsets.numpy()
@@ -111,7 +111,7 @@ def transpose(selection: Selection, d_sae: int) -> Transposed:
     return Transposed(offsets_of(selection.latents, d_sae), tokens_of(selection).index_select(0, order), order)
 
 
-def tokens_of(selection: Selection) -> Int[Tensor, " nnz"]:
+def tokens_of(selection: ActiveLatents) -> Int[Tensor, " nnz"]:
     """The token of each entry."""
     lengths = selection.offsets.diff()
     tokens = torch.arange(lengths.numel(), device=lengths.device)
@@ -125,11 +125,11 @@ def offsets_of(groups: Int[Tensor, " nnz"], n_groups: int) -> Int[Tensor, " grou
 
 
 class _Chunks:
-    """Pre-activations as bit patterns, in chunks that lie side by side and do not reach over the end of a row.
+    """Pre-activations as bit patterns, in adjacent chunks that do not reach past the end of a row.
 
     Args:
         pre: pre-activations, on the CPU.
-        k: winners a row; there are twice as many chunks, or a chunk is a single entry.
+        k: winners per row; there are twice as many chunks, or a chunk is a single entry.
     """
 
     def __init__(self, pre: Float[Tensor, "token d_sae"], k: int) -> None:
@@ -143,10 +143,10 @@ class _Chunks:
         self.maxima = maxima.numpy()
 
     def at_least(self, bounds: Int[np.ndarray, "rows 1"]) -> tuple[Int[np.ndarray, " nnz"], Int[np.ndarray, " nnz"]]:
-        """Find the entries that reach the bound, where there is one, or else the one of their row.
+        """Find the entries that reach the bound: the only one there is, or the one of their row.
 
         Returns:
-            Their positions in the flattened matrix, rising, and their bit patterns.
+            Their positions in the flattened matrix, ascending, and their bit patterns.
         """
         hits = np.flatnonzero(self.maxima >= bounds)
         # torch gathers in several threads.
@@ -158,19 +158,19 @@ class _Chunks:
         return hits[hit] * self._length + (inside - hit * self._length), found.ravel()[inside]
 
 
-def _selection(
+def _active_latents(
     pre: Float[Tensor, "token d_sae"], at: Int[np.ndarray, " nnz"], bits: Int[np.ndarray, " nnz"]
-) -> Selection:
+) -> ActiveLatents:
     n_tokens, d_sae = pre.shape
     tokens = at // d_sae
     latents, values = torch.from_numpy(at - tokens * d_sae), torch.from_numpy(bits).view(pre.dtype)
-    return Selection(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
+    return ActiveLatents(offsets_of(torch.from_numpy(tokens), n_tokens), latents, values)
 
 
 def _largest_of_each_row(
     values: Int[np.ndarray, " nnz"], n_of_row: Int[np.ndarray, " row"], longest: int, k: int
 ) -> Bool[np.ndarray, " nnz"]:
-    """Which entries, in the order of their rows, are among the k largest of their row, the first of equal ones."""
+    """Which entries, in the order of their rows, are among the k largest of their row; among equal ones, the first."""
     table = np.full((n_of_row.size, longest), np.iinfo(values.dtype).min, dtype=values.dtype)
     is_entry = np.arange(longest) < n_of_row[:, None]
     table[is_entry] = values
@@ -182,7 +182,7 @@ def _largest_of_each_row(
 
 
 def _positions(mask: Bool[np.ndarray, "chunk entry"]) -> Int[np.ndarray, " nnz"]:
-    """Where a mask is true, in rising order of the flattened mask; where few are, eight at a time are passed over."""
+    """Where a mask is true, in the order of the flattened mask; if few are, eight entries at a time are skipped."""
     flat = mask.reshape(-1)
     if flat.size % 8:
         return np.flatnonzero(flat)

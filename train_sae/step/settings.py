@@ -1,4 +1,4 @@
-"""What a training step is told and what it tells."""
+"""What a training step does, apart from its data, and what happened in it."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.processes.group import SOLO, Group
 
 
@@ -28,16 +28,16 @@ class StepSettings:
     """Weight of the newest batch in the running mean of the smallest selected activation."""
     seed: int = 0
     """Seed of what a step draws: sampled Matryoshka widths."""
-    options: Options = field(default_factory=Options)
+    options: SaeOptions = field(default_factory=SaeOptions)
     """Settings of the architecture."""
     group: Group = SOLO
     """The processes that take the step together."""
 
     def widths(self, d_sae: int, step: int) -> tuple[int, ...]:
-        """Widths of the Matryoshka prefixes at a step, rising, the last being the whole dictionary.
+        """Widths of the Matryoshka prefixes at a step, in ascending order; the last is the whole dictionary.
 
-        Sampled ones follow a truncated Pareto distribution of exponent ½, which favours short prefixes, and depend on
-        nothing but seed and step.
+        Sampled ones follow a truncated Pareto distribution of exponent ½, which favours short prefixes, and depend only
+        on seed and step.
 
         Source: Bussmann et al. 2025 ("Learning multi-level features with Matryoshka SAEs"), section 3.
         """
@@ -52,7 +52,7 @@ class StepSettings:
 
 
 class StepStats(NamedTuple):
-    """What happened in a step; scalars stay on the device, so that reading them is the caller's decision."""
+    """What happened in a step; scalars stay on the device, so that the caller decides when to read them."""
 
     mse: Float[Tensor, ""]
     """Mean over tokens of the squared error, summed over channels; of the whole dictionary in Matryoshka."""
@@ -61,10 +61,10 @@ class StepStats(NamedTuple):
     aux: Float[Tensor, ""]
     """The auxiliary term (AuxK; reconstruction from the gates of a gated SAE), without its coefficient."""
     l0: Float[Tensor, ""]
-    """Mean number of non-zero latents a token."""
+    """Mean number of non-zero latents per token."""
     n_dead: Float[Tensor, ""]
     """Number of dead latents before the step."""
     threshold: Float[Tensor, ""]
     """Running mean of the smallest selected activation."""
     sparsity: Float[Tensor, ""]
-    """The sparsity penalty of jumprelu, gated and standard, with its coefficient; zero for others."""
+    """The sparsity penalty of jumprelu, gated and standard, times its coefficient; zero for others."""

@@ -1,7 +1,7 @@
 """The sparse step of the TopK family: the reference's step with one dense product and its gradients written by hand.
 
 With G = ∂loss/∂x_hat, a selected latent's pre-activation has the gradient G_t · W_dec[i] where it is positive. The
-decoder bias needs no product with the inputs, since it enters the encoder through x − b_dec only:
+decoder bias needs no product with the inputs, since it enters the encoder only through x − b_dec:
 ∂loss/∂b_dec = Σ_t G_t − W_enc ∂loss/∂b_enc.
 
 Matryoshka treats (token, prefix) as a row of its own: a latent's activation belongs to the row of the first prefix that
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from train_sae.step.architectures import Weights
 from train_sae.step.linear import linear
-from train_sae.step.selection import Selection, Transposed, offsets_of, tokens_of, transpose
+from train_sae.step.selection import ActiveLatents, Transposed, offsets_of, tokens_of, transpose
 from train_sae.step.settings import StepSettings, StepStats
 from train_sae.step.state import TrainState
 from train_sae.step.update import Outcome, mean_square, smallest_positive, update
@@ -51,11 +51,11 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
         if settings.arch == "topk"
         else group.select_batch_topk(pre, settings.k, state.threshold.to(pre))
     )
-    selection = Selection(selection.offsets, selection.latents, selection.values.to(x))
+    selection = ActiveLatents(selection.offsets, selection.latents, selection.values.to(x))
     n_latents = w.dec.shape[0]
     widths = settings.widths(n_latents * group.n_shards, state.step)
     rows = _by_prefix(selection, widths, n_tokens, group.first_latent(n_latents))
-    # x_hat − x for each prefix: the decoder bias is in both and falls out. Then its sums from the longest prefix down.
+    # x_hat − x for each prefix: the decoder bias is in both and cancels. Then its sums from the longest prefix down.
     residuals = group.sum_shards(_decode(rows, w.dec)).view(n_tokens, len(widths), -1)
     _sum_over_prefixes(residuals, centred)
     error = residuals[:, -1]
@@ -70,7 +70,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     if group.is_anywhere(dead_latents.numel() > 0):
         # Ranked among the dead latents only, then renumbered.
         picked = group.select_topk(pre.index_select(1, dead_latents), settings.aux_k)
-        extra = Selection(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
+        extra = ActiveLatents(picked.offsets, dead_latents.index_select(0, picked.latents), picked.values.to(x))
         aux_error = group.sum_shards(_decode(extra, w.dec)).add_(error)
         aux = mean_square(aux_error)
         extra_grads = _sparse_gradients(extra, w, centred, aux_error, scale * settings.options.aux_loss_coefficient)
@@ -85,7 +85,7 @@ def sparse_step(state: TrainState, x: Float[Tensor, "token d_in"], settings: Ste
     return update(state, x, settings, lr, outcome, grads.along)
 
 
-class _Gradients(NamedTuple):
+class _LatentGradients(NamedTuple):
     enc: Float[Tensor, "d_sae d_in"]
     dec: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
@@ -95,23 +95,23 @@ class _Gradients(NamedTuple):
     """Sum of each latent's activations."""
 
 
-def _by_prefix(selection: Selection, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> Selection:
+def _by_prefix(selection: ActiveLatents, widths: tuple[int, ...], n_tokens: int, first_latent: int) -> ActiveLatents:
     """Give each (token, prefix) a row: the latents that the prefix adds to the one before it.
 
-    A token's latents rise in the selection of a batch, so that the entries are in the order of these rows already.
+    A token's latents ascend in the selection of a batch, so the entries are already in the order of these rows.
     """
     if len(widths) == 1:
         return selection
     bounds = torch.tensor(widths[:-1], device=selection.latents.device)
     prefix = torch.bucketize(selection.latents + first_latent, bounds, right=True)
     rows = tokens_of(selection).mul_(len(widths)).add_(prefix)
-    return Selection(offsets_of(rows, n_tokens * len(widths)), selection.latents, selection.values)
+    return ActiveLatents(offsets_of(rows, n_tokens * len(widths)), selection.latents, selection.values)
 
 
 def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Float[Tensor, "token d_in"]) -> None:
     """Turn what each prefix adds into its residual, and that into the sum of its own and all longer ones', in place.
 
-    In blocks of tokens, which stay in the cache meanwhile.
+    Works in blocks of tokens, which stay in the cache meanwhile.
     """
     n_prefixes = residuals.shape[1]
     n_blocks = _N_BLOCKS if n_prefixes > 1 and residuals.device.type == "cpu" else 1
@@ -125,27 +125,27 @@ def _sum_over_prefixes(residuals: Float[Tensor, "token prefix d_in"], target: Fl
 
 
 def _sparse_gradients(
-    selection: Selection,
+    selection: ActiveLatents,
     weights: Weights,
     centred: Float[Tensor, "token d_in"],
     residuals: Float[Tensor, "row d_in"],
     scale: float,
-) -> _Gradients:
+) -> _LatentGradients:
     """Gradients of a loss whose gradient by the decoded rows is `scale * residuals`.
 
-    Every token has the same number of rows, one after the other.
+    Every token has the same number of rows, one after another.
     """
     d_sae, n_tokens = weights.b_enc.shape[0], centred.shape[0]
     index = transpose(selection, d_sae)
     values = selection.values.index_select(0, index.order)
     grad_pre = _dot_selected(index, residuals, weights.dec).mul_(values > 0).mul_(scale)
-    # The decoder's gradient along its direction is made of products that are there already.
+    # The decoder's gradient along its direction follows from products that are known already.
     per_entry = torch.stack([grad_pre, grad_pre * values, values], dim=1)
     sums = torch.segment_reduce(per_entry, "sum", offsets=index.offsets, axis=0, unsafe=True)
     b_enc, along, activity = sums.T.contiguous()
     rows_per_token = residuals.shape[0] // n_tokens
     tokens = index.rows if rows_per_token == 1 else torch.div(index.rows, rows_per_token, rounding_mode="floor")
-    return _Gradients(
+    return _LatentGradients(
         enc=_sum_per_latent(tokens, index.offsets, grad_pre, centred),
         dec=_sum_per_latent(index.rows, index.offsets, values * scale, residuals),
         b_enc=b_enc,
@@ -154,7 +154,7 @@ def _sparse_gradients(
     )
 
 
-def _decode(selection: Selection, dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
+def _decode(selection: ActiveLatents, dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "row d_in"]:
     """Sum the selected decoder directions of each row, weighted by the latent activations."""
     return F.embedding_bag(
         selection.latents,
@@ -177,7 +177,7 @@ def _sum_per_latent(
 
 
 def _weighted_sum(coefficients: Float[Tensor, " d_sae"], rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " d_in"]:
-    """Take coefficients · rows, in parts: torch's product of a vector with a matrix takes one thread."""
+    """Take coefficients · rows, in parts: torch's product of a vector with a matrix uses one thread."""
     every = torch.arange(len(rows), device=rows.device)
     begins = every[:: -(-len(rows) // _N_PARTS)]
     return F.embedding_bag(every, rows, begins, mode="sum", per_sample_weights=coefficients).sum(0)
@@ -208,8 +208,8 @@ def _dot_selected(
 def _blocks(offsets: Int[Tensor, " latents_and_one"]) -> Iterator[tuple[slice, slice]]:
     """Blocks of latents and their entries: one on a GPU, where the numbers of entries are not known to the host.
 
-    On the CPU threads share latents out by number, and the first ones may have many more entries than the last, which
-    they have less within a block.
+    On the CPU, threads divide latents by number, and the first latents may have many more entries than the last; within
+    a block the difference is smaller.
     """
     d_sae = offsets.shape[0] - 1
     if offsets.device.type != "cpu":

@@ -1,7 +1,7 @@
-"""What a training step changes, and its passage to and from the tensors of a checkpoint.
+"""What a training step changes, and its conversion to and from the tensors of a checkpoint.
 
 Nothing random is in the state: the initial weights and the order of the tokens are functions of the seed and the step.
-So weights, Adam's moments, counters and the step are all that a resumed run needs to go on exactly.
+So weights, Adam's moments, counters and the step are all that a resumed run needs to continue exactly.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.architectures import Weights, initial_weights, trained_names
 
 ADAM_EPS = 6.25e-10
@@ -38,20 +38,20 @@ class TrainState:
         """Moving average of the trained weights, by name."""
         self.step = 0
         self.memory: object = None
-        """What a step keeps for the next one to save time. It follows from the rest, and no checkpoint holds it."""
+        """What a step keeps for the next one to save time. It follows from the rest, so it is not in checkpoints."""
         device = weights.b_enc.device
         self.tokens_since_fired = torch.zeros(weights.b_enc.shape[0], dtype=torch.int64, device=device)
         self.threshold = torch.zeros((), dtype=torch.float64, device=device)
         """Running mean of the smallest selected activation; float64, since its updates are small."""
 
-    def set_adam(self, lr: float, options: Options, divisor: Float[Tensor, ""] | None = None) -> None:
-        """Set the numbers of Adam's next step, which divides all gradients by one of them on its way."""
+    def set_adam(self, lr: float, options: SaeOptions, divisor: Float[Tensor, ""] | None = None) -> None:
+        """Set the numbers of Adam's next step; it also divides all gradients by `divisor`, if given."""
         group = self.optimizer.param_groups[0]
         group["lr"], group["betas"] = lr, (options.adam_beta1, options.adam_beta2)
         cast("Any", self.optimizer).grad_scale = None if divisor is None else divisor.float()
 
     def dead(self, dead_tokens: int) -> Bool[Tensor, " d_sae"]:
-        """Latents that have not fired for so many tokens."""
+        """Latents that have not fired for this many tokens."""
         return self.tokens_since_fired >= dead_tokens
 
     def count(
@@ -77,7 +77,7 @@ class TrainState:
 
     @property
     def exported(self) -> Weights:
-        """The weights to evaluate and export: their moving average, where one is kept, of unit decoder norm."""
+        """The weights to evaluate and export: their moving average, if one is kept, with unit decoder norm."""
         if self.average is None:
             return self.weights
         tensors = {**self.weights.tensors(), **self.average}
@@ -97,7 +97,7 @@ class TrainState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], step: int) -> "TrainState":
-        """Rebuild the state after so many steps from what `tensors` gave.
+        """Rebuild the state after this many steps from what `tensors` gave.
 
         Raises:
             KeyError: a tensor is missing.
@@ -117,7 +117,7 @@ class TrainState:
 
 
 def initial_state(
-    b_dec: Float[Tensor, " d_in"], d_sae: int, seed: int, arch: Architecture, options: Options | None = None
+    b_dec: Float[Tensor, " d_in"], d_sae: int, seed: int, arch: Architecture, options: SaeOptions | None = None
 ) -> TrainState:
     """The state at the beginning of a training.
 
@@ -128,6 +128,6 @@ def initial_state(
         arch: architecture.
         options: settings of the architecture and the step.
     """
-    options = options or Options()
+    options = options or SaeOptions()
     weights = initial_weights(b_dec, d_sae, seed, arch, options)
     return TrainState(weights, trained_names(arch, weights), options.ema_decay is not None)

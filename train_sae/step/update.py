@@ -1,4 +1,4 @@
-"""The part of a step behind the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
+"""The part of a step after the gradients: projection, clipping, Adam, the constraints on the weights, the counters.
 
 It is the same for the reference and the sparse step.
 
@@ -48,12 +48,12 @@ def update(
         settings: what the step does.
         lr: learning rate of this step.
         outcome: what the step found.
-        along: dot product of each decoder direction with its gradient, where it is known already.
+        along: dot product of each decoder direction with its gradient, if it is known already.
     """
     dec, options, group = state.weights.dec, settings.options, settings.group
     if dec.grad is not None:
         if along is None:
-            # A batched product of rows: the sum of an elementwise product would write a matrix first.
+            # A batched product of rows, because the sum of an elementwise product would write a matrix first.
             along = torch.bmm(dec.grad.unsqueeze(1), dec.unsqueeze(2)).flatten()
         dec.grad.addcmul_(dec, along.unsqueeze(1), value=-1)
     grads = {name: weight.grad for name, weight in state.trained.items() if weight.grad is not None}
@@ -79,7 +79,7 @@ def update(
 def record(
     state: TrainState, settings: StepSettings, outcome: Outcome, n_tokens: int, variance: Float[Tensor, ""]
 ) -> StepStats:
-    """Follow the new weights with their average, change the counters, and say what happened.
+    """Update the average of the weights and the counters, and return what happened.
 
     Args:
         state: after its weights have changed.
@@ -94,7 +94,7 @@ def record(
         for name, weight in state.trained.items():
             state.average[name].lerp_(weight, 1 - options.ema_decay)
     group.unite_(outcome.fired)
-    state.count(outcome.fired, n_tokens * group.n_data, group.least(outcome.smallest), settings.threshold_rate)
+    state.count(outcome.fired, n_tokens * group.n_data, group.minimum(outcome.smallest), settings.threshold_rate)
     n_dead = outcome.dead.sum().to(variance)
     l0, n_dead = group.sum_shards(torch.stack([outcome.n_active / float(n_tokens), n_dead]))
     means = torch.stack([outcome.mse, variance, outcome.aux, outcome.sparsity, l0])
@@ -115,6 +115,6 @@ def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
 
 
 def _square(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
-    """Sum of the squares; a sum of an elementwise product would write a tensor first."""
+    """Sum of the squares; the sum of an elementwise product would write a tensor first."""
     flat = tensor.flatten()
     return torch.dot(flat, flat)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from collect.tokens.grid import TokenGrid, cell_spans, frame_spans
 from collect.video.decode import Clip
-from collect.vlm.base import VideoVlm
+from collect.vlm.family import VlmFamily
 from collect.vlm.prompt import Projected
 
 Spans = Float64[np.ndarray, "n 2"]
 
 
-class _Llava(VideoVlm):
+class _Llava(VlmFamily):
     """What both have: a tower of square frames and `get_video_features`."""
 
     @property
     def patch_px(self) -> int:
         """Side of a patch."""
-        return int(cast("Any", self.model).config.vision_config.patch_size)
+        return int(self.config.vision_config.patch_size)
 
-    def project(self, pixels: Mapping[str, Tensor], n_clips: int) -> Projected:  # noqa: ARG002
+    def project(self, pixels: Mapping[str, Tensor]) -> Projected:
         """Run the tower frame by frame, project, pool and join the frames of each clip."""
         out = self.core.get_video_features(pixels["pixel_values_videos"], return_dict=True)
         return Projected(features=out.pooler_output)
@@ -33,16 +33,16 @@ class _Llava(VideoVlm):
 class LlavaOnevision(_Llava):
     """Frames are squashed to a square; bilinear pooling halves rows and columns, rounded up.
 
-    After the last frame stands a learned newline, a placeholder that belongs to no place. Pixels beyond the last whole
+    After the last frame comes a learned newline, which has no place in the video. Pixels beyond the last whole
     patch (6 of 384) are not seen.
     """
 
-    family: ClassVar[str] = "llava_onevision"
+    model_type: ClassVar[str] = "llava_onevision"
     default_frames: ClassVar[int] = 32
-    n_unplaced: ClassVar[int] = 1
+    n_newlines: ClassVar[int] = 1
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; a pooled cell is as long as the patches divided by the pooled cells."""
+        """One time step per frame; a pooled cell is as long as the patches divided by the pooled cells."""
         height, width = pixels["pixel_values_videos"].shape[-2:]
 
         def spans(side: int, *, pooled: bool) -> Spans:
@@ -64,17 +64,17 @@ class LlavaOnevision(_Llava):
 class LlavaNextVideo(_Llava):
     """Frames are resized to one length of the shorter side and cropped in the middle; squares of patches are pooled.
 
-    What lies outside the crop is seen by no token, so the patch boxes do not cover the frame.
+    No token sees what lies outside the crop, so the patch boxes do not cover the frame.
     """
 
-    family: ClassVar[str] = "llava_next_video"
+    model_type: ClassVar[str] = "llava_next_video"
     default_frames: ClassVar[int] = 16
 
     def grids(self, pixels: Mapping[str, Tensor], clip: Clip) -> tuple[TokenGrid, TokenGrid]:
-        """One time step a frame; rows and columns divide the crop."""
+        """One time step per frame; rows and columns divide the crop."""
         crop_height, crop_width = pixels["pixel_values_videos"].shape[-2:]
         height, width = self._resized(clip)
-        stride = int(cast("Any", self.model).config.spatial_pool_stride)
+        stride = int(self.config.spatial_pool_stride)
 
         def spans(crop: int, side: int, cell: int) -> Spans:
             return cell_spans(crop // cell, first=float(int((side - crop) / 2)), cell=float(cell), total=float(side))

@@ -1,136 +1,26 @@
-"""Artefact folders: config.json, the decision to resume, atomic files, typed tables."""
+"""Artefact folders: atomic files, typed tables, JSON objects, hashes."""
 
-import dataclasses
 import errno
 import os
-import re
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from collect.artefact import folder as artefact
+from collect.artefact.config_json import write_config
 from collect.artefact.folder import (
-    check_resume,
     file_hash,
-    read_config,
     read_object,
     read_table,
     remove_orphans,
     sync_folder,
     write_atomic,
-    write_config,
     write_json,
     write_table,
 )
 from collect.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """The arguments of an imaginary stage."""
-
-    data: Path = Path("videos")
-    sites: tuple[str, ...] = ("resid/1", "resid/2")
-    frames: int | None = None
-    rate: float = 1.0
-    device: str = "cpu"
-
-
-def test_config_round_trip_turns_paths_and_tuples_into_json(tmp_path: Path) -> None:
-    write_config(tmp_path / "deep" / "folder", "collect", Arguments(), {"model": "abc"})
-    config = read_config(tmp_path / "deep" / "folder", "collect")
-    assert config["arguments"] == {
-        "data": "videos",
-        "sites": ["resid/1", "resid/2"],
-        "frames": None,
-        "rate": 1.0,
-        "device": "cpu",
-    }
-    assert config["inputs"] == {"model": "abc"}
-
-
-def test_config_names_versions_and_commit(tmp_path: Path) -> None:
-    write_config(tmp_path, "collect", Arguments(), {})
-    config = read_config(tmp_path, "collect")
-    assert config["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert {"torch", "transformers", "zarr", "numpy"} <= set(config["versions"])
-    assert config["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", config["commit"])
-
-
-def test_commit_is_none_where_the_source_is_not_the_top_of_a_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    monkeypatch.setattr(artefact, "__file__", str(tmp_path / "site-packages" / "collect" / "artefact" / "folder.py"))
-    (tmp_path / "site-packages" / "collect" / "artefact").mkdir(parents=True)
-    assert artefact.source_commit.__wrapped__() is None
-
-
-def test_reading_versions_imports_no_heavy_library() -> None:
-    code = (
-        "import sys, collect.artefact.folder as a; a.installed_versions();"
-        "print([m for m in ('torch', 'transformers', 'zarr', 'numpy', 'pandas', 'pyarrow') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "does not exist: run `video-sae collect` first"),
-        ("{", "is not valid JSON"),
-        ("[]", "is not a JSON object"),
-        ('{"stage": "collect"}', "lacks `arguments` or `inputs`"),
-        ('{"stage": "train", "arguments": {}, "inputs": {}}', "belongs to the stage 'train' where 'collect' is needed"),
-    ],
-)
-def test_unusable_config_is_a_user_error_that_names_the_file(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        read_config(tmp_path, "collect")
-    assert str(tmp_path / "config.json") in str(caught.value)
-
-
-def test_resume_is_false_before_and_true_after_the_config_is_written(tmp_path: Path) -> None:
-    assert check_resume(tmp_path, "collect", Arguments(), {"model": "abc"}) is False
-    write_config(tmp_path, "collect", Arguments(), {"model": "abc"})
-    assert check_resume(tmp_path, "collect", Arguments(), {"model": "abc"}) is True
-
-
-def test_resume_says_what_changed_in_one_sentence(tmp_path: Path) -> None:
-    write_config(tmp_path, "collect", Arguments(), {"model": "abc"})
-    with pytest.raises(UserError) as caught:
-        check_resume(tmp_path, "collect", Arguments(frames=8, data=Path("other")), {"model": "def"})
-    assert str(caught.value) == (
-        f'{tmp_path} was begun with other settings, data = "videos" (now "other"), frames = null (now 8) and '
-        'input model = "abc" (now "def"): give the earlier ones to go on there, '
-        "choose another --out or --name, or delete the folder."
-    )
-
-
-def test_resume_says_when_an_argument_came_or_went(tmp_path: Path) -> None:
-    write_config(tmp_path, "train", {"old": 1}, {})
-    with pytest.raises(UserError, match=re.escape("old = 1 (now absent) and new = absent (now 2)")):
-        check_resume(tmp_path, "train", {"new": 2}, {})
-
-
-def test_resume_overlooks_ignored_arguments_only(tmp_path: Path) -> None:
-    write_config(tmp_path, "collect", Arguments(), {})
-    assert check_resume(tmp_path, "collect", Arguments(device="cuda"), {}, ignore=("device",)) is True
-    with pytest.raises(UserError, match="device"):
-        check_resume(tmp_path, "collect", Arguments(device="cuda"), {})
-
-
-def test_resume_takes_equal_numbers_for_equal(tmp_path: Path) -> None:
-    write_config(tmp_path, "collect", Arguments(rate=1.0), {})
-    assert check_resume(tmp_path, "collect", Arguments(rate=1), {}) is True
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,12 +137,6 @@ def test_hash_is_sha256_of_the_content(tmp_path: Path) -> None:
 def test_hash_of_no_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a file"):
         file_hash(tmp_path / "none")
-
-
-def test_config_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"cannot stand in config\.json"):
-        write_config(tmp_path, "collect", {"dtype": object()}, {})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,23 @@ def test_one_holder_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_another_process_is_removing_is_not_taken_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat, looks = Path.stat, iter([None])
+
+    def removed_after_one_look(self: Path, **named: bool) -> os.stat_result:
+        if self == tmp_path / "folder" and next(looks, self) is self and not (tmp_path / "again").exists():
+            (tmp_path / "folder").rmdir()
+            (tmp_path / "again").mkdir()
+        return stat(self, **named)
+
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(Path, "stat", removed_after_one_look)
+    with writing(tmp_path / "folder"):
+        assert (tmp_path / "folder").is_dir()
+
+
 @pytest.mark.usefixtures("kind")
 def test_a_refusal_names_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/video_sae.py", "features", "--run", "runs/a\x1b[31m b"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.artefact.run_data import annotations_hash, check_agreement, data_of_run, model_of_run, videos_hash
 from collect.config import CollectConfig
 from collect.data.perception_test import load_dataset
@@ -147,6 +147,12 @@ def test_the_model_is_found_from_anywhere_or_named(
     config["arguments"]["model"] = "facebook/Perception-LM-1B"
     path.write_text(json.dumps(config))
     assert model_of_run(place / "run") == "facebook/Perception-LM-1B"
+    del config["arguments"]["model"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=r"config\.json, `arguments` lacks the field `model`: put the old file back, or"
+    ):
+        model_of_run(place / "run")
 
 
 def test_hashes_are_of_content_and_not_of_places(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from collect.artefact.folder import write_config, write_json
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import write_json
 from collect.artefact.stage import begin_or_resume, changes_since, is_finished, write_summary
 from collect.errors import UserError
 

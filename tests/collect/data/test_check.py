@@ -12,6 +12,7 @@ import pytest
 import video_sae
 from collect.config import CheckConfig
 from collect.data.check import check
+from collect.data.perception_test import load_dataset
 from collect.errors import UserError
 from tests.collect.data.test_annotation_files import TRACK, question, save
 from tests.collect.video_files import numbered, rotate_header, write_video
@@ -157,6 +158,20 @@ def test_folders_in_the_folder_and_what_is_passed_over_there(tmp_path: Path) -> 
     ):
         assert [line for line in found if re.match(text, line)], text
     assert "4 video files, 4 videos read, 3 tracks" in found[-2]
+
+
+def test_a_file_is_that_of_one_video_and_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "a" / "v.mp4", numbered(30))
+    (tmp_path / "videos" / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    save(tmp_path, "annotations/a.json", {name: {"object_tracking": [TRACK]} for name in ("v", "a/v")})
+    found = lines(tmp_path)
+    for text in (
+        r"warning .*a video file could be that of two annotated videos \('v' besides 'a/v', .*a/v.mp4\): the first is",
+        r"warning .*gone.mp4: there is no file at this name \(a link to nothing, or a pipe\): it is passed over",
+        r"warning .*annotated videos have no file .1 of 2, such as 'v'",
+    ):
+        assert [line for line in found if re.match(text, line)], text
+    assert {video.video_id: video.path is None for video in load_dataset(tmp_path).videos} == {"v": True, "a/v": False}
 
 
 def test_two_files_of_one_id_are_all_that_is_said(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from transformers.models.qwen2_vl import video_processing_qwen2_vl as qwen2
 from transformers.models.qwen3_vl import video_processing_qwen3_vl as qwen3
 
 from collect.errors import UserError
+from collect.plan.families import sizes_of
 from collect.plan.files import read_sizes
 from collect.plan.known import KNOWN_MODELS
-from collect.plan.model import Layout, sizes_of
+from collect.plan.model import Layout
 
 sides = st.integers(64, 2200)
 
@@ -86,7 +87,7 @@ def test_weights_of_a_known_model() -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN_MODELS)
-def test_every_known_model_can_be_reckoned(name: str) -> None:
+def test_every_known_model_can_be_estimated(name: str) -> None:
     sizes = read_sizes(name)
     billions = {"0.5b": 0.5, "500M": 0.4, "1B": 0.7, "2B": 1.5, "2.2B": 1.8, "3B": 3, "4": 3.5, "7": 6.5, "8B": 7}
     least = next((size for text, size in reversed(billions.items()) if text in name.split("/")[1]), 0.4)
@@ -270,7 +271,7 @@ def test_a_configuration_that_is_none_is_refused_in_a_sentence(
         ({"vision_config": {"image_size": 448}}, "lacks vision_config.patch_size"),
     ],
 )
-def test_what_cannot_be_reckoned_is_named(changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_estimated_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         sizes_of("x", {**KNOWN_MODELS["OpenGVLab/InternVL3-1B-hf"], **changes}, {})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collect.artefact.folder import write_config
+from collect.artefact.config_json import write_config
 from collect.config import VerifyConfig
 from collect.errors import UserError
 from collect.reading import ActivationStore
@@ -60,7 +60,7 @@ def test_an_unfinished_store_passes_as_far_as_it_is(tmp_path: Path, caplog: pyte
     write_config(folder, "collect", {}, {})
     with caplog.at_level("INFO"):
         verify(VerifyConfig(run=folder))
-    assert "not finished" in caplog.text
+    assert "which is not finished, as it has no manifest.json: run `video-sae collect` again" in caplog.text
 
 
 @pytest.mark.parametrize("array", ["projector", "resid/2", "coords"])
@@ -71,6 +71,28 @@ def test_a_flipped_bit_is_found_in_any_array_and_shard(store: Path, array: str, 
     (problem,) = find_problems(store)
     assert problem.path == path
     assert problem.reason == "its chunk 0 fails its checksum"
+
+
+def test_a_whole_shard_in_the_place_of_another_is_found(store: Path) -> None:
+    first, second = (store / "rank-0.zarr" / "resid" / "2" / "c" / str(shard) / "0" for shard in (1, 3))
+    own, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(own)
+    reason = "its chunk 0 is whole, but not the one that was committed"
+    assert [(problem.path, problem.reason) for problem in find_problems(store)] == [(first, reason), (second, reason)]
+    opened = ActivationStore.open(store)
+    with pytest.raises(UserError, match=reason):
+        opened.read("resid/2", 0, opened.n_tokens)
+    assert len(opened.read("projector", 0, opened.n_tokens)) == opened.n_tokens
+
+
+def test_a_log_that_does_not_note_its_chunks_is_taken_as_it_is(store: Path) -> None:
+    """Of a program that did not note them yet; chunks then vouch for themselves only."""
+    log = store / "rank-0.jsonl"
+    edit_log(log, lambda lines: [line.pop("chunks", None) for line in lines])
+    last = json.loads(log.read_text().splitlines()[-1])
+    edit_manifest(store, lambda content: content["ranks"][0].update(log_crc32c=last["crc32c"]))
+    assert find_problems(store) == []
 
 
 def test_every_bad_file_is_named_and_the_command_ends_with_2(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +124,8 @@ def test_an_appended_byte_is_found(store: Path) -> None:
 
 
 def test_coordinates_of_another_video(store: Path, tmp_path: Path) -> None:
-    """All checksums hold, but the rows are not those that the log says."""
+    """All checksums hold, but the rows are not those that the log says; it is too old to have noted its chunks."""
+    make_first_version(store)
     other = write_store(tmp_path / "other", (3, 0, 1, 7, 5, 0, 4, 2))
     shutil.copy(other / "rank-0.zarr/coords/c/0/0", store / "rank-0.zarr/coords/c/0/0")
     (problem,) = find_problems(store)
@@ -115,6 +138,10 @@ def test_coordinates_of_another_video(store: Path, tmp_path: Path) -> None:
         (lambda lines: lines.pop(2), "line 3 does not follow the one before"),
         (lambda lines: lines[3]["videos"].pop(), "which `partial` contradicts"),
         (lambda lines: lines[1]["moments"].update(projector=lines[2]["moments"]["projector"]), "sums over 16 rows"),
+        (lambda lines: lines[1]["chunks"].pop("coords"), "`chunks` lacks the field `coords`"),
+        (lambda lines: lines[1]["chunks"].update(coords="0" * 31), "000', which should be 4 checksums of eight hexa"),
+        (lambda lines: lines[1]["chunks"].update(coords="x" * 32), "should be 4 checksums of eight hexadecimal digits"),
+        (lambda lines: lines[1].update(chunks=3), "`chunks` is not a JSON object"),
         (lambda lines: lines[-1].pop("row_stop"), "lacks the field `row_stop`"),
         (lambda lines: lines[0].update(shard_rows="x"), "`shard_rows` = 'x', which should be a whole number from 1 to"),
         (lambda lines: lines[0].update(shard_rows=0), "`shard_rows` = 0, which should be a whole number from 1 to"),
@@ -171,6 +198,8 @@ def test_wrong_metadata_of_an_array_are_found(store: Path) -> None:
         ("resid/2", {"codecs": []}, "zarr cannot read it|declares another array"),
         ("resid", {"zarr_format": 2}, "does not declare a group"),
         (".", {"node_type": "array"}, "does not declare a group"),
+        (".", {"attributes": []}, "does not declare a group"),
+        (".", {"other": {}}, "does not declare a group"),
     ],
 )
 def test_metadata_that_mislead_plain_zarr_are_found(

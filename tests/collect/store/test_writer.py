@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collect.errors import UserError
-from collect.reading import ActivationStore, shards
+from collect.reading import ActivationStore
+from collect.store import shards
 from collect.store.manifest import write_manifest
 from collect.store.writer import StoreWriter
 from tests.collect.store_files import SITES, contents, fill, open_writer, write_store

@@ -35,6 +35,16 @@ def test_skipping_what_is_not_wanted_changes_no_pixel(
     assert np.array_equal(quick, decode_frames(video, ids))
 
 
+def test_a_stream_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v.mp4", numbered(3))
+    content = video.read_bytes()
+    place = content.rfind(b"avc1")  # of the sample description
+    video.write_bytes(content[:place] + b"zzzz" + content[place + 4 :])
+    for read in (probe, lambda path: decode_frames(path, [0])):
+        with pytest.raises(DecodeError, match=r"v\.mp4 .*its video stream does not say in which format it is"):
+            read(video)
+
+
 def test_variable_frame_rate_gives_true_times(tmp_path: Path) -> None:
     times_ms = [0, 40, 50, 400, 1000, 1010]
     video = write_video(tmp_path / "vfr.mp4", numbered(6), times_ms=times_ms, options={"crf": "4"})
@@ -151,6 +161,14 @@ def test_a_truncated_file_without_a_frame_count_ends_where_it_ends(tmp_path: Pat
     clip = decode_clip(cut, "c", frames=4)
     assert 8 <= clip.n_frames < 40
     assert np.array_equal(clip.frames, decode_frames(whole, clip.frame_ids.tolist()))
+
+
+def test_titles_in_another_encoding_do_not_matter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "latin.mp4", numbered(6), options=EXACT)
+    content = path.read_bytes()
+    assert content.count(b"Lavf") == 1  # the encoder's name, among the titles
+    path.write_bytes(content.replace(b"Lavf", b"\xb6\xe9vf"))
+    assert decode_clip(path, "latin", frames=6).n_frames == 6
 
 
 def test_sound_beside_the_picture_is_not_read(tmp_path: Path) -> None:

@@ -87,3 +87,18 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (data / "again").symlink_to(data)
     (data / "broken.mp4").symlink_to(tmp_path / "nothing.mp4")
     assert list(find_videos(data).paths) == ["more/w", "v"]
+
+
+def test_names_of_videos_without_a_file_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, "v.mp4")
+    (tmp_path / "broken.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (tmp_path / "circle.webm").symlink_to(tmp_path / "circle.webm")
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "nothing.txt")
+    os.mkfifo(tmp_path / "pipe.gif")
+    found = find_videos(tmp_path)
+    log_passed_over(found)
+    assert [path.name for path in found.passed_over] == ["broken.mp4", "circle.webm", "pipe.gif"]
+    assert list(found.paths) == ["v"]
+    (record,) = caplog.records
+    assert "there is no file at these names (links to nothing, or pipes): " in record.getMessage()
+    assert all(name in caplog.text for name in ("broken.mp4", "circle.webm", "pipe.gif"))

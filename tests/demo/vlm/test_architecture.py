@@ -6,7 +6,7 @@ import torch
 
 from collect.errors import UserError
 from demo.vlm.architecture import SIZES, build_model, build_processor, save_untrained
-from demo.world.simulate import SAMPLES
+from demo.world.scene import SAMPLES
 
 
 def test_demo_size_is_what_the_demo_promises() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 
 from demo.vlm.token_labels import HAPPENED, SEEN, token_labels
-from demo.world.simulate import draw_scene
+from demo.world.script import draw_scene
 
 SCENES = [draw_scene(8, i) for i in range(80)]
 

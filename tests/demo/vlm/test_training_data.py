@@ -6,7 +6,7 @@ import pytest
 from demo.vlm.architecture import SIZES, build_processor
 from demo.vlm.token_labels import ASKED, HAPPENED, SEEN, token_labels
 from demo.vlm.training_data import Pool, build_pool, encode_block, pack_texts, sampled_frames
-from demo.world.simulate import draw_scene
+from demo.world.script import draw_scene
 
 
 @pytest.fixture(scope="module")

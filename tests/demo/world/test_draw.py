@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from demo.world.draw import Painter
-from demo.world.simulate import draw_scene, placements
+from demo.world.motion import placements
+from demo.world.script import draw_scene
 
 TABLETOP = next(s for s in (draw_scene(3, i) for i in range(50)) if s.kind == "tabletop" and s.lamp_on)
 CUPS = next(s for s in (draw_scene(3, i) for i in range(50)) if s.kind == "cups")

@@ -20,7 +20,8 @@ from collect.video.decode import decode_clip
 from demo.world.annotate import has_audio
 from demo.world.draw import Painter
 from demo.world.generate import WorldConfig, balanced_positions, generate
-from demo.world.simulate import FPS, SAMPLES, draw_scene
+from demo.world.scene import FPS, SAMPLES
+from demo.world.script import draw_scene
 
 
 def scene_of(video_id: str, config: WorldConfig):

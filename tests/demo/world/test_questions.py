@@ -7,7 +7,7 @@ from collect.data.counting import COUNTING_TAGS
 from demo.vlm.architecture import SPECIAL_TOKENS
 from demo.vlm.vocabulary import WORDS
 from demo.world.questions import CONTROL_KINDS, KINDS, Item, items, last_toy_colour
-from demo.world.simulate import draw_scene
+from demo.world.script import draw_scene
 
 SCENES = [draw_scene(11, i) for i in range(900)]
 ASKED = [(scene, item) for scene in SCENES for item in items(scene)]

@@ -5,7 +5,7 @@ import torch
 
 from collect.errors import UserError
 from train_sae.batches.normalisation import Normalisation, fold, measure
-from train_sae.options import NormalizeActivations, Options
+from train_sae.options import NormalizeActivations, SaeOptions
 from train_sae.step.architectures import Weights
 
 
@@ -49,7 +49,7 @@ def correlated(n: int = 4000) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["covariance_whitening", "covariance_whitening_zca"])
 def test_whitened_activations_have_no_mean_and_the_identity_as_covariance(kind: NormalizeActivations) -> None:
     x = correlated()
-    found = measure(x.split(700), Options(normalize_activations=kind, whitening_epsilon=1e-9))
+    found = measure(x.split(700), SaeOptions(normalize_activations=kind, whitening_epsilon=1e-9))
     z = found.apply(x).double()
     torch.testing.assert_close(z.mean(0), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-4)
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-3)
@@ -62,7 +62,7 @@ def test_whitened_activations_have_no_mean_and_the_identity_as_covariance(kind: 
 
 def test_folded_weights_do_to_raw_input_what_the_others_do_to_whitened_input() -> None:
     x = correlated(50)
-    normalisation = measure([x], Options(normalize_activations="covariance_whitening"))
+    normalisation = measure([x], SaeOptions(normalize_activations="covariance_whitening"))
     generator = torch.Generator().manual_seed(0)
     enc, dec, b_enc, b_dec = (
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((9, 5), (9, 5), (9,), (5,))
@@ -79,13 +79,13 @@ def test_folded_weights_do_to_raw_input_what_the_others_do_to_whitened_input() -
 
 def test_nothing_is_done_to_the_input_when_nothing_is_asked() -> None:
     x = correlated(20).float()
-    assert torch.equal(measure([x], Options(normalize_activations="none")).apply(x), x)
+    assert torch.equal(measure([x], SaeOptions(normalize_activations="none")).apply(x), x)
 
 
 def test_long_tokens_are_shortened_to_multiples_of_the_median_norm() -> None:
     # Norms 1, 1, 2, 100, lower median 1: those above 3 become 3, and the mean norm is (1 + 1 + 2 + 3) / 4 = 1.75.
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [60.0, 80.0]])
-    found = measure([x], Options(max_norm=3.0))
+    found = measure([x], SaeOptions(max_norm=3.0))
     assert found.max_norm == 3
     assert found.scale == pytest.approx(2**0.5 / 1.75)
     torch.testing.assert_close(found.apply(x) / found.scale, torch.cat([x[:3], torch.tensor([[1.8, 2.4]])]))
@@ -93,7 +93,7 @@ def test_long_tokens_are_shortened_to_multiples_of_the_median_norm() -> None:
 
 @pytest.mark.parametrize("kind", ["none", "expected_average_only_in", "covariance_whitening"])
 def test_a_normalisation_comes_back_from_its_tensors(kind: NormalizeActivations) -> None:
-    found = measure([correlated(30)], Options(normalize_activations=kind, max_norm=2.0))
+    found = measure([correlated(30)], SaeOptions(normalize_activations=kind, max_norm=2.0))
     back = Normalisation.from_tensors({**found.tensors(), "other": torch.zeros(1)}, kind)
     assert (back.kind, back.scale, back.max_norm) == (kind, found.scale, found.max_norm)
     assert torch.equal(back.apply(correlated(7)), found.apply(correlated(7)))
@@ -103,4 +103,4 @@ def test_whitening_cannot_be_folded_into_tied_weights() -> None:
     dec = torch.eye(5)
     tied = Weights(enc=dec, dec=dec, b_enc=torch.zeros(5), b_dec=torch.zeros(5))
     with pytest.raises(UserError, match="its encoder is its decoder"):
-        fold(tied, measure([correlated(30)], Options(normalize_activations="covariance_whitening")))
+        fold(tied, measure([correlated(30)], SaeOptions(normalize_activations="covariance_whitening")))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train_sae.batches.order import UNIT_ROWS, Plan
+from train_sae.batches.order import UNIT_ROWS, TokenOrder
 from train_sae.batches.token_set import RowRange, TokenSet
 
 
@@ -40,38 +40,38 @@ def test_the_pools_of_all_lanes_partition_the_set(
     wanted = expected_rows(tokens)
     if len(wanted) < n_lanes:
         return
-    plan = Plan(tokens, seed=3, pool_rows=pool_rows, n_lanes=n_lanes)
-    assert plan.n_tokens == tokens.n_tokens == len(wanted)
+    token_order = TokenOrder(tokens, seed=3, pool_rows=pool_rows, n_lanes=n_lanes)
+    assert token_order.n_tokens == tokens.n_tokens == len(wanted)
     found: list[int] = []
     for lane in range(n_lanes):
-        position, start = 0, epoch * plan.n_lane_tokens
-        while position < plan.n_lane_tokens:
-            cursor = plan.cursor(start + position, lane)
+        position, start = 0, epoch * token_order.n_lane_tokens
+        while position < token_order.n_lane_tokens:
+            cursor = token_order.cursor(start + position, lane)
             assert (cursor.epoch, cursor.position) == (epoch, 0)
-            pool = plan.pool(epoch, cursor.pool, lane)
+            pool = token_order.pool(epoch, cursor.pool, lane)
             assert pool.start == position
-            assert 0 < len(pool.rows) <= plan.capacity <= pool_rows + UNIT_ROWS
+            assert 0 < len(pool.rows) <= token_order.capacity <= pool_rows + UNIT_ROWS
             assert np.all(np.diff(pool.rows) > 0)
             assert sorted(pool.places.tolist()) == list(range(len(pool.rows)))
             assert np.array_equal(pool.in_order()[pool.places], pool.rows)
             found += pool.rows.tolist()
             position += len(pool.rows)
-        assert position == plan.n_lane_tokens
+        assert position == token_order.n_lane_tokens
     assert len(set(found)) == len(found) == len(wanted) - len(wanted) % n_lanes
     assert set(found) <= set(wanted)
 
 
 def test_rows_that_unequal_lanes_leave_out_change_from_epoch_to_epoch() -> None:
     # 642 = 4 · 160 + 2 rows: each epoch leaves out two.
-    plan = Plan(TokenSet((RowRange(0, 642),)), seed=0, pool_rows=100, n_lanes=4)
+    token_order = TokenOrder(TokenSet((RowRange(0, 642),)), seed=0, pool_rows=100, n_lanes=4)
     left_out: list[set[int]] = []
     for epoch in range(6):
         used = set[int]()
         for lane in range(4):
             position = 0
-            while position < plan.n_lane_tokens:
-                pool = plan.cursor(epoch * plan.n_lane_tokens + position, lane).pool
-                rows = plan.pool(epoch, pool, lane).rows
+            while position < token_order.n_lane_tokens:
+                pool = token_order.cursor(epoch * token_order.n_lane_tokens + position, lane).pool
+                rows = token_order.pool(epoch, pool, lane).rows
                 used |= set(rows.tolist())
                 position += len(rows)
         left_out.append(set(range(642)) - used)
@@ -82,5 +82,5 @@ def test_rows_that_unequal_lanes_leave_out_change_from_epoch_to_epoch() -> None:
 @pytest.mark.parametrize(("pool_rows", "sizes"), [(1000, [640]), (500, [320, 320]), (250, [256, 192, 192])])
 def test_pools_of_an_epoch_are_about_equal(pool_rows: int, sizes: list[int]) -> None:
     # Ten units of 64 rows; three pools of 640 / 3 = 213 rows are cut at whole units: before rows 256 and 448.
-    plan = Plan(TokenSet((RowRange(0, 640),)), seed=0, pool_rows=pool_rows)
-    assert [len(plan.pool(0, pool).rows) for pool in range(len(sizes))] == sizes
+    token_order = TokenOrder(TokenSet((RowRange(0, 640),)), seed=0, pool_rows=pool_rows)
+    assert [len(token_order.pool(0, pool).rows) for pool in range(len(sizes))] == sizes

@@ -68,6 +68,16 @@ def test_each_chunk_is_verified_once(tmp_path: Path) -> None:
         reader(store).read(rows, np.arange(len(rows)), out)
 
 
+def test_a_whole_shard_in_the_place_of_another_is_a_user_error(tmp_path: Path) -> None:
+    store = ActivationStore.open(write_run(tmp_path, 8) / "activations")
+    first, second = (shard.path for shard in store.shards(SITE)[:2])
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(
+        UserError, match=r"is damaged \(its chunk at byte 0 is whole, but not the one that was committed"
+    ):
+        reader(store).read(np.arange(3), np.arange(3), torch.empty(3, D_IN))
+
+
 def test_a_missing_or_short_shard_is_a_user_error(tmp_path: Path) -> None:
     store = ActivationStore.open(write_run(tmp_path, 8) / "activations")
     broken, path = reader(store, verify=False), store.shards(SITE)[1].path

@@ -29,7 +29,7 @@ from triton.runtime.jit import JITFunction
 from train_sae.config import Architecture
 from train_sae.kernels.dead import DeadBound
 from train_sae.kernels.step import kernel_step
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.settings import StepSettings
 from train_sae.step.state import initial_state
 
@@ -105,7 +105,7 @@ def compile_steps(d_in: int, d_sae: int, k: int, n_tokens: int) -> dict[str, dic
                 for n_dead, clip in ((N_DEAD, None), (N_DEAD, 1.0), (0, None)):
                     # A number that would be on its way from a device.
                     with mock.patch.object(DeadBound, "at", return_value=n_dead):
-                        kernel_step(state, x, replace(settings, options=Options(clip_grad_norm=clip)), 1e-4)
+                        kernel_step(state, x, replace(settings, options=SaeOptions(clip_grad_norm=clip)), 1e-4)
         return {name: needs(compiled) for name, compiled in found.items()}
 
 

@@ -118,7 +118,7 @@ def test_entries_by_latent() -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("with_extra", [False, True])
 def test_gradients_by_latents(with_extra: bool, frozen: bool) -> None:
-    from train_sae.kernels.backward import Extra, gradients
+    from train_sae.kernels.backward import DeadGradients, gradients
 
     problem = Problem()
     expected = [grad.clone() for grad in problem.gradients()]
@@ -127,7 +127,7 @@ def test_gradients_by_latents(with_extra: bool, frozen: bool) -> None:
         more = [torch.randn(2, D_IN), torch.randn(2, D_IN), torch.randn(2)]
         row = torch.tensor([-1, 0, -1, -1, -1, -1, 1], device=DEVICE)
         along = (more[1] * problem.dec[[1, 6]]).sum(1)
-        extra = Extra(row, *(tensor.to(DEVICE) for tensor in (*more, along)))
+        extra = DeadGradients(row, *(tensor.to(DEVICE) for tensor in (*more, along)))
         for grad, addition in zip(expected, more, strict=True):
             grad[[1, 6]] += addition
     expected[1] = problem.across(expected[1])
@@ -168,13 +168,13 @@ def test_a_weighted_sum_of_rows(n_programs: int, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("divisor", [1.0, 3.0])
 def test_adam_is_the_one_of_torch_with_unit_norm(divisor: float) -> None:
-    from train_sae.kernels.adam import Moments, Rates, adam_rows, adam_vector
+    from train_sae.kernels.adam import AdamMoments, Rates, adam_rows, adam_vector
 
     generator = torch.Generator().manual_seed(0)
     problem = Problem()
     weights = {"enc": problem.enc, "dec": problem.dec, "bias": torch.randn(1500, generator=generator)}
     weights = {name: weight.to(DEVICE).clone() for name, weight in weights.items()}
-    moments = {name: Moments(w, torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
+    moments = {name: AdamMoments(w, torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
     shadow = torch.empty(D_SAE, D_IN, device=DEVICE, dtype=torch.bfloat16)
     twins = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     lr, betas, eps = 1e-2, (0.9, 0.999), 1e-8

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.train_sae.kernels.conftest import DEVICE
-from train_sae.step.selection import Selection
+from train_sae.step.selection import ActiveLatents
 from train_sae.step.selection import select_batch_topk as reference_batch_topk
 from train_sae.step.selection import select_topk as reference_topk
 
@@ -22,7 +22,7 @@ def pre_activations(n_tokens: int, d_sae: int, dtype: torch.dtype, kind: str) ->
     return (pre - 10 if kind == "nothing" else pre).to(dtype)
 
 
-def assert_same(entries: object, expected: Selection, n_tokens: int) -> None:
+def assert_same(entries: object, expected: ActiveLatents, n_tokens: int) -> None:
     from train_sae.kernels.select import Entries
 
     assert isinstance(entries, Entries)
@@ -86,10 +86,10 @@ def test_dense_topk_keeps_what_is_selected(kind: str) -> None:
 
 
 def test_rows_longer_than_a_block_are_walked_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    from train_sae.kernels import select
+    from train_sae.kernels import bounds, chunks, select
 
-    monkeypatch.setattr(select, "_MAX_BLOCK", 16)
-    monkeypatch.setattr(select, "_RESIDENT", 16)
+    monkeypatch.setattr(chunks, "_MAX_BLOCK", 16)
+    monkeypatch.setattr(bounds, "_RESIDENT", 16)
     pre = pre_activations(4, 50, torch.bfloat16, "ties")
     assert_same(select.select_topk(pre.to(DEVICE), 7), reference_topk(pre, 7), 4)
     assert_same(select.select_batch_topk(pre.to(DEVICE), 7), reference_batch_topk(pre, 7), 4)

@@ -16,7 +16,7 @@ from train_sae.config import Architecture
 from train_sae.kernels import auxk, backward, decode
 from train_sae.kernels.dead import DeadBound
 from train_sae.kernels.step import kernel_step
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.architectures import Weights, trained_names
 from train_sae.step.fastest import StepSettings, StepStats, reference_step, sparse_step
 from train_sae.step.state import TrainState, initial_state
@@ -86,7 +86,7 @@ def test_kernel_step_equals_the_reference_in_loss_gradients_and_updates(data: st
                              (("d_in", 20), ("d_sae", 12), ("n_tokens", 5)))  # fmt: skip
     numbers: Literal["real", "whole"] = data.draw(st.sampled_from(["real", "whole"]), label="numbers")
     dead = data.draw(st.lists(st.booleans(), min_size=d_sae, max_size=d_sae), label="dead")
-    options = Options(
+    options = SaeOptions(
         matryoshka_widths=tuple(sorted(data.draw(st.sets(st.integers(1, d_sae)), label="widths"))),
         matryoshka_samples=data.draw(st.sampled_from([0, 0, 3]), label="sampled widths"),
         clip_grad_norm=data.draw(st.sampled_from([None, 0.1]), label="clip"),
@@ -160,7 +160,7 @@ def test_bfloat16_encoding_selects_the_same_and_keeps_the_weights_exact(arch: Ar
 def test_a_state_rebuilt_from_its_tensors_goes_on_bit_for_bit(arch: Architecture) -> None:
     # The interpreter truncates to bfloat16, where a GPU, as torch does, rounds to the nearest.
     precision = torch.bfloat16 if IS_GPU else torch.float32
-    options = Options(ema_decay=0.9)
+    options = SaeOptions(ema_decay=0.9)
     config = StepSettings(arch=arch, k=2, dead_tokens=40, aux_k=2, precision=precision, options=options)
     state = make_state(5, 12, arch, averaged=True)
     state.tokens_since_fired[:5] = 40
@@ -209,7 +209,7 @@ def test_the_padding_of_the_dead_list_changes_no_bit(arch: Architecture, monkeyp
 @pytest.mark.parametrize("clip", [None, 1e9])
 def test_small_tiles_and_few_programs_take_the_same_step(clip: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     config = StepSettings(
-        arch="matryoshka_batchtopk", k=3, dead_tokens=1000, aux_k=2, options=Options(clip_grad_norm=clip)
+        arch="matryoshka_batchtopk", k=3, dead_tokens=1000, aux_k=2, options=SaeOptions(clip_grad_norm=clip)
     )
     x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     states = [make_state(5, 12, config.arch) for _ in range(2)]
@@ -247,7 +247,7 @@ def steps_with_dead_latents(arch: Architecture, n_dead: int, clip: float | None)
     with torch.no_grad():
         state.weights.b_enc[:n_dead] = -100.0
     state.tokens_since_fired[:n_dead] = 10_000
-    config = StepSettings(arch=arch, k=k, dead_tokens=10_000, aux_k=4, options=Options(clip_grad_norm=clip))
+    config = StepSettings(arch=arch, k=k, dead_tokens=10_000, aux_k=4, options=SaeOptions(clip_grad_norm=clip))
     x = torch.randn(n_tokens, d_in, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     return lambda: kernel_step(state, x, config, 1e-3)
 

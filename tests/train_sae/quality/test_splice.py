@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ask.packing import Asked
 from tests.small_run import SAE_NAME
 from tests.steer.toy import ToyVlm, counting_item, toy_case, toy_sae, visual
 from train_sae.quality.config import EvaluateConfig
@@ -18,8 +19,8 @@ def scored(scale: float) -> Scores:
     """The toy's answer "three of three" with evidence 1, with a reconstruction of `scale` times the residual."""
     vlm = ToyVlm()
     case = toy_case(vlm, visual(torch.ones(4)), (counting_item(), counting_item(question_id=1)))
-    x = case.laid.visual
-    return score(vlm, "resid/0", case, versions(toy_sae(scale), x, x.mean(0)), vlm.answer_ids())
+    x = case.sequences.visual
+    return score(Asked.at(vlm, "resid/0"), case, versions(toy_sae(scale), x, x.mean(0)))
 
 
 def test_a_perfect_reconstruction_changes_nothing_and_an_empty_one_is_zeros() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.architectures import Weights, initial_weights, trained_names
 
 
@@ -23,7 +23,7 @@ def test_initial_weights_are_tied_unit_directions_and_depend_on_the_seed_only() 
 
 @pytest.mark.parametrize("arch", get_args(Architecture))
 def test_weights_come_back_from_their_tensors(arch: Architecture) -> None:
-    weights = initial_weights(torch.ones(3), 5, 0, arch, Options(jumprelu_init_threshold=0.5))
+    weights = initial_weights(torch.ones(3), 5, 0, arch, SaeOptions(jumprelu_init_threshold=0.5))
     back = Weights.from_tensors({**weights.tensors(), "something": torch.zeros(1)})
     assert back.tensors().keys() == weights.tensors().keys()
     assert (back.enc is back.dec) is (arch == "matching_pursuit")
@@ -44,6 +44,6 @@ def test_each_architecture_trains_its_own_tensors() -> None:
 
 
 def test_jumprelu_thresholds_start_where_they_are_told() -> None:
-    weights = initial_weights(torch.ones(3), 5, 0, "jumprelu", Options(jumprelu_init_threshold=0.5))
+    weights = initial_weights(torch.ones(3), 5, 0, "jumprelu", SaeOptions(jumprelu_init_threshold=0.5))
     assert weights.threshold is not None
     assert weights.threshold.tolist() == [0.5] * 5

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import train_sae.trainee
+import train_sae.trainer
 from tests.train_sae.stores import SITE, write_run
 from train_sae.config import Architecture, TrainConfig
 from train_sae.run import train
@@ -40,13 +40,13 @@ def test_deterministic_trainings_give_equal_bits(
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     seen: list[bool] = []
-    take_step = train_sae.trainee.take_step
+    take_step = train_sae.trainer.take_step
 
     def recording_step(*arguments: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
         return take_step(*arguments)
 
-    monkeypatch.setattr(train_sae.trainee, "take_step", recording_step)
+    monkeypatch.setattr(train_sae.trainer, "take_step", recording_step)
     weights: list[dict[str, torch.Tensor]] = []
     for number, options in enumerate(((), ("deterministic=true",), ("deterministic=true",))):
         seen.clear()

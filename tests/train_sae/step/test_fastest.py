@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.processes.group import SOLO, Group
 from train_sae.step import fastest as step_module
 from train_sae.step.architectures import Weights, trained_names
@@ -24,9 +24,9 @@ ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batc
 
 
 def make_settings(
-    arch: Architecture, k: int, aux_k: int = 2, dead_tokens: int = 1000, options: Options | None = None
+    arch: Architecture, k: int, aux_k: int = 2, dead_tokens: int = 1000, options: SaeOptions | None = None
 ) -> StepSettings:
-    options = options or Options()
+    options = options or SaeOptions()
     return StepSettings(arch=arch, k=k, dead_tokens=dead_tokens, aux_k=aux_k, precision=torch.float64, options=options)
 
 
@@ -79,7 +79,7 @@ def test_sparse_step_equals_the_reference_in_loss_gradients_and_updates(data: st
     dead = data.draw(st.lists(st.booleans(), min_size=d_sae, max_size=d_sae), label="dead")
     shift = data.draw(st.sampled_from([0.0, -20.0]), label="shift of b_enc, which empties rows")
     widths = tuple(sorted(data.draw(st.sets(st.integers(1, d_sae)), label="widths")))
-    options = Options(
+    options = SaeOptions(
         matryoshka_widths=widths,
         matryoshka_samples=data.draw(st.sampled_from([0, 0, 3]), label="sampled widths"),
         clip_grad_norm=data.draw(st.sampled_from([None, 0.1]), label="clip"),
@@ -220,7 +220,7 @@ def test_loss_of_one_token_by_hand(name: str) -> None:
         state.weights.b_enc.copy_(torch.tensor([0.5, 0.0]))
         state.weights.b_dec.copy_(torch.tensor([0.0, 1.0]))
     # x − b_dec = (3, −2): pre = (3.5, −2), f = (3.5, 0), x_hat = (3.5, 1), error = (−0.5, −2), mse = 0.25 + 4.
-    config = make_settings("topk", k=2, options=Options(clip_grad_norm=None))
+    config = make_settings("topk", k=2, options=SaeOptions(clip_grad_norm=None))
     stats = STEPS[name](state, torch.tensor([[3.0, -1.0]], dtype=torch.float64), config, 0.0)
     assert float(stats.mse) == pytest.approx(4.25)
     assert float(stats.l0) == 1
@@ -243,8 +243,8 @@ def test_loss_of_one_token_by_hand(name: str) -> None:
 def test_adam_sees_gradients_of_at_most_the_norm(name: str, clip: float) -> None:
     x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     plain, clipped = make_state(5, 6), make_state(5, 6)
-    STEPS[name](plain, x, make_settings("topk", k=2, options=Options(clip_grad_norm=None)), 1e-3)
-    STEPS[name](clipped, x, make_settings("topk", k=2, options=Options(clip_grad_norm=clip)), 1e-3)
+    STEPS[name](plain, x, make_settings("topk", k=2, options=SaeOptions(clip_grad_norm=None)), 1e-3)
+    STEPS[name](clipped, x, make_settings("topk", k=2, options=SaeOptions(clip_grad_norm=clip)), 1e-3)
     moments = [{key: s.optimizer.state[w]["exp_avg"] for key, w in s.trained.items()} for s in (plain, clipped)]
     norm = torch.cat([10 * moment.flatten() for moment in moments[0].values()]).norm()
     assert float(norm) > 0.5
@@ -311,7 +311,7 @@ def test_a_step_is_handed_to_the_kernels(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_adam_keeps_what_the_options_say(name: str) -> None:
     state = make_state(6, 20)
     x = torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    STEPS[name](state, x, make_settings("topk", k=2, options=Options(adam_beta1=0.5, adam_beta2=0.75)), lr=0.1)
+    STEPS[name](state, x, make_settings("topk", k=2, options=SaeOptions(adam_beta1=0.5, adam_beta2=0.75)), lr=0.1)
     kept, grad = state.optimizer.state[state.weights.enc], state.weights.enc.grad
     assert grad is not None
     torch.testing.assert_close(kept["exp_avg"], 0.5 * grad)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.train_sae.conftest import random_weights
 from train_sae.config import Architecture
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.architectures import Weights, trained_names
 from train_sae.step.reference import loss, reference_step
 from train_sae.step.settings import StepSettings
@@ -72,7 +72,7 @@ def test_losses_and_gradients_are_those_of_sae_lens(arch: Architecture, given: d
         twin = sae_lens_twin(arch, weights, given)
     state = TrainState(weights, trained_names(arch, weights))
     state.step = 4
-    options = Options(**given)
+    options = SaeOptions(**given)
     settings = StepSettings(arch=arch, k=K, dead_tokens=DEAD_TOKENS, aux_k=2, precision=torch.float64, options=options)
     x = 2 * torch.randn(30, D_IN, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     # AuxK is ours: SAELens's is of another weight and without a ReLU. Jumprelu's loss for dead latents is the same.
@@ -113,7 +113,7 @@ def test_every_dense_architecture_learns_and_keeps_its_constraints(arch: Archite
     directions /= directions.norm(dim=1, keepdim=True)
     weights = random_weights(arch, D_IN, D_SAE)
     state = TrainState(weights, trained_names(arch, weights))
-    options = Options(l1_coefficient=0.05, l0_coefficient=0.05)
+    options = SaeOptions(l1_coefficient=0.05, l0_coefficient=0.05)
     settings = StepSettings(arch=arch, k=K, dead_tokens=10_000, aux_k=2, options=options)
     losses: list[float] = []
     for _ in range(150):

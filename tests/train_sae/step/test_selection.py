@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from train_sae.step.selection import Selection, select_batch_topk, select_topk, tokens_of, transpose
+from train_sae.step.selection import ActiveLatents, select_batch_topk, select_topk, tokens_of, transpose
 
 
-def dense(selection: Selection, d_sae: int) -> Tensor:
+def dense(selection: ActiveLatents, d_sae: int) -> Tensor:
     """The selection as a matrix; positions that are not selected are NaN."""
     n_tokens = selection.offsets.numel() - 1
     out = torch.full((n_tokens, d_sae), torch.nan, dtype=selection.values.dtype)

@@ -1,13 +1,13 @@
-"""What a step is told."""
+"""What a step does."""
 
 import numpy as np
 
-from train_sae.options import Options
+from train_sae.options import SaeOptions
 from train_sae.step.settings import StepSettings
 
 
 def sampled(seed: int, n: int = 3) -> StepSettings:
-    options = Options(matryoshka_samples=n)
+    options = SaeOptions(matryoshka_samples=n)
     return StepSettings(arch="matryoshka_batchtopk", k=1, dead_tokens=1, aux_k=1, seed=seed, options=options)
 
 

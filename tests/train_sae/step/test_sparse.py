@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from train_sae.config import Architecture
 from train_sae.processes.group import Group
 from train_sae.step.fastest import StepSettings, sparse_step
-from train_sae.step.selection import Selection
+from train_sae.step.selection import ActiveLatents
 from train_sae.step.state import TrainState, initial_state
 
 N_TOKENS, D_IN, D_SAE, K = 64, 64, 256, 16
@@ -47,17 +47,17 @@ class Unwatched(Group):
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
-    def _unwatched(self, select: Callable[[], Selection]) -> Selection:
+    def _unwatched(self, select: Callable[[], ActiveLatents]) -> ActiveLatents:
         self._watch.is_paused = True
         try:
             return select()
         finally:
             self._watch.is_paused = False
 
-    def select_topk(self, pre: Tensor, k: int) -> Selection:
+    def select_topk(self, pre: Tensor, k: int) -> ActiveLatents:
         return self._unwatched(lambda: Group.select_topk(self, pre, k))
 
-    def select_batch_topk(self, pre: Tensor, k: int, guess: Tensor | None = None) -> Selection:
+    def select_batch_topk(self, pre: Tensor, k: int, guess: Tensor | None = None) -> ActiveLatents:
         return self._unwatched(lambda: Group.select_batch_topk(self, pre, k, guess))
 
 

@@ -4,7 +4,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from demo.world.simulate import SAMPLES, draw_count, draw_intervals, draw_scene, final_ball_place, placements
+from demo.world.motion import final_ball_place, placements
+from demo.world.scene import SAMPLES
+from demo.world.script import draw_count, draw_intervals, draw_scene
 
 SCENES = [draw_scene(3, i) for i in range(300)]
 

@@ -1,4 +1,4 @@
-"""Which videos of a dataset are collected, as one word: a split, a file of ids, a number, or several of them."""
+"""Which videos of a dataset are collected, in one word: a split, a file of ids, a number, or several of them."""
 
 import hashlib
 import re
@@ -24,18 +24,19 @@ V = TypeVar("V", bound=Named)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class VideoChoice:
     """A parsed `--select`."""
 
     split: str | None = None
     """Only the videos of this official split."""
     ids: Path | None = None
-    """Only the videos named in this file, one id a line (`collect.data.perception_test.read_ids`)."""
+    """Only the videos named in this file, one id per line (`collect.data.perception_test.read_ids`)."""
     limit: int | None = None
-    """At most so many: those with the smallest hashes of their ids, so that a larger number holds the smaller's."""
+    """At most this many: those with the smallest hashes of their ids, so that a larger number includes the videos of a
+    smaller one."""
 
     @classmethod
-    def parse(cls, text: str | None) -> "Selection":
+    def parse(cls, text: str | None) -> "VideoChoice":
         """Read a selection such as `valid`, `ids.txt`, `100` or `valid,100`.
 
         Raises:
