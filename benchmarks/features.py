@@ -28,6 +28,7 @@ the same number of entries in the same chunks of 1 MiB; only the files are more.
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def associated(share: float, n_t: int, options: Options) -> Associated:
         )
 
 
-def _read_ms(codes: Codes, records: "list[VideoRecord]", n_latents: int) -> float:
+def _read_ms(codes: Codes, records: Sequence[VideoRecord], n_latents: int) -> float:
     """Median time to read and rank what some neighbouring latents hold together, as if they were one."""
     n_latents = min(n_latents, codes.d_sae)
     video_of_token = np.repeat(np.arange(len(records)), [record.n_tokens for record in records]).astype(np.int32)

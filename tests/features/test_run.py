@@ -114,6 +114,16 @@ def test_another_run_with_the_same_seed_writes_the_same_bytes(finished: Path, ru
     assert (again / "summary.json").read_bytes() == (finished / "summary.json").read_bytes()
 
 
+def test_permutations_that_go_on_to_the_end_change_no_decision(
+    finished: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.association.judgement.enough_exceedances", lambda n, _: n + 1)
+    full = read_table(features(config_of(copy_of(run, tmp_path / "run"))) / "associations.parquet")
+    early = read_table(finished / "associations.parquet")
+    np.testing.assert_array_equal(early["holds"], full["holds"])
+    np.testing.assert_array_equal(early["q_value"] < 0.05, full["q_value"] < 0.05)
+
+
 def test_an_interrupted_stage_is_completed_to_the_same_tables(
     finished: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
