@@ -16,8 +16,11 @@ from collect.artefact.table import column
 from features.activity import Activity
 from features.association.associate import Associations
 from features.labels.corpus import Corpus
+from features.labels.labelling import KINDS
 
-KINDS, LEVELS, SPLITS = ("object", "action", "sound"), ("token", "frame"), ("train", "held_out")
+LEVELS, SPLITS = ("token", "frame"), ("train", "held_out")
+ASKED_KINDS = ("object", "action", "sound")
+"""Kinds of label that a question can be about."""
 CATALOGUE = pa.schema(
     [
         column("latent", pa.int32(), least=0),
@@ -45,6 +48,16 @@ CATALOGUE = pa.schema(
         column("runner_up_level", pa.string(), null=True, among=LEVELS),
         column("runner_up_auroc", pa.float64()),
         column("gap", pa.float64()),
+        column("correlation", pa.float64()),
+        column("explained", pa.float64()),
+        column("explained_low", pa.float64()),
+        column("explained_by_place_time", pa.float64()),
+        column("runner_up_correlation", pa.float64()),
+        column("also", pa.list_(pa.string())),
+        column("n_units", pa.int64(), null=True, least=0),
+        column("n_videos_positive", pa.int64(), null=True, least=0),
+        column("baseline_auroc_p95", pa.float64()),
+        column("unnamed_because", pa.string(), null=True),
     ]
 )
 ASSOCIATIONS = pa.schema(
@@ -70,10 +83,14 @@ ASSOCIATIONS = pa.schema(
         column("n_videos", pa.int64(), least=0),
         column("n_videos_positive", pa.int64(), least=0),
         column("hidden_share", pa.float64()),
+        column("videos_share", pa.float64()),
         column("p_value", pa.float64()),
         column("q_value", pa.float64()),
         column("control_auroc_p95", pa.float64()),
         column("control_auroc_best", pa.float64()),
+        column("correlation", pa.float64()),
+        column("baseline_auroc_p95", pa.float64()),
+        column("baseline_auroc_best", pa.float64()),
         column("holds", pa.bool_()),
     ]
 )
@@ -102,10 +119,10 @@ EXEMPLARS = pa.schema(
 def build_catalogue(
     activity: Activity, decoder_norm: Float64[np.ndarray, " latent"], found: Associations, corpus: Corpus
 ) -> pd.DataFrame:
-    """One row per latent: what it does, and the label it goes along with most.
+    """One row per latent: what it does, and the label that explains it most.
 
-    `top_label` is the best label on train, also where it does not hold; `labelled` says whether it does. Scores are
-    those on held-out videos.
+    `top_label` is the best label on train, also where it is not the latent's name; `labelled` says whether it is.
+    Scores are those on held-out videos.
     """
     n_latents = len(decoder_norm)
     table = pd.DataFrame(
@@ -143,8 +160,9 @@ def _describe(
         return described
     space, name = labels[top].space, corpus.name(labels[top])
     row = rows[latent, space.kind, space.level, name]
+    names = found.names
     described |= {
-        "labelled": bool(row["holds"]),
+        "labelled": bool(names.labelled[latent]),
         "top_label": name,
         "top_label_kind": space.kind,
         "top_label_level": space.level,
@@ -153,6 +171,15 @@ def _describe(
         "top_within_low": row["within_low"],
         "top_q_value": row["q_value"],
         "top_control_auroc_p95": row["control_auroc_p95"],
+        "correlation": names.correlation[latent],
+        "explained": names.explained[latent],
+        "explained_low": names.explained_low[latent],
+        "explained_by_place_time": names.explained_by_place_time[latent],
+        "also": names.also[latent],
+        "n_units": row["n_positive"],
+        "n_videos_positive": row["n_videos_positive"],
+        "baseline_auroc_p95": row["baseline_auroc_p95"],
+        "unnamed_because": names.unnamed_because[latent],
     }
     if runner_up >= 0:
         other = labels[runner_up]
@@ -162,6 +189,7 @@ def _describe(
             "runner_up_kind": other.space.kind,
             "runner_up_level": other.space.level,
             "runner_up_auroc": score,
-            "gap": float(found.held_out_auroc[latent, top]) - score,
+            "gap": float(str(row["auroc"])) - score,
+            "runner_up_correlation": float(found.explanation.held_out[latent, runner_up]),
         }
     return described

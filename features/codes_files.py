@@ -21,6 +21,7 @@ import zarr
 from jaxtyping import Shaped
 from zarr.codecs import Crc32cCodec
 
+from collect.artefact.inside import open_regular
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
 from collect.errors import UserError
@@ -57,8 +58,11 @@ def open_group(folder: Path, mode: Any) -> tuple[zarr.Group, dict[str, zarr.Arra
     """Open the group and check that its arrays are of the kind that `create_group` makes.
 
     Raises:
-        UserError: they are not, or zarr cannot read their metadata.
+        UserError: they are not, zarr cannot read their metadata, or it would wait for a pipe in the place of a file.
     """
+    no_file = next((path for path in folder.rglob("*") if not path.is_dir() and not path.is_file()), None)
+    if no_file is not None:
+        raise damaged(folder, f"{printable(no_file.relative_to(folder))} is not a file")
     try:
         group = zarr.open_group(folder, mode=mode)
         arrays = {name: group[name] for name in ARRAYS}
@@ -145,7 +149,7 @@ def _chunks(folder: Path) -> Iterator[tuple[str, int, bytes]]:
         if not path.name.isdecimal():  # what a killed process had begun to write
             continue
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 length = file.seek(0, os.SEEK_END)
                 file.seek(max(0, length - _CRC_BYTES))
                 yield path.name, length, file.read(_CRC_BYTES)

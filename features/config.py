@@ -5,11 +5,44 @@ Only arguments and what can be checked about them alone; nothing here reads a fi
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from collect.arguments import require_wanted
 from collect.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """What a label has to reach on held-out videos to be a latent's name: NAME=VALUE behind `--options`."""
+
+    min_auroc: float = 0.7
+    """AUROC of the label."""
+    min_within: float = 0.55
+    """Lower end of the interval of its within-video AUROC."""
+    min_share: float = 0.5
+    """Share of the videos with the label in which the latent tells it."""
+    min_explained: float = 0.15
+    """Share of the variance of the latent's activation that the label explains."""
+    min_units: int = 8
+    """Positive tokens or frames."""
+    margin: float = 0.1
+    """Share by which another label's correlation has to exceed the name's to be a better explanation."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: a value is out of its range.
+        """
+        for name in ("min_auroc", "min_within", "min_share", "min_explained", "margin"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise UserError(f"--options {name}={value:g} is out of range: give 0 or more, and less than 1.")
+        if self.min_units < 1:
+            raise UserError(f"--options min_units={self.min_units} is out of range: give at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +54,15 @@ class FeaturesConfig:
     sae: str | None = None
     """Name of the SAE below the run's `sae/`, or any folder that SAELens loads; may be left out where the run has only
     one. Write @SITE behind it, such as lens@resid/12, where the SAE does not say what it reads."""
+    baseline: str | None = None
+    """Another SAE of the run, by name or folder, that every name has to beat and the summary compares with: one of the
+    same size with a frozen random decoder, as `train --arch frozen_decoder` makes."""
     data: Path | None = None
     """Folder of the annotations, in Perception Test's layout; the one that was collected from if not given."""
     min_videos: int = 30
     """Videos that must show a label in the train split, and again in the held-out split, for it to be tested."""
     exemplars: int = 8
     """Top activating tokens kept per latent."""
-    exemplars_per_video: int = 1
-    """Most of these that may come from one video."""
     media: int = 24
     """Latents whose exemplars are drawn: the labelled ones first, by held-out AUROC."""
     permutations: int = 1000
@@ -45,6 +79,9 @@ class FeaturesConfig:
     """Where to encode: `auto`, `cpu`, `cuda`, `cuda:1`..."""
     batch_size: int = 8192
     """Tokens encoded at once."""
+    options: tuple[str, ...] = ()
+    """Settings that seldom need another value, as NAME=VALUE: what a label has to reach to be a name (min_auroc,
+    min_within, min_share, min_explained, min_units, margin), and exemplars_per_video."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading a file.
@@ -53,12 +90,48 @@ class FeaturesConfig:
             UserError: a number is out of its range.
         """
         require_wanted("--sae", self.sae)
-        for name in ("min_videos", "exemplars", "exemplars_per_video", "permutations", "bootstraps", "batch_size"):
+        require_wanted("--baseline", self.baseline)
+        for name in ("min_videos", "exemplars", "permutations", "bootstraps", "batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.media >= 0, "media", self.media, "0 (draw nothing) or more")
         _require(self.controls >= 2, "controls", self.controls, "at least 2")
         _require(0 < self.fdr < 1, "fdr", self.fdr, "a fraction between 0 and 1, such as 0.05")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.exemplars_per_video < 1:
+            raise UserError(
+                f"--options {EXEMPLARS_PER_VIDEO}={self.exemplars_per_video} is out of range: give 1 or more."
+            )
+        assert self.floors  # made to check its values
+
+    @property
+    def floors(self) -> Floors:
+        """What a label has to reach to be a name."""
+        values: dict[str, Any] = {name: value for name, value in self._options().items() if name in _FLOORS}
+        return Floors(**values)
+
+    @property
+    def exemplars_per_video(self) -> int:
+        """Most exemplars of a latent that may come from one video."""
+        return int(self._options().get(EXEMPLARS_PER_VIDEO, 1))
+
+    def _options(self) -> dict[str, float | int]:
+        values: dict[str, float | int] = {}
+        for pair in self.options:
+            name, _, text = pair.partition("=")
+            if name not in _FLOORS and name != EXEMPLARS_PER_VIDEO:
+                known = ", ".join([*_FLOORS, EXEMPLARS_PER_VIDEO])
+                raise UserError(f"--options {pair!r} is not known: give NAME=VALUE with one of {known}.")
+            whole = name in ("min_units", EXEMPLARS_PER_VIDEO)
+            try:
+                values[name] = int(text) if whole else float(text)
+            except ValueError:
+                kind = "a whole number" if whole else "a number"
+                raise UserError(f"--options {pair!r}: the value has to be {kind}.") from None
+        return values
+
+
+_FLOORS = tuple(field.name for field in dataclasses.fields(Floors))
+EXEMPLARS_PER_VIDEO = "exemplars_per_video"
 
 
 def _require(holds: bool, name: str, value: object, range_text: str) -> None:

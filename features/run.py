@@ -7,6 +7,7 @@
       associations.parquet   one row per tested (latent, label) and split
       exemplars.parquet      top activating tokens of each latent
       media/                 pictures of the exemplars of some latents
+      baseline/              with --baseline: the codes of the other SAE
       config.json summary.json
 
 `summary.json` is written last, and says what belongs to a finished folder (`collect.artefact.stage`).
@@ -16,35 +17,35 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
 
 from collect.artefact.folder import file_hash, write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import RunData, data_of_run
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.artefact.table_input import empty_table
-from collect.data.perception_test import Video
+from collect.errors import UserError
 from collect.process.device import resolve_device
 from collect.process.ranks import Process
 from collect.reading import MANIFEST_NAME, ActivationStore
 from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
-from features.association.controls import encode_controls
-from features.association.selection import Selection
+from features.association.controls import Controls, encode_controls, latents_as_controls, matched_rates
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue
-from features.codes import BY_LATENT_NAME
+from features.codes import BY_LATENT_NAME, Codes
+from features.comparison import compare_with_baseline
 from features.config import FeaturesConfig
 from features.division import Division, joined_processes
 from features.encoding import encode_store
 from features.exemplars import describe_exemplars, top_tokens
 from features.labels.corpus import Corpus, build_corpus
+from features.labels.labelling import ASKED
 from features.pictures.media import choose_latents, draw_exemplars
 from train_sae.opened import OpenedSae, open_sae
 
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 STAGE = "features"
 TABLES = ("associations.parquet", "exemplars.parquet", "catalogue.parquet")
 CODES_NAME = "codes.zarr"
+BASELINE_NAME = "baseline"
+"""Folder of the other SAE's codes."""
 
 
 def features(config: FeaturesConfig) -> Path:
@@ -65,7 +68,8 @@ def features(config: FeaturesConfig) -> Path:
     store = ActivationStore.open(config.run / "activations")
     store.require_whole_grids()
     opened = open_sae(config.run, store, config.sae, decoded=False)
-    config = dataclasses.replace(config, sae=opened.argument)
+    baseline = _open_baseline(config, store, opened)
+    config = dataclasses.replace(config, sae=opened.argument, baseline=None if baseline is None else baseline.argument)
     folder = config.run / "features" / opened.name
     others = {STAGE: folder, "steer": config.run / "steer" / opened.name}
     with joined_processes(Process.of_environment()) as division, ExitStack() as held:
@@ -80,51 +84,97 @@ def features(config: FeaturesConfig) -> Path:
                 **opened.hashes(),
                 "annotations": data.annotations,
             }
+            if baseline is not None:
+                inputs |= {f"baseline_{name}": value for name, value in baseline.hashes().items()}
             paths = {"run": config.run, "data": data.dataset.folder, "sae": opened.folder}
             return begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths)
 
         if not division.agree(is_finished):
             data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)
             annotations = {video.video_id: video for video in data.dataset.videos}
-            _run(config, store, opened, annotations, folder, division)
+            corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
+            _run(_Stage(config, store, corpus, division), opened, baseline, folder)
         division.meet()  # nobody leaves before the first process has written the tables
     return folder
 
 
-def _run(
-    config: FeaturesConfig,
-    store: ActivationStore,
-    opened: OpenedSae,
-    annotations: Mapping[str, Video],
-    folder: Path,
-    division: Division,
-) -> None:
-    sae, device = opened.sae, resolve_device(config.device)
-    codes = encode_store(
-        store,
-        sae,
-        folder / CODES_NAME,
-        batch_size=config.batch_size,
-        device=device,
-        name=str(opened.folder),
-        division=division,
-    )
-    corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
-    activity = measure_activity(codes, store.videos, division)
-    if corpus.labels:
+def _open_baseline(config: FeaturesConfig, store: ActivationStore, opened: OpenedSae) -> OpenedSae | None:
+    """The SAE to compare with.
+
+    Raises:
+        UserError: it cannot be used, reads another site, or is the very SAE.
+    """
+    if config.baseline is None:
+        return None
+    baseline = open_sae(config.run, store, config.baseline, decoded=False)
+    if baseline.folder.resolve() == opened.folder.resolve():
+        raise UserError(f"--baseline {config.baseline} is the SAE itself: give another one, such as a frozen_decoder.")
+    if baseline.sae.site != opened.sae.site:
+        raise UserError(
+            f"--baseline {config.baseline} reads {baseline.sae.site}, the SAE {opened.sae.site}: give one of its site."
+        )
+    return baseline
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What is the same for an SAE and its baseline."""
+
+    config: FeaturesConfig
+    store: ActivationStore
+    corpus: Corpus
+    division: Division
+
+    def encode(self, opened: OpenedSae, folder: Path) -> tuple[Codes, Activity]:
+        """Codes and activity of an SAE."""
+        config, division = self.config, self.division
+        codes = encode_store(
+            self.store,
+            opened.sae,
+            folder,
+            batch_size=config.batch_size,
+            device=resolve_device(config.device),
+            name=str(opened.folder),
+            division=division,
+        )
+        return codes, measure_activity(codes, self.store.videos, division)
+
+    def associate(
+        self, opened: OpenedSae, codes: Codes, activity: Activity, baseline: Controls | None = None
+    ) -> Associations:
+        """Associations of an SAE, beside controls of its firing rates."""
+        config = self.config
         controls = encode_controls(
-            store,
-            sae.site,
+            self.store,
+            opened.sae.site,
             activity.firing_rate,
             n=config.controls,
             rng=np.random.default_rng([config.seed, 0]),
             batch_size=config.batch_size,
         )
-        found = associate(codes, controls, corpus, activity.firing_rate, config, division)
-    else:
+        return associate(codes, controls, self.corpus, activity.firing_rate, config, self.division, baseline=baseline)
+
+
+def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path) -> None:
+    config, store, corpus, division = stage.config, stage.store, stage.corpus, stage.division
+    if not corpus.labels:
         log.warning("No label is shown by enough videos, so latents are not associated with anything.")
-        found = _nothing_found(codes.d_sae)
-    decoder_norm = sae.decoder_norm.double().cpu().numpy()
+    codes, activity = stage.encode(opened, folder / CODES_NAME)
+    compared: dict[str, Any] | None = None
+    if other is None:
+        found = stage.associate(opened, codes, activity)
+    else:
+        (folder / BASELINE_NAME).mkdir(exist_ok=True)
+        other_codes, other_activity = stage.encode(other, folder / BASELINE_NAME / CODES_NAME)
+        rng = np.random.default_rng([config.seed, 3])
+        rates = matched_rates(activity.firing_rate)
+        others = latents_as_controls(other_codes, other_activity.firing_rate, rates, n=config.controls, rng=rng)
+        found = stage.associate(opened, codes, activity, others)
+        compared = {
+            "sae": config.baseline,
+            **compare_with_baseline(found, stage.associate(other, other_codes, other_activity), corpus),
+        }
+    decoder_norm = opened.sae.decoder_norm.double().cpu().numpy()
     catalogue = build_catalogue(activity, decoder_norm, found, corpus)
     held_out = {corpus.records[index].video_id for index in corpus.split(held_out=True)}
     tops = top_tokens(codes, store.videos, n=config.exemplars, per_video=config.exemplars_per_video, division=division)
@@ -137,8 +187,10 @@ def _run(
     write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
     summary = summarise(config, activity, corpus, catalogue, associations)
+    summary["baseline"] = compared
     pictures = [name for column in ("media", "media_frame") for name in exemplars[column].dropna() if name]
-    write_summary(folder, summary, [*TABLES, CODES_NAME, BY_LATENT_NAME, *pictures])
+    made = [*TABLES, CODES_NAME, BY_LATENT_NAME, *([] if other is None else [BASELINE_NAME])]
+    write_summary(folder, summary, [*made, *pictures])
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",
         folder,
@@ -151,13 +203,20 @@ def _run(
 def summarise(
     config: FeaturesConfig, activity: Activity, corpus: Corpus, catalogue: pd.DataFrame, associations: pd.DataFrame
 ) -> dict[str, Any]:
-    """Counts over the whole stage, and one entry per label."""
+    """Counts over the whole stage, and one entry per label that was tested, or that questions may be about.
+
+    A label's best latent is the one with the highest AUROC on train among those that hold.
+    """
     held = associations[associations["split"] == "held_out"]
+    train = associations[associations["split"] == "train"]
+    held = held.assign(train_auroc=train["auroc"].to_numpy())  # two rows per pair, in one order
     labels: list[dict[str, Any]] = []
     for label in corpus.all_labels():
         space, name = label.space, corpus.name(label)
         rows = held[(held["label"] == name) & (held["kind"] == space.kind) & (held["level"] == space.level)]
-        holding = rows[rows["holds"].astype(bool)].sort_values(["auroc", "latent"], ascending=[False, True])
+        if not len(rows) and space not in ASKED:
+            continue
+        holding = rows[rows["holds"].astype(bool)].sort_values(["train_auroc", "latent"], ascending=[False, True])
         labels.append(
             {
                 "label": name,
@@ -176,19 +235,9 @@ def summarise(
         "n_latents": len(catalogue),
         "n_dead": int(catalogue["is_dead"].sum()),
         "l0": float(activity.firing_rate.sum()),
-        "n_labels": len(labels),
+        "n_labels": len(corpus.all_labels()),
         "n_tested": len(held),
         "n_discoveries": int((held["q_value"] < config.fdr).sum()),
         "n_labelled": int(catalogue["labelled"].sum()),
         "labels": labels,
     }
-
-
-def _nothing_found(n_latents: int) -> Associations:
-    none: Float64[np.ndarray, "latent label"] = np.empty((n_latents, 0))
-    empty, unset = np.empty(0, dtype=np.int64), np.full(n_latents, -1, dtype=np.int64)
-    return Associations(
-        table=pd.DataFrame({"split": [], "latent": []}),
-        selection=Selection(latent=empty, label=empty, top=unset, runner_up=unset),
-        held_out_auroc=none,
-    )

@@ -118,7 +118,7 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
     if len(held) == 0:
         tested = associations[(associations["split"] == "held_out") & (associations["kind"] == "object")]
         tested = tested.sort_values(["auroc", "latent"], ascending=[False, True], kind="stable")
-        text = f"None of {counted(len(tested), 'tested pair')} of a latent and an object holds on held-out videos."
+        text = f"None of {counted(len(tested), 'tested pair')} of a latent and an object is the latent's name."
         if len(tested):
             row = tested.to_dict("records")[0]
             text += (
@@ -154,7 +154,7 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
 
 
 def why_not(row: dict[str, Any]) -> str:
-    """Which of the three conditions of an association fails."""
+    """Which of the conditions of an association fails; what else a name takes, where none does."""
     reasons: list[str] = []
     if not (is_known(row["q_value"]) and row["q_value"] < SIGNIFICANT_Q):
         reasons.append(f"its q-value is {probability(row['q_value'])}")
@@ -162,6 +162,8 @@ def why_not(row: dict[str, Any]) -> str:
         reasons.append(f"within a video its interval reaches down to {number(row['within_low'])}")
     if not (is_known(row["control_auroc_p95"]) and row["auroc"] > row["control_auroc_p95"]):
         reasons.append(f"5\u00a0% of its controls reach {number(row['control_auroc_p95'])}")
+    if not reasons and bool(row["holds"]):
+        return "the association holds, but it does not explain enough of the latent, or less than another label does"
     return " and ".join(reasons) or "the false discovery rate of this run was stricter"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from collect.errors import UserError
+from features.catalogue import ASKED_KINDS
 from features.reading import read_features_table
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,9 @@ class LabelLatents:
 def by_label(folder: Path | None, n: int) -> list[LabelLatents]:
     """Return the `n` labels that a latent follows best on the train videos, each with the latents that follow it.
 
-    The kinds of label (objects, actions, sounds) take turns, because one kind that is easy to follow must not take all
-    places. A label whose best latent is that of a label before it, as of a sound and the action that makes it, is
-    passed over.
+    The kinds of label that questions are about (objects, actions, sounds) take turns, because one kind that is easy to
+    follow must not take all places. A label whose best latent is that of a label before it, as of a sound and the
+    action that makes it, is passed over.
 
     Args:
         folder: of the features stage for this SAE; where that is not finished (None), the result is empty.
@@ -88,7 +89,7 @@ def by_label(folder: Path | None, n: int) -> list[LabelLatents]:
     table = read_features_table(folder, "associations")
     if table is None:
         return []
-    table = table[table["split"] == "train"].dropna(subset="auroc")
+    table = table[(table["split"] == "train") & table["kind"].isin(ASKED_KINDS)].dropna(subset="auroc")
     table = table.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
     table = table.drop_duplicates(["kind", "label", "latent"])
     best = table.drop_duplicates(["kind", "label"]).drop_duplicates("latent")

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from collect.artefact.inside import open_regular
 from collect.artefact.json_file import read_bytes, read_json
 from collect.artefact.seal import CHECKSUM, object_condition, seal_object
 from collect.artefact.table import DamagedTableError, from_parquet, to_parquet
@@ -176,7 +177,9 @@ def file_hash(path: Path) -> str:
         UserError: there is no such file.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in (0, errno.ENOENT, errno.ENOTDIR):  # 0: a folder, a pipe or a device
+            raise
         raise UserError(f"{path} is not a file: check the path, or run the stage that writes it again.") from None

@@ -68,7 +68,7 @@ def parse_json(data: bytes | str, place: object, remedy: str) -> Any:
         UserError: it is not JSON, or is nested too deep.
     """
     try:
-        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
+        text = (data.decode() if isinstance(data, bytes) else data).removeprefix("\ufeff")
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also bytes that are not text, and endless numbers
         reason = "it is nested too deep" if isinstance(error, RecursionError) else printable(error, 120)

@@ -30,7 +30,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
     """
     shown = printable(path, 4096)
     try:
-        text = read_bytes(path, _REMEDY).decode("utf-8-sig")
+        text = read_bytes(path, _REMEDY).decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} cannot be read as a list of video ids ({error.reason}): {_REMEDY}.") from None
     if "\0" in text:

@@ -1,11 +1,12 @@
 """Every latent against every label: selected on the train videos, judged on the held-out ones.
 
-1. On train videos, all pairs get a pooled AUROC and the mean within-video AUROC with its z over videos.
-2. Pairs above chance in both are candidates. Each latent enters with its best label, each label with its best latents.
+1. On train videos, all labels compete for each latent by correlation; objects, actions and sounds besides get AUROCs.
+2. Each latent enters with the label that explains it best, each object, action and sound with its best latents.
 3. On held-out videos, these pairs get effect sizes, bootstrap intervals over videos, a p-value by permuting annotations
    between whole videos, and a q-value over all tested pairs.
 4. A pair holds if q is below the rate asked for, the within-video AUROC's interval lies above ½, and the AUROC beats
-   the 95th percentile of control directions that fire as often.
+   the 95th percentile of control directions that fire as often, and of a baseline SAE's latents where there is one.
+5. What may be a latent's name is decided by `features.association.naming`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from features.association.controls import Controls
+from features.association.explanation import Explanation, explain
 from features.association.inference import benjamini_hochberg
 from features.association.judgement import judge
+from features.association.naming import Names, name_latents
 from features.association.selection import Selection, score, score_all, select_pairs
 from features.codes import Codes
 from features.config import FeaturesConfig
 from features.division import ALONE, Division
 from features.labels.corpus import Corpus
+from features.labels.labelling import ASKED
 
 CONTROL_PERCENTILE = 95
 
@@ -35,6 +39,8 @@ class Associations:
 
     table: pd.DataFrame
     selection: Selection
+    explanation: Explanation
+    names: Names
     held_out_auroc: Float64[np.ndarray, "latent label"]
     """Pooled AUROC of all pairs on held-out videos."""
 
@@ -46,46 +52,83 @@ def associate(
     firing_rate: Float64[np.ndarray, " latent"],
     config: FeaturesConfig,
     division: Division = ALONE,
+    *,
+    baseline: Controls | None = None,
 ) -> Associations:
-    """Select pairs on train and judge them on held-out videos; every process of the division gets the result."""
-    train, held = score_all(codes, corpus, division)
-    selection = select_pairs(train)
+    """Select pairs on train and judge them on held-out videos; every process of the division gets the result.
+
+    Args:
+        codes: of the SAE.
+        controls: directions that were not trained.
+        corpus: videos and labels.
+        firing_rate: of each latent.
+        config: floors, rates, seed.
+        division: processes that share the latents.
+        baseline: latents of a baseline SAE, read like controls.
+    """
+    explanation = explain(codes, corpus, division)
+    train, held_out = score_all(codes, corpus, division)
+    asked = np.array([label.space in ASKED for label in corpus.all_labels()], dtype=bool)
+    selection = select_pairs(train, explanation.train, asked)
     rows: list[dict[str, Any]] = []
     if len(selection.latent):
-        control_train = score(controls.codes, corpus, held_out=False, within=False).auroc
-        control_held = score(controls.codes, corpus, held_out=True, within=False).auroc
         rows = judge(codes, selection, corpus, config, division)
-        bins = controls.bin_of(firing_rate[selection.latent])
-        for index, row in enumerate(rows):
-            pair = index // 2
-            row |= _control_columns(
-                control_train, control_held, controls.bin == bins[pair], int(selection.label[pair]), row["split"]
-            )
+        for row, (latent, label) in zip(rows, _pairs_of_rows(selection), strict=True):
+            correlations = explanation.train if row["split"] == "train" else explanation.held_out
+            row["correlation"] = float(correlations[latent, label])
+        for name, compared in (("control", controls), ("baseline", baseline)):
+            _compare(rows, selection, firing_rate, corpus, name, compared)
     table = pd.DataFrame(rows)
     if len(table):
         table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64))
+        beats_baseline = ~(table["auroc"] <= table["baseline_auroc_p95"])  # nothing to beat where there is none
         table["holds"] = (
             (table["q_value"] < config.fdr)
             & (table["within_low"] > 0.5)
             & (table["auroc"] > table["control_auroc_p95"])
+            & beats_baseline
         )
-    return Associations(table=table, selection=selection, held_out_auroc=held.auroc)
+    return Associations(
+        table=table,
+        selection=selection,
+        explanation=explanation,
+        names=name_latents(table, selection, explanation, corpus, config),
+        held_out_auroc=held_out.auroc,
+    )
 
 
-def _control_columns(
-    train: Float64[np.ndarray, "control label"],
-    held: Float64[np.ndarray, "control label"],
-    matched: Bool[np.ndarray, " control"],
-    label: int,
-    split: str,
-) -> dict[str, float]:
-    """What matched controls score for a label, and the control that a selection on train would have picked."""
-    if split == "train":
-        return {"control_auroc_p95": float("nan"), "control_auroc_best": float("nan")}
-    scores = held[matched, label]
-    picked = np.nan_to_num(train[matched, label]).argmax()
-    known = scores[~np.isnan(scores)]
-    return {
-        "control_auroc_p95": float(np.percentile(known, CONTROL_PERCENTILE)) if len(known) else float("nan"),
-        "control_auroc_best": float(scores[picked]),
-    }
+def _pairs_of_rows(selection: Selection) -> list[tuple[int, int]]:
+    """Latent and label of each row: two rows per pair."""
+    return [
+        (int(latent), int(label))
+        for latent, label in zip(selection.latent, selection.label, strict=True)
+        for _ in ("train", "held_out")
+    ]
+
+
+def _compare(
+    rows: list[dict[str, Any]],
+    selection: Selection,
+    firing_rate: Float64[np.ndarray, " latent"],
+    corpus: Corpus,
+    name: str,
+    compared: Controls | None,
+) -> None:
+    """Add what others of the same firing rate score for each pair's label, and the one that train would have picked."""
+    missing = {f"{name}_auroc_p95": float("nan"), f"{name}_auroc_best": float("nan")}
+    for row in rows:
+        row |= missing
+    if compared is None:
+        return
+    train, held = (score(compared.codes, corpus, held_out=held_out, within=False).auroc for held_out in (False, True))
+    bins = compared.bin_of(firing_rate[selection.latent])
+    for pair, label in enumerate(selection.label):
+        matched = compared.bin == bins[pair]
+        scores = held[matched, label]
+        known = scores[~np.isnan(scores)]
+        if len(known):
+            picked = np.nan_to_num(train[matched, label]).argmax()
+            rows[2 * pair + 1] |= {
+                f"{name}_auroc_p95": float(np.percentile(known, CONTROL_PERCENTILE)),
+                f"{name}_auroc_best": float(scores[picked]),
+            }

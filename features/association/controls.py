@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collect.reading import ActivationStore
+from features.codes import Codes
 
 N_RATES = 4
 QUANTILE_TOKENS = 16384
@@ -84,6 +85,36 @@ def encode_controls(
     return Controls(
         codes=sparse.csr_array(sparse.vstack(parts, format="csr")),
         bin=np.repeat(np.arange(len(rates), dtype=np.int64), n),
+        rates=rates,
+    )
+
+
+def latents_as_controls(
+    codes: Codes,
+    firing_rate: Float64[np.ndarray, " latent"],
+    rates: Float64[np.ndarray, " bin"],
+    *,
+    n: int,
+    rng: np.random.Generator,
+) -> Controls:
+    """Latents of another SAE in the place of control directions: up to `n` drawn of those that fire at about each rate.
+
+    Args:
+        codes: of the other SAE.
+        firing_rate: of its latents.
+        rates: firing rates of the bins.
+        n: latents per bin.
+        rng: draws them.
+    """
+    live = np.flatnonzero(firing_rate > 0)
+    nearest = np.abs(np.log(firing_rate[live])[:, None] - np.log(rates)[None, :]).argmin(axis=1)
+    drawn: list[Int64[np.ndarray, " latent"]] = []
+    for index in range(len(rates)):
+        own = live[nearest == index]
+        drawn.append(np.sort(rng.choice(own, size=min(n, len(own)), replace=False)).astype(np.int64))
+    return Controls(
+        codes=codes.columns(np.concatenate(drawn)),
+        bin=np.repeat(np.arange(len(rates), dtype=np.int64), [len(own) for own in drawn]),
         rates=rates,
     )
 

@@ -1,4 +1,8 @@
-"""What held-out videos say about the selected pairs: effect sizes, intervals over videos, permutation p-values."""
+"""What held-out videos say about the selected pairs: effect sizes, intervals over videos, p-values.
+
+Annotations are permuted between videos for p-values. That changes nothing about places and times, which all videos have
+alike; of these the within-video AUROC is tested over videos.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import sparse
+from scipy import sparse, stats
 
 from features.association.inference import (
     auroc_interval,
@@ -28,9 +32,12 @@ from features.codes import Codes
 from features.config import FeaturesConfig
 from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
+from features.labels.labelling import ANNOTATED
 
 MAX_NONZEROS = 1 << 24
 """Activations of the latents that are judged at once, which takes about 60 bytes each."""
+TELLS = 0.6
+"""Within-video AUROC above which a latent tells a label in a video."""
 INTERVAL_PAIRS = 256
 """Pairs whose intervals are computed at once."""
 
@@ -57,7 +64,8 @@ def judge(
     rows = division.join_json(rows)
     joined = {level: RankLevels.joined(parts, division) for level, parts in levels.items()}
     for pair, p_value in enumerate(_p_values(codes, latents, joined, selection, corpus, test, division)):
-        rows[2 * pair + 1]["p_value"] = float(p_value)
+        if not np.isnan(p_value):
+            rows[2 * pair + 1]["p_value"] = float(p_value)
     return rows
 
 
@@ -70,12 +78,13 @@ def _p_values(
     test: _Test,
     division: Division,
 ) -> Float64[np.ndarray, " pair"]:
-    """P-values of all pairs, by permuting annotations between held-out videos."""
+    """P-values of all pairs, by permuting annotations between held-out videos; NaN of places and times."""
     labels = corpus.all_labels()
     members: list[Int64[np.ndarray, " _"]] = []
     tested: list[TestedPairs] = []
     for space, units, lender in zip(corpus.labels, test.held_out, test.lenders, strict=True):
-        own = np.array([pair for pair, at in enumerate(selection.label) if labels[at].space == space], dtype=np.int64)
+        pairs = [pair for pair, at in enumerate(selection.label) if labels[at].space == space and space in ANNOTATED]
+        own = np.array(pairs, dtype=np.int64)
         members.append(own)
         tested.append(
             TestedPairs(
@@ -176,7 +185,9 @@ def _judge_block(
                         "level": space.level,
                         "split": split,
                         **measured,
-                        "p_value": float("nan"),
+                        "p_value": within_p_value(effects[indices.index(index)].within)
+                        if is_held_out
+                        else float("nan"),
                     }
     return [rows[pair, split] for pair in pairs for split in ("train", "held_out")]
 
@@ -219,5 +230,21 @@ def _columns(
             "n_negative": negatives,
             "n_videos": len(measured),
             "n_videos_positive": int((n_positive[pair] > 0).sum()),
+            "videos_share": float((measured > TELLS).mean()) if len(measured) else float("nan"),
             "hidden_share": float(units.n_hidden[label[pair]]) / max(positives, 1),
         }
+
+
+def within_p_value(within: Float64[np.ndarray, " video"]) -> float:
+    """One-sided p-value of the mean within-video AUROC being above ½, over videos; 1 with fewer than two of them.
+
+    Source: Student's t test.
+    """
+    known = within[~np.isnan(within)]
+    if len(known) < 2:
+        return 1.0
+    error = known.std(ddof=1) / np.sqrt(len(known))
+    difference = float(known.mean()) - 0.5
+    if error < 1e-12:  # all alike: the sign decides, as far as this many videos can
+        return float(0.5 ** len(known)) if difference > 0 else 1.0
+    return float(stats.t.sf(difference / error, len(known) - 1))

@@ -1,11 +1,15 @@
-"""Which (latent, label) pairs are tested: chosen by their scores on the train videos."""
+"""Which (latent, label) pairs are tested: chosen by what the train videos say.
+
+Each latent enters with the label that explains it best there, of all kinds (`features.association.explanation`); each
+label of objects, actions and sounds besides with the latents that tell it best from others, by AUROC.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy import sparse
 from tqdm import tqdm
 
@@ -16,9 +20,11 @@ from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
 
 SCREEN_Z = 2.0
-"""Standard errors over videos that the within-video AUROC must lie above ½ on train for a pair to be a candidate."""
+"""Standard errors over videos that the within-video AUROC must lie above ½ on train for a label to test a latent."""
 PER_LABEL = 5
-"""Latents with which each label enters the tests, whatever their own best labels are."""
+"""Latents with which each label of objects, actions and sounds enters the tests, whatever their own best labels are."""
+MIN_CORRELATION = 0.1
+"""Correlation on train below which a label says too little about a latent to be tested as its name."""
 MAX_NONZEROS = 8_000_000
 """Activations of the latents that are scored at once; sorting them takes about 200 bytes each."""
 
@@ -39,9 +45,9 @@ class Selection:
     label: Int64[np.ndarray, " pair"]
     """Index into `Corpus.all_labels`."""
     top: Int64[np.ndarray, " latent"]
-    """Label with the highest AUROC of each latent among its candidates; -1 where it has none."""
+    """Label that explains each latent best; -1 where none correlates by `MIN_CORRELATION`."""
     runner_up: Int64[np.ndarray, " latent"]
-    """Label with the next highest AUROC; -1 where `top` is or there is no other label."""
+    """Label that explains it next best; -1 where `top` is or there is no other label."""
 
 
 def score_all(codes: Codes, corpus: Corpus, division: Division = ALONE) -> tuple[Scores, Scores]:
@@ -102,22 +108,31 @@ class ScoredSplit:
         return Scores(auroc=np.concatenate(pooled, axis=1), within_z=np.concatenate(z_scores, axis=1))
 
 
-def select_pairs(train: Scores) -> Selection:
-    """Choose the pairs to test: each latent's best label, and each label's `PER_LABEL` best latents."""
-    n_latents, n_labels = train.auroc.shape
-    candidate = (np.nan_to_num(train.auroc) > 0.5) & (np.nan_to_num(train.within_z) >= SCREEN_Z)
+def select_pairs(
+    train: Scores, correlation: Float64[np.ndarray, "latent label"], asked: Bool[np.ndarray, " label"]
+) -> Selection:
+    """Choose the pairs to test.
+
+    Args:
+        train: scores of all latents against all labels.
+        correlation: of all latents with all labels, on train.
+        asked: labels that enter with their best latents.
+    """
+    n_latents, n_labels = correlation.shape
     chosen = np.zeros((n_latents, n_labels), dtype=bool)
     top, runner_up = np.full(n_latents, -1, dtype=np.int64), np.full(n_latents, -1, dtype=np.int64)
     if n_labels:
-        ranked = np.where(candidate, train.auroc, -np.inf)
-        best = ranked.argmax(axis=1)
-        has_any = candidate.any(axis=1)
+        best = correlation.argmax(axis=1)
+        latents = np.arange(n_latents)
+        has_any = correlation[latents, best] >= MIN_CORRELATION
         top[has_any] = best[has_any]
         chosen[has_any, best[has_any]] = True
-        others = np.where(np.isnan(train.auroc), -np.inf, train.auroc)
-        others[np.arange(n_latents), best] = -np.inf
-        has_other = has_any & np.isfinite(others).any(axis=1)
-        runner_up[has_other] = others.argmax(axis=1)[has_other]
+        if n_labels > 1:
+            others = correlation.copy()
+            others[latents, best] = -np.inf
+            runner_up[has_any] = others.argmax(axis=1)[has_any]
+        candidate = (np.nan_to_num(train.auroc) > 0.5) & (np.nan_to_num(train.within_z) >= SCREEN_Z) & asked
+        ranked = np.where(candidate, train.auroc, -np.inf)
         leaders = np.argsort(-ranked, axis=0, kind="stable")[:PER_LABEL]
         chosen[leaders, np.arange(n_labels)] |= candidate[leaders, np.arange(n_labels)]
     latent, label = (index.astype(np.int64) for index in np.nonzero(chosen))

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from collect.reading import VideoRecord
 from features.labels.corpus import Corpus
-from features.labels.labelling import Space
+from features.labels.unit_labels import Space
 from features.labels.units import unit_starts, unit_videos, units_of
 
 POSITIVE, SPOILED = 2, 1

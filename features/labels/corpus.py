@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from tqdm import tqdm
 from collect.data.perception_test import Video
 from collect.data.split import held_out_ids
 from collect.reading import VideoRecord
-from features.labels.labelling import SPACES, Space, UnitLabels, VideoLabels, Vocabulary, label_video, names_of, stack
+from features.labels.labelling import ANNOTATED, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
+from features.labels.scenes import PlaceGrid, cell_carriers
+from features.labels.unit_labels import Space, UnitLabels, VideoLabels, collect_labels, stack
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,11 @@ class Corpus:
     labels: Mapping[Space, UnitLabels]
     """Labels of all units of all videos; spaces without a label are left out."""
 
+    @cached_property
+    def places(self) -> PlaceGrid:
+        """Places and times that are told apart."""
+        return PlaceGrid(self.records)
+
     def split(self, *, held_out: bool) -> Int64[np.ndarray, " video"]:
         """Videos of a split."""
         return np.flatnonzero(self.held_out == held_out)
@@ -45,6 +53,11 @@ class Corpus:
     def all_labels(self) -> list[Label]:
         """Every label, space by space."""
         return [Label(space, column) for space, labels in self.labels.items() for column in range(len(labels.names))]
+
+    def first_labels(self) -> dict[Space, int]:
+        """Number in `all_labels` of the first label of each space."""
+        sizes = [len(labels.names) for labels in self.labels.values()]
+        return dict(zip(self.labels, np.cumsum([0, *sizes]).tolist(), strict=False))
 
     def name(self, label: Label) -> str:
         """Name of a label."""
@@ -56,15 +69,21 @@ class Corpus:
         return [(video is not None, *(video.strata if video is not None else ())) for video in found]
 
     def relabel(self, video: int, other: int) -> dict[Space, VideoLabels]:
-        """Labels that the annotations of `other` give to the units of `video`."""
-        vocabulary = {space: labels.names for space, labels in self.labels.items()}
+        """Labels that the annotations of `other` give to the units of `video`; places and times are left out."""
+        vocabulary = {space: labels.names for space, labels in self.labels.items() if space in ANNOTATED}
         return _label(self.records[video], self.annotations[other], vocabulary)
+
+    @property
+    def annotated(self) -> Bool[np.ndarray, " video"]:
+        """Videos of which anything is known."""
+        return np.array([video is not None for video in self.annotations], dtype=bool)
 
 
 def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video], *, min_videos: int) -> Corpus:
     """Label all videos with the names that at least `min_videos` videos of each split show.
 
-    Names with exactly the same positive units (every ball is red) are one label, under the longest of them.
+    Names with exactly the same positive units in one space (every ball is red) are one label, under the longest of
+    them. Where any name is left, places and times are labels too.
 
     Args:
         records: videos of the store, in its order.
@@ -89,7 +108,26 @@ def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video
             labels[space] = stacked.select(np.arange(len(stacked.eligible)), kept)
         else:
             _report_rarity(space, int(n_videos.max()), min_videos)
+    if labels:
+        labels |= _place_labels(records, PlaceGrid(records))
     return Corpus(records=records, annotations=videos, held_out=held_out, labels=labels)
+
+
+def _place_labels(records: Sequence[VideoRecord], places: PlaceGrid) -> dict[Space, UnitLabels]:
+    """Place and time of every token; every token without the name is a negative."""
+    labels: dict[Space, UnitLabels] = {}
+    for space, names in zip((PLACES, TIMES), places.labels(), strict=True):
+        parts = [
+            collect_labels(
+                tuple(names),
+                cell_carriers(names, places.cells(record.grid)),
+                eligible=np.ones(record.grid.n_tokens, dtype=bool),
+            )
+            for record in records
+        ]
+        stacked = stack(parts, tuple(names))
+        labels[space] = stacked.select(np.arange(len(stacked.eligible)), _distinct(stacked))
+    return labels
 
 
 def _label(record: VideoRecord, video: Video | None, vocabulary: Vocabulary) -> dict[Space, VideoLabels]:
@@ -111,14 +149,14 @@ def _frequent_names(
 ) -> dict[Space, tuple[str, ...]]:
     """Names in the annotations of enough videos; whether they reach any unit there is decided later."""
     counts: dict[tuple[Space, bool], Counter[str]] = {
-        (space, aside): Counter() for space in SPACES for aside in (False, True)
+        (space, aside): Counter() for space in ANNOTATED for aside in (False, True)
     }
     for video, aside in zip(videos, held_out, strict=True):
         if video is not None:
             for space, names in names_of(video).items():
                 counts[space, bool(aside)].update(names)
     frequent: dict[Space, tuple[str, ...]] = {}
-    for space in SPACES:
+    for space in ANNOTATED:
         train, held = counts[space, False], counts[space, True]
         names = tuple(sorted(name for name in train if min(train[name], held[name]) >= min_videos))
         if names:
@@ -148,10 +186,11 @@ def _count_videos(
 
 
 def _distinct(labels: UnitLabels) -> list[int]:
-    """One label of each set with the same positive units: the longest, of these the first by alphabet."""
+    """One label of each set with the same positive units: the longest that is not derived, then by alphabet."""
     positive = labels.positive.tocsc()
     first_with: dict[bytes, int] = {}
-    for label in sorted(range(len(labels.names)), key=lambda index: (-len(labels.names[index]), labels.names[index])):
+    keys = [(is_derived(name), -len(name), name) for name in labels.names]
+    for label in sorted(range(len(keys)), key=keys.__getitem__):
         units = np.sort(positive.indices[positive.indptr[label] : positive.indptr[label + 1]])
         first_with.setdefault(units.astype(np.int64).tobytes(), label)
     return sorted(first_with.values())

@@ -42,6 +42,13 @@ def object_names(label: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((whole, head, *words[: end - 1])))
 
 
+@functools.cache
+def head_noun(label: str) -> str:
+    """The noun that says what an object is: "cup" of "red plastic cups"; the whole label where there is no word."""
+    whole, *others = object_names(label) or (label,)
+    return others[0] if others else whole
+
+
 def _singular(word: str) -> str:
     if word in _PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word

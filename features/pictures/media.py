@@ -32,8 +32,11 @@ from collect.reading import VideoRecord
 from collect.video.decode import DecodeError, decode_frames
 from features.codes import Codes
 from features.labels.corpus import Corpus
-from features.labels.labelling import OBJECTS, Space, overlap_fractions, track_boxes
+from features.labels.geometry import track_boxes
+from features.labels.labelling import ANNOTATED, OBJECTS, PARTS, SIGHTS, STATES, label_video
 from features.labels.names import normalise_name, object_names
+from features.labels.things import CENTRE, THING
+from features.labels.unit_labels import Space
 from features.pictures.render import Outline, Panel, render_frame, render_strip
 
 log = logging.getLogger(__name__)
@@ -188,8 +191,12 @@ def _matching_tracks(video: Video, label: tuple[Space, str] | None) -> frozenset
     if label is None:
         return frozenset()
     space, name = label
-    if space == OBJECTS:
-        return frozenset(track.id for track in video.tracks if name in object_names(track.label))
+    if space in (PARTS, SIGHTS):
+        name = name.partition(" of ")[2].removesuffix(" at first sight")
+    elif space == STATES:
+        name = name.removeprefix(CENTRE).partition(" ")[2]
+    if space in (OBJECTS, PARTS, SIGHTS, STATES):
+        return frozenset(track.id for track in video.tracks if name in (*object_names(track.label), THING))
     segments = video.actions if space.kind == "action" else video.sounds
     return frozenset(
         parent for segment in segments if normalise_name(segment.label) == name for parent in segment.parent_objects
@@ -197,13 +204,13 @@ def _matching_tracks(video: Video, label: tuple[Space, str] | None) -> frozenset
 
 
 def _during(record: VideoRecord, video: Video | None, label: tuple[Space, str] | None) -> Sequence[bool] | None:
-    """Whether a segment of the label goes on, at each time step; None for objects."""
-    if video is None or label is None or label[0] == OBJECTS:
+    """Whether the label is there, at each time step; None for what a frame has no time of: objects, places."""
+    if video is None or label is None or label[0] not in ANNOTATED or label[0] in (OBJECTS, PARTS):
         return None
-    segments = video.actions if label[0].kind == "action" else video.sounds
-    own = [segment for segment in segments if normalise_name(segment.label) == label[1]]
-    overlap = overlap_fractions(own, record.grid.spans_s)
-    return [bool(share) for share in np.any(overlap > 0, axis=0)]
+    space, name = label
+    found = label_video(video, record.grid, {space: (name,)})[space]
+    step = found.positive[:, 0] if space.level == "frame" else found.positive[:, 0] * record.grid.n_t // found.n_units
+    return np.isin(np.arange(record.grid.n_t), step).tolist()
 
 
 def jpeg(image: Image.Image) -> bytes:

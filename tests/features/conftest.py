@@ -154,7 +154,9 @@ class MemoryCodes(Codes):
         return self._matrix[start:stop]
 
     def by_latent(self, latents: np.ndarray) -> sparse.csc_array:
-        return self._matrix.tocsc()[:, latents]
+        some = self._matrix.tocsc()[:, latents]
+        some.indices = some.indices.astype(np.int32)
+        return some
 
     def n_active(self) -> np.ndarray:
         return np.diff(self._matrix.tocsc().indptr).astype(np.int64)

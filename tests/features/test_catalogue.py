@@ -29,7 +29,7 @@ def measured(planted: list[PlantedVideo]) -> tuple[Activity, Associations, Corpu
         bin=np.zeros(2, dtype=np.int64),
         rates=np.array([0.1]),
     )
-    config = FeaturesConfig(run=Path("run"), permutations=99, bootstraps=50)
+    config = FeaturesConfig(run=Path("run"), permutations=99, bootstraps=50, options=("min_explained=0.1",))
     return activity, associate(codes, controls, corpus, activity.firing_rate, config), corpus
 
 
@@ -50,7 +50,8 @@ def test_labelled_latents_carry_their_label_and_others_none(catalogue: pd.DataFr
     assert labelled["latent"].tolist() == [BALL, CUBE, CLAP]
     assert labelled["top_label"].tolist() == ["red ball", "blue cube", "clapping"]
     assert labelled["top_label_level"].tolist() == ["token", "token", "frame"]
-    assert catalogue["top_label"][[NOISE, DEAD]].isna().all()
+    assert catalogue["top_label"].isna()[DEAD]
+    assert catalogue["unnamed_because"].notna().tolist() == (catalogue["latent"] == NOISE).tolist()
 
 
 def test_scores_are_those_of_the_association_on_held_out_videos(
@@ -60,6 +61,9 @@ def test_scores_are_those_of_the_association_on_held_out_videos(
     row = table[(table["latent"] == BALL) & (table["split"] == "held_out") & (table["label"] == "red ball")].iloc[0]
     for column in ("auroc", "q_value", "within_low", "control_auroc_p95"):
         assert catalogue[f"top_{column}"][BALL] == row[column]
+    assert catalogue["correlation"][BALL] == row["correlation"]
+    assert catalogue["explained"][BALL] == row["correlation"] ** 2
+    assert catalogue["n_units"][BALL] == row["n_positive"]
     assert catalogue["gap"][BALL] == catalogue["top_auroc"][BALL] - catalogue["runner_up_auroc"][BALL]
 
 
@@ -70,6 +74,7 @@ def test_tables_fit_their_schemas(
     write_table(tmp_path / "associations.parquet", measured[1].table, ASSOCIATIONS)
     stored = read_table(tmp_path / "catalogue.parquet")
     assert stored["labelled"].tolist() == catalogue["labelled"].tolist()
+    assert list(stored["also"][BALL]) == list(catalogue["also"][BALL])
     assert stored["top_label"].isna().tolist() == catalogue["top_label"].isna().tolist()
 
 

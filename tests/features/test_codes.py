@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_a_flipped_bit_in_any_file_is_found_or_changes_nothing(written: Path, st
                 n_found += 1
         path.write_bytes(whole)
     assert n_found > 0.8 * n_tried  # the rest is white space in the metadata
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "indptr/zarr.json", "indptr/c/0", "indices/c/0", "values/c/0"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(written: Path, name: str, is_finished: bool) -> None:
+    folder = written if is_finished else written.rename(written.with_name("codes.zarr.partial"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="is not a file"):
+        Codes.open(folder) if is_finished else open_group(folder, "r+")
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "indptr/zarr.json", "indptr/c/0", "indices/c/0", "values/c/0"])

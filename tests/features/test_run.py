@@ -46,7 +46,16 @@ def run(planted: list[PlantedVideo], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def config_of(run: Path) -> FeaturesConfig:
-    return FeaturesConfig(run=run, min_videos=5, permutations=199, bootstraps=100, controls=16, media=2, exemplars=3)
+    return FeaturesConfig(
+        run=run,
+        min_videos=5,
+        permutations=199,
+        bootstraps=100,
+        controls=16,
+        media=2,
+        exemplars=3,
+        options=("min_explained=0.1",),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,36 @@ def test_the_planted_latents_are_labelled(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert (summary["n_latents"], summary["n_labelled"], summary["n_dead"]) == (D_SAE, 3, 4)
     best = {label["label"]: label["best_latent"] for label in summary["labels"]}
-    assert best == {"red ball": BALL, "blue cube": CUBE, "clapping": CLAP, "waving": None}
+    assert {name: best[name] for name in ("red ball", "blue cube", "clapping", "waving")} == {
+        "red ball": BALL,
+        "blue cube": CUBE,
+        "clapping": CLAP,
+        "waving": None,
+    }
+    assert summary["baseline"] is None
+
+
+def test_an_sae_is_compared_with_a_baseline(run: Path, tmp_path: Path) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    # The baseline reads the planted directions each half from two latents, so that none follows an object alone.
+    sae = planted_sae(rotated=True)
+    mixed = replace(sae, W_enc=0.5 * (sae.W_enc + sae.W_enc.roll(1, dims=1)), threshold=0.4 * sae.threshold)
+    save_sae(copy / "sae" / "frozen", mixed, torch.full((D_SAE,), 0.1))
+    done = features(replace(config_of(copy), sae="planted", baseline="frozen"))
+    compared = json.loads((done / "summary.json").read_text())["baseline"]
+    assert compared["sae"] == "frozen"
+    assert compared["best_correlation_more"] > 0.05
+    assert 0 < compared["n_labels_better"] <= compared["n_labels"]
+    catalogue = read_table(done / "catalogue.parquet")
+    assert catalogue["baseline_auroc_p95"][BALL] < catalogue["top_auroc"][BALL]
+    assert (done / "baseline" / "codes.zarr").is_dir()
+
+
+@pytest.mark.parametrize(("baseline", "message"), [("planted", "is the SAE itself"), ("gone", "gone")])
+def test_a_baseline_that_cannot_be_compared_is_refused(run: Path, tmp_path: Path, baseline: str, message: str) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        features(replace(config_of(copy), sae="planted", baseline=baseline))
 
 
 def test_pictures_are_drawn_of_the_best_latents_where_the_video_is_there(finished: Path) -> None:

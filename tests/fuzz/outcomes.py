@@ -45,6 +45,8 @@ class Evidence:
     kind: Kind
     path: str
     """The spoilt file, below the world."""
+    others: tuple[str, ...] = ()
+    """Files that the same mutation spoilt too: swapped files are wrong in both places, and either may be named."""
     ending: Ending
     reference: Snapshot
     before: Snapshot
@@ -57,6 +59,11 @@ class Evidence:
     is_picture: bool
     """Whether the spoilt file is a picture all the same."""
     is_outside_whole: bool
+
+    @property
+    def spoilt(self) -> tuple[str, ...]:
+        """All files that were spoilt."""
+        return (self.path, *self.others)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -117,9 +124,9 @@ def _refusal(evidence: Evidence) -> Verdict:
         return Verdict(outcome="unnamed", reason=f"not one sentence: {_last(text)!a}")
     if len(message) > LONGEST_MESSAGE and not evidence.command.lists:
         return Verdict(outcome="unnamed", reason=f"a message of {len(message)} characters: {shown}")
-    if _own_name(evidence.path) in message:
+    if any(_own_name(path) in message for path in evidence.spoilt):
         return Verdict(outcome="refused", reason=shown)
-    if any(folder in message for folder in _folders(evidence.path)):
+    if any(folder in message for path in evidence.spoilt for folder in _folders(path)):
         return Verdict(outcome="refused by folder", reason=shown)
     return Verdict(outcome="unnamed", reason=shown)
 
@@ -131,17 +138,17 @@ def _message(text: str) -> str:
 
 
 def is_left_to_readers(evidence: Evidence) -> bool:
-    """Whether a result differs from that of the unspoilt run in the spoilt file alone, which was not touched."""
-    path, after = evidence.path, evidence.after
-    differing = [name for name in _different(evidence.reference, after) if _below(name, evidence.command.outputs)]
-    return differing == [path] and after.get(path) == evidence.before.get(path)
+    """Whether a result differs from that of the unspoilt run in what was spoilt alone, which was not touched."""
+    after, before, own = evidence.after, evidence.before, evidence.command.outputs
+    differing = {name for name in _different(evidence.reference, after) if _below(name, own)}
+    return {evidence.path} <= differing <= {*evidence.spoilt} and all(after.get(n) == before.get(n) for n in differing)
 
 
 def _result(evidence: Evidence) -> Verdict:
     """Whether a result is that of the unspoilt run, or is told or known to be another."""
     command, text = evidence.command, evidence.ending.text
-    untouched = evidence.after.get(evidence.path) == evidence.before.get(evidence.path)
-    left_out = {*command.spared, *([evidence.path] if evidence.kind.is_scratch and untouched else [])}
+    untouched = [path for path in evidence.spoilt if evidence.after.get(path) == evidence.before.get(path)]
+    left_out = {*command.spared, *(untouched if evidence.kind.is_scratch else ())}
     differing = [
         path
         for path in _different(evidence.reference, evidence.after)
@@ -164,10 +171,10 @@ def _result(evidence: Evidence) -> Verdict:
 def _is_told(evidence: Evidence) -> bool:
     """Whether the user is told of the file, by a warning or on the page."""
     warnings = [line for line in re.split(r"[\r\n]+", evidence.ending.text) if line.startswith("warning: ")]
-    name, text = _own_name(evidence.path), evidence.ending.text
-    if name in text or name in evidence.added:
+    text = evidence.ending.text
+    if any(name in text or name in evidence.added for name in map(_own_name, evidence.spoilt)):
         return True
-    if any(folder in line for line in warnings for folder in _folders(evidence.path)):
+    if any(folder in line for line in warnings for path in evidence.spoilt for folder in _folders(path)):
         return True
     stage = {"sae": "train", "activations": "collect"}
     words = {stage.get(part, part) for part in PurePosixPath(evidence.path).parts[1:2]}

@@ -96,6 +96,12 @@ def test_nothing_else_may_be_written() -> None:
     assert outcome(is_outside_whole=False) == "outside"
 
 
+def test_of_two_files_that_were_swapped_either_may_be_named() -> None:
+    ending = Ending(status=2, text="error: run/other/second.parquet is damaged: make it again.\n")
+    assert outcome(ending=ending) == "unnamed"
+    assert outcome(ending=ending, others=("run/other/second.parquet",)) == "refused"
+
+
 def test_a_file_is_left_to_readers_only_if_nothing_else_differs_and_it_is_as_it_was() -> None:
     made = replace(
         EVIDENCE,

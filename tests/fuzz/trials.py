@@ -86,15 +86,18 @@ class Bench:
         world, outside, rng = self.folder / "world", self.folder / "outside", Random(trial.seed)
         self._prepare(command)
         path = rng.choice(self._files(kind))
+        own, whole = str(path.relative_to(world)), snapshot(world)
         name, done = mutate(path, rng, outside)
-        return self._judged(trial, kind, str(path.relative_to(world)), name, done, limit_s)
+        spoilt = snapshot(world)
+        others = tuple(other for other in whole if other != own and spoilt.get(other) != whole[other])
+        return self._judged(trial, kind, (own, *others), name, done, limit_s)
 
     def without_mutation(self, name: str) -> Report:
         """Run a command on an unspoilt copy."""
         self._prepare(COMMANDS[name])
         trial = Trial(kind="none", command=name, seed=0)
         kind = Kind(name="none", files=(), readers=())
-        return self._judged(trial, kind, "nothing", "left alone", "nothing", LIMIT_S)
+        return self._judged(trial, kind, ("nothing",), "left alone", "nothing", LIMIT_S)
 
     def output(self) -> str:
         """What the last command wrote to standard output and error."""
@@ -122,30 +125,33 @@ class Bench:
         assert found, f"there is no file of the kind {kind.name} in {world}"
         return found
 
-    def _judged(self, trial: Trial, kind: Kind, path: str, mutation: str, done: str, limit_s: float) -> Report:
-        evidence = self._run(COMMANDS[trial.command], kind, path, limit_s)
+    def _judged(
+        self, trial: Trial, kind: Kind, spoilt: tuple[str, ...], mutation: str, done: str, limit_s: float
+    ) -> Report:
+        evidence = self._run(COMMANDS[trial.command], kind, spoilt, limit_s)
         verdict, guard = judge(evidence), evidence.command.guard
         if verdict.outcome == "silent" and guard is not None and is_left_to_readers(evidence):
-            found = judge(self._run(COMMANDS[guard], kind, path, limit_s))
+            found = judge(self._run(COMMANDS[guard], kind, spoilt, limit_s))
             if found.outcome.startswith("refused"):
                 verdict = Verdict(outcome="told", reason=f"by `{guard}`: {found.reason}")
-        return Report(trial=trial, path=path, mutation=mutation, done=done, verdict=verdict)
+        return Report(trial=trial, path=spoilt[0], mutation=mutation, done=done, verdict=verdict)
 
-    def _run(self, command: Command, kind: Kind, path: str, limit_s: float) -> Evidence:
+    def _run(self, command: Command, kind: Kind, spoilt: tuple[str, ...], limit_s: float) -> Evidence:
         before = snapshot(self.folder / "world")
         outside = snapshot(self.folder / "outside")
         ending = process.run(command.words, self.folder, limit_s)
         return Evidence(
             command=command,
             kind=kind,
-            path=path,
+            path=spoilt[0],
+            others=spoilt[1:],
             ending=ending,
             reference=self.reference,
             before=before,
             after=snapshot(self.folder / "world"),
             printed=self.printed.get(command.name),
             added=self._added_to_page(),
-            is_picture=_is_picture(self.folder / "world" / path),
+            is_picture=_is_picture(self.folder / "world" / spoilt[0]),
             is_outside_whole=snapshot(self.folder / "outside") == outside and self._untouchable() == self._kept,
         )
 

@@ -137,6 +137,11 @@ def test_hash_is_sha256_of_the_content(tmp_path: Path) -> None:
 def test_hash_of_no_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a file"):
         file_hash(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "device", tmp_path / "pipe" / "below"):
+        with pytest.raises(UserError, match="is not a file"):
+            file_hash(path)
 
 
 def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from collect.reading import VideoRecord
 from collect.tokens.grid import TokenGrid, frame_spans
 from features.association.split_units import SplitUnits
 from features.labels.corpus import Corpus
-from features.labels.labelling import OBJECTS, Space, UnitLabels
+from features.labels.labelling import OBJECTS
+from features.labels.unit_labels import Space, UnitLabels
 
 FRAMES = Space("action", "frame")
 FPS = 10.0

@@ -10,7 +10,8 @@ from collect.tokens.grid import TokenGrid
 from features.association.loans import Lender, Loan
 from features.association.split_units import POSITIVE, SPOILED, SplitUnits
 from features.labels.corpus import Corpus, build_corpus
-from features.labels.labelling import OBJECTS, Space
+from features.labels.labelling import OBJECTS
+from features.labels.unit_labels import Space
 from tests.features.association.dense import FRAMES, grid_of, random_corpus, random_labels, records_of
 from tests.features.conftest import PlantedVideo
 from tests.features.conftest import records_of as planted_records

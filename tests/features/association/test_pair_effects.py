@@ -13,7 +13,8 @@ from features.association.statistics import (
     rank_codes,
     video_wins,
 )
-from features.labels.labelling import OBJECTS, Space
+from features.labels.labelling import OBJECTS
+from features.labels.unit_labels import Space
 from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
 
 

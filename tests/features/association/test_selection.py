@@ -66,20 +66,28 @@ def test_every_latent_is_read_once(
     assert (codes.n_reads == 1).all()
 
 
-def test_selection_takes_each_latents_best_and_each_labels_best_candidates() -> None:
-    # Label 0: all latents pass, the last best. Label 1: latent 0 alone, better than its label 0. Label 2: none passes.
+def test_selection_takes_each_latents_best_label_and_each_asked_labels_best_candidates() -> None:
+    # Label 0 is asked: all latents pass, the last best. Label 1 explains all latents best, label 2 next best.
     n = PER_LABEL + 2
-    area = np.stack([np.linspace(0.6, 0.9, n), np.full(n, 0.55), np.full(n, 0.95)], axis=1)
-    area[0, 1] = 0.8
-    z = np.stack([np.full(n, 5.0), np.where(np.arange(n) == 0, 5.0, 0.0), np.full(n, 1.0)], axis=1)
-    selection = select_pairs(Scores(auroc=area, within_z=z))
+    area = np.stack([np.linspace(0.6, 0.9, n), np.full(n, 0.99), np.full(n, 0.99)], axis=1)
+    z = np.full((n, 3), 5.0)
+    correlation = np.tile([0.2, 0.5, 0.4], (n, 1))
+    correlation[0] = [0.0, 0.09, 0.05]  # nothing explains latent 0
+    selection = select_pairs(Scores(auroc=area, within_z=z), correlation, np.array([True, False, False]))
     pairs = set(zip(selection.latent.tolist(), selection.label.tolist(), strict=True))
-    assert pairs == {(0, 1), *((latent, 0) for latent in range(1, n))}
-    assert selection.top.tolist() == [1, *([0] * (n - 1))]
-    assert selection.runner_up.tolist() == [2] * n
+    assert pairs == {*((latent, 1) for latent in range(1, n)), *((latent, 0) for latent in range(2, n))}
+    assert selection.top.tolist() == [-1, *([1] * (n - 1))]
+    assert selection.runner_up.tolist() == [-1, *([2] * (n - 1))]
+
+
+def test_a_label_needs_videos_that_agree_to_test_a_latent() -> None:
+    scores = Scores(auroc=np.array([[0.9], [0.9], [0.4]]), within_z=np.array([[2.5], [1.5], [9.0]]))
+    selection = select_pairs(scores, np.zeros((3, 1)), np.array([True]))
+    assert (selection.latent.tolist(), selection.label.tolist()) == ([0], [0])
 
 
 def test_latents_without_scores_are_not_selected() -> None:
-    selection = select_pairs(Scores(auroc=np.array([[np.nan], [0.4]]), within_z=np.array([[np.nan], [9.0]])))
+    scores = Scores(auroc=np.array([[np.nan], [0.4]]), within_z=np.array([[np.nan], [9.0]]))
+    selection = select_pairs(scores, np.zeros((2, 1)), np.array([True]))
     assert len(selection.latent) == 0
     assert selection.top.tolist() == selection.runner_up.tolist() == [-1, -1]

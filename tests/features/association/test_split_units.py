@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from features.association.split_units import SplitUnits
-from features.labels.labelling import OBJECTS, Space
+from features.labels.labelling import OBJECTS
+from features.labels.unit_labels import Space
 from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
 
 

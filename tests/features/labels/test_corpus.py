@@ -9,7 +9,8 @@ import pytest
 
 from collect.data.perception_test import Track, Video
 from features.labels.corpus import Corpus, build_corpus
-from features.labels.labelling import OBJECTS, Space
+from features.labels.labelling import OBJECTS, PLACES, TIMES
+from features.labels.unit_labels import Space
 from tests.features.conftest import PlantedVideo, make_track, plant_videos, records_of
 
 
@@ -84,12 +85,19 @@ def test_without_any_annotation_there_is_no_label(planted: list[PlantedVideo]) -
     assert build_corpus(records_of(planted), {}, min_videos=1).labels == {}
 
 
-def test_relabelling_with_its_own_annotations_changes_nothing(planted: list[PlantedVideo]) -> None:
+def test_places_and_times_are_labels_where_anything_is(planted: list[PlantedVideo]) -> None:
     corpus = build_corpus(records_of(planted), {item.video.video_id: item.video for item in planted}, min_videos=5)
-    own = corpus.relabel(3, 3)
-    for space, units in ((OBJECTS, slice(3 * 64, 4 * 64)), (Space("action", "frame"), slice(3 * 4, 4 * 4))):
-        dense = np.zeros(corpus.labels[space].positive[units].shape, dtype=bool)
-        dense[tuple(own[space].positive.T)] = True
-        np.testing.assert_array_equal(dense, corpus.labels[space].positive[units].toarray())
-    other = corpus.relabel(3, 4)
-    assert not np.array_equal(other[OBJECTS].positive, own[OBJECTS].positive)
+    assert "row 2 of 4" in corpus.labels[PLACES].names
+    assert "time step 4 of 4" in corpus.labels[TIMES].names
+    assert corpus.labels[PLACES].eligible.all()
+    firsts = corpus.first_labels()
+    for number, label in enumerate(corpus.all_labels()):
+        assert firsts[label.space] + label.column == number
+
+
+def test_an_events_own_name_stands_for_its_forms(planted: list[PlantedVideo]) -> None:
+    # The clapping lasts to the end of the clip, so that it and what is since it are the same frames.
+    corpus = build_corpus(records_of(planted), {item.video.video_id: item.video for item in planted}, min_videos=5)
+    names = corpus.labels[Space("action", "frame")].names
+    assert "clapping" in names
+    assert "since clapping" not in names

@@ -1,0 +1,254 @@
+"""How much of each latent each label explains: all labels compete on the same tokens.
+
+Every label is a function on visual tokens, 1 where it is positive (a label of frames at all tokens of its frames) and 0
+elsewhere, and a latent's activation is another. Their Pearson correlation over all tokens of annotated videos compares
+labels of every kind with each other: objects with their parts, "swapping" with "any frame of a cup game", the object at
+a place with the place. Its square is the share of the activation's variance that the label explains.
+
+The strongest rival of place and time is no label but the latent's own mean activation on train videos at each place and
+time step: what somebody would predict who knows where and when, but not what.
+
+Correlations come from sums over what is not zero, per split and, on held-out videos, per group of videos, so that
+leaving out one group at a time gives their standard errors (delete-a-group jackknife).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+from scipy import sparse
+from tqdm import tqdm
+
+from features.association.selection import MAX_NONZEROS
+from features.codes import Codes
+from features.division import ALONE, Division, blocks_of
+from features.labels.corpus import Corpus
+from features.labels.labelling import ANNOTATED
+from features.labels.units import unit_starts
+
+N_GROUPS = 10
+"""Groups of held-out videos of which the jackknife leaves out one at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Sums over the tokens of groups of videos that give the correlation of latents with labels."""
+
+    n: Float64[np.ndarray, " group"]
+    """Tokens."""
+    latent: Float64[np.ndarray, "group latent"]
+    latent_squared: Float64[np.ndarray, "group latent"]
+    label: Float64[np.ndarray, "group label"]
+    """A label is 0 or 1, so that the sum of its squares is the same."""
+    product: Float64[np.ndarray, "group latent label"]
+
+    def over(self, groups: Bool[np.ndarray, " group"]) -> Sums:
+        """Those of some groups added up, as one group."""
+        return Sums(
+            n=_added(self.n[groups])[None],
+            latent=_added(self.latent[groups])[None],
+            latent_squared=_added(self.latent_squared[groups])[None],
+            label=_added(self.label[groups])[None],
+            product=_added(self.product[groups])[None],
+        )
+
+    def correlations(self) -> Float64[np.ndarray, "group latent label"]:
+        """Pearson correlations within each group; 0 where a side never varies."""
+        n = self.n[:, None, None]
+        latent, label = self.latent[:, :, None], self.label[:, None, :]
+        covariance = n * self.product - latent * label
+        spread_latent = np.clip(n * self.latent_squared[:, :, None] - latent**2, 0, None)
+        spread_label = np.clip(n * label - label**2, 0, None)
+        scale = np.sqrt(spread_latent) * np.sqrt(spread_label)
+        return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What each label explains of each latent; labels in the order of `Corpus.all_labels`."""
+
+    train: Float64[np.ndarray, "latent label"]
+    """Correlation on train videos."""
+    held_out: Float64[np.ndarray, "latent label"]
+    """Correlation on held-out videos."""
+    place_time: Float64[np.ndarray, " latent"]
+    """Correlation on held-out videos with the latent's mean activation on train videos at each place and time."""
+    top_error: Float64[np.ndarray, " latent"]
+    """Standard error, over held-out videos, of the correlation with the label that is best on train."""
+    lead_error: Float64[np.ndarray, "latent label"]
+    """Standard error of how much more that label correlates than each other one."""
+
+
+def jackknife_error(estimates: Float64[np.ndarray, "group ..."]) -> Float64[np.ndarray, ...]:
+    """Standard error of an estimate from its values with one group left out at a time.
+
+    Source: Efron and Stein 1981, equation 1.6, with groups in place of observations.
+    """
+    n = len(estimates)
+    spread = _added((estimates - _added(estimates) / n) ** 2)
+    return np.asarray(np.sqrt((n - 1) / n * spread))
+
+
+def _added(parts: Float64[np.ndarray, "part ..."]) -> Float64[np.ndarray, ...]:
+    """Sum over the first axis in its order; numpy's own order, and so its rounding, depends on the other axes."""
+    total = np.zeros(parts.shape[1:])
+    for part in parts:
+        total += part
+    return total
+
+
+def explain(codes: Codes, corpus: Corpus, division: Division = ALONE) -> Explanation:
+    """Correlate all latents with all labels; every process of the division gets the result.
+
+    Every latent is read once, by the process whose share it is in, and as many at a time as memory allows.
+    """
+    n_active = codes.n_active()
+    own = division.share_by_cost(n_active)
+    n_labels = len(corpus.all_labels())
+    parts = [_nothing(n_labels)]
+    if n_labels:
+        tokens = _Tokens(corpus)
+        blocks = list(blocks_of(n_active[own.start : own.stop], MAX_NONZEROS))
+        parts += [
+            tokens.explain(codes.by_latent(np.arange(own.start + block.start, own.start + block.stop)))
+            for block in tqdm(blocks, unit="blocks", desc="explain latents")
+        ]
+    elif len(own):
+        parts.append(_nothing(0, len(own)))
+
+    def join(name: str) -> np.ndarray:
+        return division.join(np.concatenate([getattr(part, name) for part in parts]))
+
+    return Explanation(
+        train=join("train"),
+        held_out=join("held_out"),
+        place_time=join("place_time"),
+        top_error=join("top_error"),
+        lead_error=join("lead_error"),
+    )
+
+
+def _nothing(n_labels: int, n_latents: int = 0) -> Explanation:
+    pairs, latents = np.zeros((n_latents, n_labels)), np.zeros(n_latents)
+    return Explanation(train=pairs, held_out=pairs, place_time=latents, top_error=latents, lead_error=pairs)
+
+
+class _Tokens:
+    """The tokens of a store: to which group of videos each belongs, where and when it is, and what labels it has."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._group = _of_tokens(corpus, _groups(corpus))
+        self._n_groups = 1 + N_GROUPS
+        self._cell: Int32[np.ndarray, " token"] = np.concatenate(
+            [np.empty(0, dtype=np.int32), *(corpus.places.cells(record.grid) for record in corpus.records)]
+        ).astype(np.int32)
+        self._n_cells = corpus.places.n_cells
+        frames = np.diff(unit_starts(corpus.records, "frame"))
+        patches = [record.grid.n_tokens // record.grid.n_t for record in corpus.records]
+        self._frame = np.repeat(np.arange(int(frames.sum())), np.repeat(patches, frames)).astype(np.int32)
+        known = self._group >= 0
+        self._cell_tokens = np.bincount(
+            self._group[known].astype(np.int64) * self._n_cells + self._cell[known],
+            minlength=self._n_groups * self._n_cells,
+        ).reshape(self._n_groups, self._n_cells)
+        self._labels = self._label_values(corpus)
+        self._label_tokens = self._count_labels()
+
+    def _label_values(self, corpus: Corpus) -> list[tuple[str, sparse.csr_array]]:
+        """Values of each space's labels: by token or frame where they are annotated, by cell where they are places."""
+        cells: dict[str, np.ndarray] = {}
+        for names in corpus.places.labels():
+            cells |= names
+        values: list[tuple[str, sparse.csr_array]] = []
+        for space, labels in corpus.labels.items():
+            if space in ANNOTATED:
+                values.append((space.level, labels.positive.astype(np.float64)))
+            else:
+                stacked = np.stack([cells[name] for name in labels.names], axis=1)
+                values.append(("cell", sparse.csr_array(stacked.astype(np.float64))))
+        return values
+
+    def _count_labels(self) -> Float64[np.ndarray, "group label"]:
+        """Tokens of each group at which each label is 1."""
+        token = np.flatnonzero(self._group >= 0)
+        return self._products(self._group[token], token, np.ones(len(token)), self._n_groups)
+
+    def _products(
+        self, row: np.ndarray, token: np.ndarray, value: np.ndarray, n_rows: int
+    ) -> Float64[np.ndarray, "row label"]:
+        """Sum of values times labels, by row."""
+        units = {"token": token, "frame": self._frame[token], "cell": self._cell[token]}
+        parts: list[np.ndarray] = []
+        for level, labels in self._labels:
+            summed = sparse.csr_array((value, (row, units[level])), shape=(n_rows, labels.shape[0]))
+            parts.append((summed @ labels).toarray())
+        return np.concatenate(parts, axis=1)
+
+    def explain(self, codes: sparse.csc_array) -> Explanation:
+        """Correlate some latents, of which `codes` are those on all tokens."""
+        n = codes.shape[1]
+        latent = np.repeat(np.arange(n), np.diff(codes.indptr))
+        group = self._group[codes.indices].astype(np.int64)
+        kept = group >= 0
+        token, value = codes.indices[kept], codes.data[kept].astype(np.float64)
+        row, n_rows = group[kept] * n + latent[kept], self._n_groups * n
+
+        def total(index: np.ndarray, values: np.ndarray, *shape: int) -> np.ndarray:
+            sums = np.bincount(index, weights=values, minlength=int(np.prod(shape)))
+            return sums.astype(np.float64).reshape(shape)  # of nothing, numpy's sums are whole numbers
+
+        shape = (self._n_groups, n)
+        by_cell = total(row * self._n_cells + self._cell[token], value, *shape, self._n_cells)
+        sums = Sums(
+            n=self._cell_tokens.sum(axis=1).astype(np.float64),
+            latent=total(row, value, *shape),
+            latent_squared=total(row, value**2, *shape),
+            label=self._label_tokens,
+            product=self._products(row, token, value, n_rows).reshape(*shape, -1),
+        )
+        number = np.arange(self._n_groups)
+        held_out, train = sums.over(number > 0), sums.over(number == 0).correlations()[0]
+        left_out = np.concatenate(
+            [sums.over((number > 0) & (number != index)).correlations() for index in range(1, self._n_groups)]
+        )
+        top = np.take_along_axis(left_out, train.argmax(axis=1)[None, :, None], axis=2)
+        return Explanation(
+            train=train,
+            held_out=held_out.correlations()[0],
+            place_time=self._by_place_time(by_cell, held_out),
+            top_error=jackknife_error(top[:, :, 0]),
+            lead_error=jackknife_error(top - left_out),
+        )
+
+    def _by_place_time(
+        self, by_cell: Float64[np.ndarray, "group latent cell"], held_out: Sums
+    ) -> Float64[np.ndarray, " latent"]:
+        """Correlation on held-out videos with the mean activation on train videos by cell."""
+        tokens_train, tokens = self._cell_tokens[0], self._cell_tokens[1:].sum(axis=0)
+        if not tokens_train.sum() or not tokens.sum():
+            return np.zeros(by_cell.shape[1])
+        overall = by_cell[0].sum(axis=1, keepdims=True) / tokens_train.sum()
+        expected = np.where(tokens_train > 0, by_cell[0] / np.maximum(tokens_train, 1), overall)
+        # Row by row rather than as products of matrices, whose rounding depends on how many latents there are.
+        n, total, latent = float(held_out.n[0]), (expected * tokens).sum(axis=1), held_out.latent[0]
+        covariance = n * (expected * _added(by_cell[1:])).sum(axis=1) - total * latent
+        spread = np.clip(n * (expected**2 * tokens).sum(axis=1) - total**2, 0, None)
+        spread = spread * np.clip(n * held_out.latent_squared[0] - latent**2, 0, None)
+        return np.divide(covariance, np.sqrt(spread), out=np.zeros_like(covariance), where=np.sqrt(spread) > 1e-9)
+
+
+def _groups(corpus: Corpus) -> Int64[np.ndarray, " video"]:
+    """0 for train videos, 1 to `N_GROUPS` for held-out ones in turn, -1 for those that are not annotated."""
+    group = np.zeros(len(corpus.records), dtype=np.int64)
+    held = np.flatnonzero(corpus.held_out & corpus.annotated)
+    group[held] = 1 + np.arange(len(held)) % N_GROUPS
+    group[~corpus.annotated] = -1
+    return group
+
+
+def _of_tokens(corpus: Corpus, of_video: Int64[np.ndarray, " video"]) -> Int32[np.ndarray, " token"]:
+    sizes: Sequence[int] = [record.grid.n_tokens for record in corpus.records]
+    return np.repeat(of_video, sizes).astype(np.int32)
