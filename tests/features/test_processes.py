@@ -89,7 +89,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
     copy = copy_of(run, tmp_path / "run")
     rng = random.Random(n)
     n_killed = 0
-    for _ in range(12):
+    for _ in range(11):
         process = subprocess.Popen(
             command(copy, n),
             stdout=subprocess.DEVNULL,
@@ -99,8 +99,8 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
             start_new_session=True,
         )
         try:
-            # Loading takes a few seconds; the stage itself about as long.
-            process.wait(timeout=rng.uniform(4.0, 14.0) if n_killed < 8 else 200)
+            # Loading takes a few seconds, and the stage itself about as long.
+            process.wait(timeout=rng.uniform(2.0, 2.0 + 4.0 * n) if n_killed < 10 else 200)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

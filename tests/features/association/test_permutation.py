@@ -60,7 +60,7 @@ def lend(positive: np.ndarray) -> Callable[[int, np.ndarray], Loan]:
     def loan(borrower: int, lenders: np.ndarray) -> Loan:
         del borrower
         entries = np.argwhere(positive[lenders]).astype(np.int64).reshape(-1, 3)
-        return Loan(eligible=positive[lenders].any(axis=-1), positive=entries, spoiled=entries)
+        return Loan(eligible=np.asarray(positive[lenders].any(axis=-1)), positive=entries, spoiled=entries)
 
     return loan
 
@@ -89,7 +89,7 @@ def plain_p_values(codes: np.ndarray, labels: np.ndarray, negative: np.ndarray, 
 
     observed = difference(np.arange(len(codes)))
     reached = sum((difference(order) >= observed - 1e-9).astype(int) for order in draws)
-    return (1 + reached) / (1 + len(draws))
+    return np.asarray((1 + reached) / (1 + len(draws)))
 
 
 @pytest.mark.parametrize("seed", range(4))
