@@ -12,6 +12,7 @@
     profile     `video-sae profile`: where the answer reads the video
     questions   counting and control questions, their options and prompts
     reading     the tables of this package, as others read them
+    subjects    what a counting question counts
     tables      schemas: items, baselines, profile
     text_loss   loss over the text of a question and its answer
 

@@ -25,6 +25,7 @@ def item_rows(case: Case, learned: Mapping[tuple[str, frozenset[str]], str]) -> 
             "question_id": item.question_id,
             "kind": item.kind,
             "counting": item.counting,
+            "subject": item.subject,
             "held_out": item.held_out,
             "question": item.question,
             "options": list(item.options),

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ask.subjects import subject_of
 from collect.data.counting import option_number
 from collect.data.perception_test import Dataset, Question
 from collect.errors import UserError
@@ -54,6 +55,11 @@ class Item:
     def counting(self) -> bool:
         """Whether this is a counting question."""
         return self.values is not None
+
+    @property
+    def subject(self) -> str | None:
+        """What it counts; None for a control question."""
+        return subject_of(self.question, (self.kind,)).name if self.counting else None
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -168,6 +168,7 @@ def item_rows() -> list[dict[str, Any]]:
             question_id=place,
             kind=kind,
             counting=kind != "colour",
+            subject=None if kind == "colour" else kind.partition(" ")[0],
             held_out=video >= 4,
             options=["1", "2", "3"],
             values=[1.0, 2.0, 3.0],
