@@ -15,6 +15,7 @@
     subjects    what a counting question counts
     tables      schemas: items, baselines, profile
     text_loss   loss over the text of a question and its answer
+    unread      leaves out of a pass what nobody reads
 
 Importing the package imports none of its modules, so that it stays free of torch and transformers.
 """

@@ -54,9 +54,8 @@ BENCHMARK = {
     ),
     "How many times did the person show objects to the camera?": "show objects to camera",
     "How many times did the person launch the object on the slanted plane?": "launch object on slanted plane",
-    "How many times did the brightness change in the scene as a direct result of turning on or off a lighting device?": (
-        "brightness change in scene as direct result of turning on or off lighting device"
-    ),
+    "How many times did the brightness change in the scene as a direct result of turning on or off a lighting "
+    "device?": ("brightness change in scene as direct result of turning on or off lighting device"),
     "If the person had taken out one more object from the bag, how many objects would the person have taken out in "
     "total?": "object taken out",
 }
