@@ -1,6 +1,5 @@
 """From a VLM and questions to answers: what the unedited model says, and where it reads the video.
 
-    answering   rows of items.parquet
     answers     margins, accuracy and expected counts from the letters' logits
     baselines   what questions give away without the video
     byte_cache  a cache with a bound in bytes

@@ -176,7 +176,7 @@ class ControlSums:
     """The operation whose norms stand for each magnitude."""
     controls: list[Control]
     sums: dict[str, np.ndarray] = field(default_factory=dict)
-    """Per magnitude: [control, column] sums over videos of the video's mean over its counting items."""
+    """Per magnitude: [control, column] sums over videos of the video's mean over the items of the target's subject."""
 
     @classmethod
     def start(cls, target: Target, operations: Sequence[Operation], controls: list[Control]) -> ControlSums:
@@ -188,11 +188,11 @@ class ControlSums:
         return cls(target=target, operations=groups, controls=controls, sums=zeros)
 
     def add(self, editor: Editor, case: Case, codes: VideoCodes) -> int:
-        """Run the controls on one video's counting items; returns the number of edited answers."""
-        counting = case.counting
-        if not counting or not self.controls:
+        """Run the controls on one video's questions of the target's subject; returns the number of edited answers."""
+        matched = [place for place, item in enumerate(case.items) if item.subject == self.target.subject]
+        if not matched or not self.controls:
             return 0
-        only = case if len(counting) == len(case.items) else case.of_items(counting)
+        only = case if len(matched) == len(case.items) else case.of_items(matched)
         n_answers = 0
         for name, operation in self.operations.items():
             if not touches(codes, self.target, operation):
@@ -202,7 +202,7 @@ class ControlSums:
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
                 self.sums[name][:, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
-            n_answers += len(self.controls) * len(counting)
+            n_answers += len(self.controls) * len(matched)
         return n_answers
 
     def rows(self, n_items: int, n_videos: int) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from steer.controls import FAMILIES
 from steer.effects import ControlSums, Editor, draw_controls, edit, effects, touches
 from steer.reference import summarise
 from steer.targets import Target
-from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
+from tests.steer.toy import LETTERS, N_VISUAL, SUBJECT, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 
 ABLATE, DOUBLE, ADD = (Operation.parse(text) for text in ("ablate", "scale:2", "add:0.5"))
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])
@@ -23,7 +23,8 @@ SHARE = 2.0 / 9
 
 
 def target(*latents: int) -> Target:
-    return Target(id="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
+    name = "set" if len(latents) > 1 else str(latents[0])
+    return Target(id=name, latents=latents, selected_by="given", subject=SUBJECT)
 
 
 def editor(vlm: VideoVlm | None = None, **kwargs: Any) -> Editor:
