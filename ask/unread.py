@@ -99,11 +99,9 @@ class _Attention(TorchFunctionMode):
         del types
         given = dict(kwargs or {})
         mask = given.get("attn_mask")
-        if (
-            func is not torch.nn.functional.scaled_dot_product_attention
-            or len(args) != 3
-            or not _is_full(args[0], mask)
-        ):
+        if func is not torch.nn.functional.scaled_dot_product_attention or len(args) != 3:
+            return func(*args, **given)
+        if not isinstance(mask, Tensor) or not _is_full(args[0], mask):
             return func(*args, **given)
         query, key, value = args
         rest = {name: each for name, each in given.items() if name not in ("attn_mask", "is_causal")}

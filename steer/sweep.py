@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -138,7 +139,7 @@ def sweep(folder: Path, editor: Editor, cases: CodedCases, screened: pd.DataFram
     return table
 
 
-def _lot(editor: Editor, cases: CodedCases, screened: pd.DataFrame, progress: tqdm[None]) -> pd.DataFrame:
+def _lot(editor: Editor, cases: CodedCases, screened: pd.DataFrame, progress: tqdm[NoReturn]) -> pd.DataFrame:
     """Run the latents of one lot on every video in which they fire."""
     frames: list[pd.DataFrame] = []
     for video_id, rows in screened.groupby("video_id", sort=True):

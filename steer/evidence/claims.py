@@ -13,6 +13,7 @@ Targets and their subjects are chosen on train videos, so that nothing here is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -75,7 +76,7 @@ def direction(row: dict[str, Any]) -> str:
     return "higher" if row["delta_expected_count_low"] > 0 else "undecided"
 
 
-def dissociations(summary: pd.DataFrame, by_subject: pd.DataFrame, targets: list[Target]) -> pd.DataFrame:
+def dissociations(summary: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequence[Target]) -> pd.DataFrame:
     """Return dissociations.parquet: pairs of specific single latents of which neither moves the other's questions.
 
     Args:

