@@ -168,7 +168,7 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
     """Draw at most `n` items, evenly over the kinds of question, and return them in their original order.
 
     Kinds take turns, and each gives a random one of its remaining items. So a rare kind is drawn completely before a
-    common one takes the rest. The draw depends on the seed and the item ids only.
+    common one takes the rest; likewise the subjects of a counting kind. The draw depends on the seed and the items only.
     """
     generator = random.Random(seed)
     queues: dict[str, list[Item]] = defaultdict(list)
@@ -176,9 +176,20 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
         queues[item.kind].append(item)
     for kind in sorted(queues):
         generator.shuffle(queues[kind])
+        queues[kind] = _in_turns(queues[kind])[::-1]
     drawn: set[str] = set()
     while len(drawn) < min(n, len(items)):
         for kind in sorted(queues):
             if queues[kind] and len(drawn) < n:
                 drawn.add(queues[kind].pop().item_id)
     return tuple(item for item in items if item.item_id in drawn)
+
+
+def _in_turns(items: Sequence[Item]) -> list[Item]:
+    """The items with their subjects taking turns; those of one subject keep their order."""
+    turn: Counter[str | None] = Counter()
+    numbered: list[tuple[int, str, int, Item]] = []
+    for place, item in enumerate(items):
+        numbered.append((turn[item.subject], item.subject or "", place, item))
+        turn[item.subject] += 1
+    return [item for *_, item in sorted(numbered, key=lambda each: each[:3])]

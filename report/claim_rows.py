@@ -73,6 +73,8 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
             text = f"{changes}), but directions of its size do as much (against {against}): {others}."
         case "no controls":
             text = f"{changes}); it was not compared with controls."
+        case "undecided":
+            text = f"{changes}): the interval leaves out zero, but the test over videos does not decide."
         case "no effect":
             limit = f"±{number(row['bound'], 2)}\u00a0nats"
             return f"{who}: no effect on {matched} beyond {limit}; {videos} could have found it."

@@ -93,7 +93,8 @@ class SteerConfig:
     """Time for the exact ablation of every latent on the train videos, the most promising first; latents that are not
     reached keep the gradient's estimate. 0 for estimates only."""
     controls: int = 20
-    """Controls per latent and family (random, covariance-matched and other decoder directions)."""
+    """Controls per target and family (random, covariance-matched and other decoder directions); fewer run where the
+    first ones show already that an effect does not exceed them."""
     items: int = 300
     """Most counting questions to evaluate in each of the train and held-out videos."""
     control_items: int = 300

@@ -13,7 +13,6 @@ from collect.artefact.table_input import misfit, read_found_tables, require_grid
 from collect.errors import UserError
 from collect.printable import printable
 from steer.config import Operation
-from steer.evidence.claims import OTHERS_SHARE
 from steer.evidence.summary import SIGNIFICANT_Q
 from steer.tables import (
     CLAIM_NAMES,
@@ -28,7 +27,7 @@ from steer.tables import (
 )
 from steer.targets import Target
 
-__all__ = ["CLAIM_NAMES", "OTHERS_SHARE", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
+__all__ = ["CLAIM_NAMES", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "items": ITEMS,

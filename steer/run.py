@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ask.cases import Cases
+from ask.inference import video_means
 from ask.questions import Item
 from collect.artefact.config_json import read_config
 from collect.artefact.folder import read_table, write_table
@@ -33,7 +34,9 @@ from steer.codes import CodedCases
 from steer.config import SteerConfig
 from steer.effects import ControlSums, Editor, draw_controls, effects, touches
 from steer.evidence.claims import claims, dissociations
+from steer.evidence.stopping import is_closed
 from steer.evidence.summary import by_latent, summarise
+from steer.interventions import magnitude
 from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
@@ -57,6 +60,8 @@ from train_sae.opened import name_of_wanted
 logger = logging.getLogger(__name__)
 
 STAGE = "steer"
+CONTROLS_AT_ONCE = 15
+"""Controls of one round, after which it is seen whether more can change the decision."""
 IGNORED = ("device", "batch_size", "run", "data")
 """Arguments that a resumed run may change."""
 TABLES = (
@@ -145,25 +150,70 @@ def run_targets(
         logger.info("%d of %d targets are already run", len(chosen) - len(left), len(chosen))
     with tqdm(total=len(left) * len(videos), desc="exact", unit="video") as progress:
         n_effects, started = 0, progress.format_dict["elapsed"]
+
+        def tell(new: int, name: str) -> None:
+            nonlocal n_effects
+            n_effects += new
+            elapsed = progress.format_dict["elapsed"] - started
+            shown = f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(name, 40)}"
+            progress.set_postfix_str(shown, refresh=False)
+
         for target in left:
-            sums = ControlSums.start(target, operations, draw_controls(editor, target, config.controls, config.seed))
             rows: list[dict[str, Any]] = []
             for video_id in videos:
                 case, codes = cases[video_id]
                 if any(touches(codes, target, operation) for operation in operations):
                     new = effects(editor, case, codes, target, operations)
-                    n_effects += len(new) + sums.add(editor, case, codes)
+                    tell(len(new), target.id)
                     rows += new
                 progress.update()
-                elapsed = progress.format_dict["elapsed"] - started
-                progress.set_postfix_str(
-                    f"{n_effects / max(elapsed, 1e-9):.0f} effects/s, {printable(target.id, 40)}", refresh=False
-                )
             matched = [item for item in held_out if item.subject == target.subject]
+            sums = ControlSums.start(target, operations, draw_controls(editor, target, config.controls, config.seed))
+            for number in run_controls(editor, cases, sums, rows, matched, config):
+                tell(number, target.id)
             control_rows = sums.rows(len(matched), len({item.video_id for item in matched}))
             write_table(_part(parts, target, "controls"), pd.DataFrame(control_rows, columns=CONTROLS.names), CONTROLS)
             # Last, because it is what marks the target as done.
             write_table(_part(parts, target, "effects"), pd.DataFrame(rows, columns=EFFECTS.names), EFFECTS)
+
+
+def run_controls(
+    editor: Editor,
+    cases: CodedCases,
+    sums: ControlSums,
+    rows: Sequence[Mapping[str, Any]],
+    matched: Sequence[Item],
+    config: SteerConfig,
+) -> Iterator[int]:
+    """Run a target's controls in rounds until all have run or none of its operations can exceed them any more.
+
+    Args:
+        editor: the model and the SAE.
+        cases: the videos with their questions.
+        sums: of the target's controls; filled in.
+        rows: the target's rows of effects.parquet.
+        matched: held-out items of the target's subject.
+        config: the arguments.
+
+    Yields:
+        Numbers of edited answers, video by video.
+    """
+    videos = sorted({item.video_id for item in matched})
+    of_videos = [item.video_id for item in matched]
+    found = {(row["operation"], row["item"]): row["delta_margin"] for row in rows}
+    effect = {
+        str(operation): video_means([found.get((str(operation), item.item_id), 0.0) for item in matched], of_videos)
+        for operation in config.parsed_operations
+    }
+    for start in range(0, len(sums.controls), CONTROLS_AT_ONCE):
+        for video_id in videos:
+            yield sums.add(editor, *cases[video_id], slice(start, start + CONTROLS_AT_ONCE))
+        by_operation = [
+            is_closed(effect[str(operation)], sums.means(magnitude(operation), len(videos)), config.seed)
+            for operation in config.parsed_operations
+        ]
+        if all(by_operation):
+            return
 
 
 def finish(

@@ -14,7 +14,7 @@ from steer.controls import FAMILIES
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 REASONS = ("given", "sweep", "associated", "set")
 METHODS = ("exact", "screened")
-CLAIM_NAMES = ("specific", "not specific", "generic damage", "no effect", "too few videos", "no controls")
+CLAIM_NAMES = ("specific", "not specific", "generic damage", "no effect", "undecided", "too few videos", "no controls")
 DIRECTIONS = ("lower", "higher", "undecided")
 SCOPES = ("subject", "task")
 

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 ENOUGH_VIDEOS = 6
 """Videos from which a sign-flip test can reach 0.05: 2 / 2^6 = 0.03."""
+OTHERS_SHARE = 0.25
+"""Most that other questions may move, as a share of the effect on the matched ones, where an effect is specific."""
 MOST_IN_SET = 6
 """Most latents of a set that is edited together."""
 FOLLOWS_AUROC = 0.75
@@ -76,12 +78,20 @@ class TrainEffects:
         others = own[["delta_margin_other", "delta_margin_control"]].abs().max(axis=1).fillna(0.0)
         # A latent that was not reached is ranked by its estimate, which says nothing about other questions.
         effect = own["delta_margin"].where(exact, own["attribution"])
-        self._table = own.assign(effect=effect, lead=effect.abs() - others.where(exact, 0.0), exact=exact)
+        lead = effect.abs() - others.where(exact, 0.0)
+        clear = exact & (own["delta_margin_low"] * own["delta_margin_high"] > 0)
+        clear &= others <= OTHERS_SHARE * effect.abs()
+        self._table = own.assign(effect=effect, lead=lead, exact=exact, clear=clear)
         self._effects = self._table.pivot_table(index="latent", columns="name", values="effect", aggfunc="first")
 
     def leading(self, subject: str, n: int) -> list[int]:
-        """The `n` latents whose effect on a subject's questions exceeds that on all others most; exact ones first."""
+        """Up to `n` latents whose effect on a subject's questions exceeds that on all others most; exact ones first.
+
+        Where some are clear (their interval leaves out zero, and other questions move by a quarter of it at most), only
+        these: every latent that goes on makes the test of all others of its subject stricter.
+        """
         own = self._table[(self._table["name"] == subject) & (self._table["lead"] > 0)]
+        own = own[own["clear"]] if own["clear"].any() else own
         ranked = own.sort_values(["exact", "lead", "latent"], ascending=[False, False, True], kind="stable")
         return [int(latent) for latent in ranked["latent"].head(n)]
 

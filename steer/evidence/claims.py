@@ -5,6 +5,7 @@
     not specific     moves its subject's questions more than its controls, but others too
     generic damage   moves its subject's questions, but controls of its norms do as much
     no effect        none was found, and one beyond the stated bound would have been
+    undecided        the interval leaves out zero, and the test over videos does not
     too few videos   so few videos have such questions and the latent that no effect could have been found
     no controls      it was not compared
 
@@ -21,17 +22,18 @@ import pandas as pd
 from steer.config import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
 from steer.tables import CLAIMS, DISSOCIATIONS
-from steer.targets import ENOUGH_VIDEOS, Target
+from steer.targets import ENOUGH_VIDEOS, OTHERS_SHARE, Target
 
-OTHERS_SHARE = 0.25
-"""Most that other questions may move, by the ends of their interval, as a share of the effect on the matched ones."""
+LEAST_COUNT = 0.05
+"""Change of the expected count from which its direction is told."""
 
 _CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
 RULES = {
     "specific": f"{_CONFIRMED}; intervals of other and control questions within {OTHERS_SHARE:.0%} of the effect",
     "not specific": f"{_CONFIRMED}; the interval of other or control questions beyond {OTHERS_SHARE:.0%} of the effect",
     "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls",
-    "no effect": f"q >= {SIGNIFICANT_Q} over videos, {ENOUGH_VIDEOS} active videos or more",
+    "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
+    "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} active videos or more",
     "too few videos": f"q >= {SIGNIFICANT_Q} over videos, fewer than {ENOUGH_VIDEOS} active videos",
     "no controls": "no controls were run",
 }
@@ -56,7 +58,9 @@ def claim_name(row: dict[str, Any]) -> str:
         return "generic damage"
     if moves:
         return "specific" if others_within(row) else "not specific"
-    return "no effect" if row["n_videos_active"] >= ENOUGH_VIDEOS else "too few videos"
+    if row["n_videos_active"] < ENOUGH_VIDEOS:
+        return "too few videos"
+    return "no effect" if row["delta_margin_low"] <= 0 <= row["delta_margin_high"] else "undecided"
 
 
 def others_within(row: dict[str, Any]) -> bool:
@@ -70,7 +74,9 @@ def others_within(row: dict[str, Any]) -> bool:
 
 
 def direction(row: dict[str, Any]) -> str:
-    """Where the expected count of the matched questions goes, beyond its interval."""
+    """Where the expected count of the matched questions goes, beyond its interval and by no less than `LEAST_COUNT`."""
+    if not abs(row["delta_expected_count"]) >= LEAST_COUNT:
+        return "undecided"
     if row["delta_expected_count_high"] < 0:
         return "lower"
     return "higher" if row["delta_expected_count_low"] > 0 else "undecided"

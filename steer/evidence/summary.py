@@ -145,8 +145,8 @@ def summarise(
 
 
 def family(target: Target, operation: Operation) -> str:
-    """Rows that are tested together: single latents or sets, one operation, one subject."""
-    return f"{'sets' if target.is_set else 'single latents'}, {operation}, {target.subject}"
+    """Rows that are tested together: single latents or sets, one way of choosing them, one operation, one subject."""
+    return f"{'sets' if target.is_set else 'single latents'} ({target.selected_by}), {operation}, {target.subject}"
 
 
 def _with_q_values(table: pd.DataFrame) -> pd.DataFrame:

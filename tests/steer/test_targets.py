@@ -66,7 +66,9 @@ def train(rows: list[tuple[int, str, float, float, float]] | None = None) -> Tra
     given = rows or [(latent, subject, 0.0, 0.0, 0.0) for latent in range(5) for subject in SUBJECTS]
     names = ("latent", "name", "delta_margin", "delta_margin_other", "delta_margin_control")
     table = pd.DataFrame(given, columns=list(names))
-    return TrainEffects(table.assign(scope="subject", method="exact", attribution=0.0), SUBJECTS)
+    table = table.assign(scope="subject", method="exact", attribution=0.0)
+    table = table.assign(delta_margin_low=-9.0, delta_margin_high=9.0)  # none is clear
+    return TrainEffects(table, SUBJECTS)
 
 
 LEADING = [
@@ -98,11 +100,15 @@ def test_latents_that_were_not_reached_come_after_those_that_were() -> None:
             "method": ["screened", "exact"],
             "attribution": [-9.0, -0.1],
             "delta_margin": [np.nan, -0.2],
+            "delta_margin_low": [np.nan, -0.3],
+            "delta_margin_high": [np.nan, -0.1],
             "delta_margin_other": [np.nan, 0.0],
             "delta_margin_control": [np.nan, 0.0],
         }
     )
-    assert TrainEffects(table, ["lamp"]).leading("lamp", 2) == [1, 0]
+    assert TrainEffects(table, ["lamp"]).leading("lamp", 2) == [1]  # the clear one alone
+    unclear = table.assign(delta_margin_high=0.1)
+    assert TrainEffects(unclear, ["lamp"]).leading("lamp", 2) == [1, 0]
     assert TrainEffects(table, ["lamp"]).effect([0], "lamp") == -9.0
 
 

@@ -31,7 +31,8 @@ def row(**values: Any) -> dict[str, Any]:
         ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
         ({"control_q_value": 0.05}, "generic damage"),
         ({"limit": None}, "no controls"),
-        ({"q_value": 0.05}, "no effect"),
+        ({"q_value": 0.05}, "undecided"),
+        ({"q_value": 0.05, "delta_margin_high": 0.0}, "no effect"),
         ({"q_value": 0.05, "n_videos_active": 5}, "too few videos"),
         ({"q_value": float("nan"), "n_videos_active": 0}, "too few videos"),
     ],
@@ -49,8 +50,12 @@ def test_every_claim_has_a_rule() -> None:
 
 def test_directions_are_those_of_the_expected_count() -> None:
     assert direction(row(delta_expected_count_low=-0.3, delta_expected_count_high=-0.1)) == "lower"
-    assert direction(row(delta_expected_count_low=0.1, delta_expected_count_high=0.3)) == "higher"
+    assert (
+        direction(row(delta_expected_count=0.2, delta_expected_count_low=0.1, delta_expected_count_high=0.3))
+        == "higher"
+    )
     assert direction(row(delta_expected_count_low=-0.1, delta_expected_count_high=0.3)) == "undecided"
+    assert direction(row(delta_expected_count=-0.04)) == "undecided"  # too little to tell
 
 
 def test_opposite_edits_oppose_each_other_only_beyond_their_intervals() -> None:
