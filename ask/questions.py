@@ -168,7 +168,8 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
     """Draw at most `n` items, evenly over the kinds of question, and return them in their original order.
 
     Kinds take turns, and each gives a random one of its remaining items. So a rare kind is drawn completely before a
-    common one takes the rest; likewise the subjects of a counting kind. The draw depends on the seed and the items only.
+    common one takes the rest; likewise the subjects of a counting kind. The draw depends on the seed and the items
+    only.
     """
     generator = random.Random(seed)
     queues: dict[str, list[Item]] = defaultdict(list)
