@@ -143,6 +143,8 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
                 continue
             for commit in log.commits:
                 log.moments(commit)
+            if log.is_final and path.stat().st_size != log.ends[-1]:  # a line that a crash tore comes before the last
+                raise damaged(path, "something stands after its last commit")
         except UserError as error:
             problems.append(Problem(path=path, reason=str(error)))
             continue

@@ -73,6 +73,14 @@ def test_a_flipped_bit_is_found_in_any_array_and_shard(store: Path, array: str, 
     assert problem.reason == "its chunk 0 fails its checksum"
 
 
+def test_what_stands_after_the_last_commit_of_a_finished_log_is_found(store: Path) -> None:
+    with (store / "rank-0.jsonl").open("ab") as file:
+        file.write(bytes(4096))  # no newline: while collecting, a crash may leave such a line
+    (problem,) = find_problems(store)
+    assert problem.path == store / "rank-0.jsonl"
+    assert "something stands after its last commit" in problem.reason
+
+
 def test_a_whole_shard_in_the_place_of_another_is_found(store: Path) -> None:
     first, second = (store / "rank-0.zarr" / "resid" / "2" / "c" / str(shard) / "0" for shard in (1, 3))
     own, other = first.read_bytes(), second.read_bytes()
