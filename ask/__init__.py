@@ -1,6 +1,5 @@
 """From a VLM and questions to answers: what the unedited model says, and where it reads the video.
 
-    answering   rows of items.parquet
     answers     margins, accuracy and expected counts from the letters' logits
     baselines   what questions give away without the video
     byte_cache  a cache with a bound in bytes
@@ -12,8 +11,10 @@
     profile     `video-sae profile`: where the answer reads the video
     questions   counting and control questions, their options and prompts
     reading     the tables of this package, as others read them
+    subjects    what a counting question counts
     tables      schemas: items, baselines, profile
     text_loss   loss over the text of a question and its answer
+    unread      leaves out of a pass what nobody reads
 
 Importing the package imports none of its modules, so that it stays free of torch and transformers.
 """

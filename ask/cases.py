@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ask.answers import answers
+from ask.baselines import question_only_score
 from ask.opened import AskedRun
 from ask.packing import Asked, Sequences, letter_logits, packing_agrees, restrict, run_to, to_sequences
 from ask.questions import N_OPTIONS, Item
@@ -203,6 +206,38 @@ class Cases:
                 f"{self._asked.dataset.video(video_id).path} gives other residuals than those stored for it "
                 f"({difference:.0%} off): collect again into another run folder."
             )
+
+
+def item_rows(case: Case, learned: Mapping[tuple[str, frozenset[str]], str]) -> list[dict[str, Any]]:
+    """Rows of items.parquet for the questions about one video, with the unedited model's answers.
+
+    Args:
+        case: the video with its questions.
+        learned: from `ask.baselines.question_only_answers`.
+    """
+    found = answers(case.logits, case.mass, case.correct, case.values)
+    return [
+        {
+            "item": item.item_id,
+            "video_id": item.video_id,
+            "question_id": item.question_id,
+            "kind": item.kind,
+            "counting": item.counting,
+            "subject": item.subject,
+            "held_out": item.held_out,
+            "question": item.question,
+            "options": list(item.options),
+            "values": None if item.values is None else list(item.values),
+            "answer_id": item.answer_id,
+            "hash": item.hash,
+            "question_only": question_only_score(item, learned),
+            "margin": float(found.margin[place]),
+            "accuracy": float(found.accuracy[place]),
+            "expected_count": float(found.expected_count[place]),
+            "option_mass": float(found.option_mass[place]),
+        }
+        for place, item in enumerate(case.items)
+    ]
 
 
 def _file(video: Video) -> Path:

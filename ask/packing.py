@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ask.questions import LETTERS
+from ask.unread import without_unread
 from collect.vlm import Embedded, VideoVlm
 from collect.vlm.sites import resume, stop_at
 
@@ -205,8 +206,13 @@ def read_letters(
 def letter_logits(
     model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"]
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Run from a site and read every question: `run_on` and `read_letters`."""
-    return read_letters(model, seq, run_on(model, seq, hidden))
+    """Run on from a site and read every question: `run_on` and `read_letters`, without what nobody reads."""
+    if not seq.packed:
+        return read_letters(model, seq, run_on(model, seq, hidden))
+    n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
+    with without_unread(model.vlm.decoder, n_prefix, seq.last):
+        out = run_on(model, seq, hidden)
+    return read_letters(model, seq, out)
 
 
 def packing_agrees(model: Asked, emb: Embedded) -> bool:

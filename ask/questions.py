@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ask.subjects import subject_of
 from collect.data.counting import option_number
 from collect.data.perception_test import Dataset, Question
 from collect.errors import UserError
@@ -54,6 +55,11 @@ class Item:
     def counting(self) -> bool:
         """Whether this is a counting question."""
         return self.values is not None
+
+    @property
+    def subject(self) -> str | None:
+        """What it counts; None for a control question."""
+        return subject_of(self.question, (self.kind,)).name if self.counting else None
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -162,7 +168,8 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
     """Draw at most `n` items, evenly over the kinds of question, and return them in their original order.
 
     Kinds take turns, and each gives a random one of its remaining items. So a rare kind is drawn completely before a
-    common one takes the rest. The draw depends on the seed and the item ids only.
+    common one takes the rest; likewise the subjects of a counting kind. The draw depends on the seed and the items
+    only.
     """
     generator = random.Random(seed)
     queues: dict[str, list[Item]] = defaultdict(list)
@@ -170,9 +177,20 @@ def sample_items(items: Sequence[Item], n: int, seed: int) -> tuple[Item, ...]:
         queues[item.kind].append(item)
     for kind in sorted(queues):
         generator.shuffle(queues[kind])
+        queues[kind] = _in_turns(queues[kind])[::-1]
     drawn: set[str] = set()
     while len(drawn) < min(n, len(items)):
         for kind in sorted(queues):
             if queues[kind] and len(drawn) < n:
                 drawn.add(queues[kind].pop().item_id)
     return tuple(item for item in items if item.item_id in drawn)
+
+
+def _in_turns(items: Sequence[Item]) -> list[Item]:
+    """The items with their subjects taking turns; those of one subject keep their order."""
+    turn: Counter[str | None] = Counter()
+    numbered: list[tuple[int, str, int, Item]] = []
+    for place, item in enumerate(items):
+        numbered.append((turn[item.subject], item.subject or "", place, item))
+        turn[item.subject] += 1
+    return [item for *_, item in sorted(numbered, key=lambda each: each[:3])]

@@ -25,6 +25,7 @@ ITEMS = table_schema(
     column("question_id", WHOLE, "id of the question in the annotations"),
     column("kind", TEXT, "the tag that made it a counting question, or the first tag of a control question"),
     column("counting", FLAG, "whether it is a counting question; else it is a control question"),
+    column("subject", TEXT, "what a counting question counts (ask.subjects); null for a control question", null=True),
     column("held_out", FLAG, "whether its video is held out"),
     column("question", TEXT, "text of the question"),
     column("options", pa.list_(TEXT), "the three options in annotated order"),

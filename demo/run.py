@@ -82,8 +82,8 @@ def _demo(config: DemoConfig) -> Path:
         sae=name,
         top=2,
         associated=4,
-        set_size=6,
-        controls=8,
+        budget_minutes=1.0,
+        controls=20,
         items=90,
         control_items=45,
         batch_size=16,
@@ -111,11 +111,11 @@ def closing_table(run: Path, sae: str, site: str) -> str:
 
     quality = read_summary(run / "sae" / sae)["held_out"]
     catalogue = read_features_tables(run / "features" / sae)[0]["catalogue"]
-    effects = read_effects_tables(run / "steer" / sae)[0]["summary"]
+    found = read_effects_tables(run / "steer" / sae)[0]
+    claimed = found["claims"][found["claims"]["operation"] == "ablate"].sort_values("delta_margin")
+    specific = claimed[claimed["claim"] == "specific"]
     labelled = catalogue[catalogue["labelled"]].sort_values(["top_auroc", "latent"], ascending=[False, True])
     best = labelled.iloc[0] if len(labelled) else None
-    ablated = effects[effects["operation"] == "ablate"].sort_values("delta_margin")
-    strong = ablated[ablated["beats_controls"]]
     rows = [
         ("site", site),
         ("held-out FVU", f"{quality['fvu']:.3f}"),
@@ -125,12 +125,15 @@ def closing_table(run: Path, sae: str, site: str) -> str:
             "best labelled latent",
             "none" if best is None else f"{best['latent']} = {best['top_label']} (AUROC {best['top_auroc']:.3f})",
         ),
-        ("ablations beyond all controls", f"{len(strong)} of {len(ablated)}"),
+        ("specific ablations", f"{len(specific)} of {len(claimed)}"),
+        ("double dissociations", str(len(found["dissociations"]))),
         (
-            "strongest ablation",
-            f"{ablated.iloc[0]['target']}: counting margin {ablated.iloc[0]['delta_margin']:+.3f}"
-            if len(ablated)
-            else "none",
+            "strongest specific one",
+            "none"
+            if not len(specific)
+            else f"{specific.iloc[0]['target']} on “{specific.iloc[0]['subject']}”: margin "
+            f"{specific.iloc[0]['delta_margin']:+.2f}, other counting questions "
+            f"{specific.iloc[0]['delta_margin_other']:+.2f}",
         ),
     ]
     width = max(len(name) for name, _ in rows)

@@ -1,6 +1,7 @@
 """From a run to the page that shows what it found and what it did not find.
 
     charts       the charts of the page
+    claim_rows   claims in words, and effects by target and subject
     config       arguments
     drawing      scales, ticks and an SVG drawing
     page         the stage `report`: one self-contained page

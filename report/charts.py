@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from report.drawing import INK, Drawing, Number, Scale, shorten, tick_text
-from report.target_rows import TargetRow
+from report.target_rows import TargetRow, beyond_controls
 from report.verdicts import ALL_COUNTING
 from report.wording import is_known, number
 from steer.config import Operation
@@ -167,8 +167,8 @@ def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFr
     """Effects of one operation on the answer margin, each against its matched controls.
 
     Per target: a filled dot with the change on counting questions and its interval, a ring for the control questions,
-    and below them one lane of dots per family of controls, with marks at plus and minus the 95th percentile of their
-    size. Latents share one axis; the set, which moves more, has its own.
+    and below them one lane of dots per family of controls, with marks at plus and minus the largest of their sizes.
+    Latents share one axis; the set, which moves more, has its own.
 
     Args:
         rows: the targets, from top to bottom.
@@ -211,8 +211,8 @@ def _effect_scale(
     names += ("delta_margin_control", "delta_margin_control_low", "delta_margin_control_high")
     values = [0.0, *(float(row[name]) for row in found.values() for name in names if is_known(row[name]))]
     for row in found.values():
-        if is_known(row["control_p95"]):
-            values += [float(row["control_p95"]), -float(row["control_p95"])]
+        if is_known(row["control_max"]):
+            values += [float(row["control_max"]), -float(row["control_max"])]
     values += [float(value) for frame in dots.values() for value in frame["delta_margin"] if is_known(value)]
     spread = (max(values) - min(values)) or 1.0
     low, high = min(values) - 0.04 * spread, max(values) + 0.04 * spread
@@ -222,11 +222,11 @@ def _effect_scale(
 def _draw_effect(
     drawing: Drawing, x: Scale, top: Number, row: TargetRow, effect: Mapping[str, Any], controls: pd.DataFrame
 ) -> None:
-    limit = effect["control_p95"]
+    limit = effect["control_max"]
     if is_known(limit):
         drawing.rect(x(-limit), top + 3, x(limit) - x(-limit), ROW_PX - 6, "#eef1f3")
         drawing.line(x(0), top, x(0), top + ROW_PX, MUTED)
-    beats = is_known(effect["beats_controls"]) and bool(effect["beats_controls"])
+    beats = beyond_controls(effect)
     drawing.text(4, top + 20, row.title, bold=beats, size=12.5)
     drawing.text(4, top + 35, shorten(row.label, 19), colour=MUTED, size=11)
     main, other = top + 12, top + 24
@@ -244,9 +244,9 @@ def _draw_effect(
         colour = FAMILY_COLOURS[family]
         for value in controls.loc[controls["family"] == family, "delta_margin"]:
             drawing.dot(x(float(value)), lane, 1.7, colour, opacity=0.55)
-        percentile = effect[f"control_p95_{family}"]
-        if is_known(percentile):
-            for edge in (-percentile, percentile):
+        largest = effect[f"control_max_{family}"]
+        if is_known(largest):
+            for edge in (-largest, largest):
                 drawing.line(x(edge), lane - 3.4, x(edge), lane + 3.4, colour, 1.8)
 
 
@@ -255,19 +255,19 @@ def effects_key() -> Markup:
     drawing = Drawing(560, 62, "Key of the effect charts")
     drawing.line(6, 12, 30, 12, EFFECT, 2.2)
     drawing.dot(18, 12, 4.4, EFFECT, EFFECT)
-    drawing.text(38, 16, "counting questions, beats its controls")
+    drawing.text(38, 16, "its questions, beyond its controls")
     drawing.line(286, 12, 310, 12, EFFECT, 2.2)
     drawing.dot(298, 12, 4.4, "white", EFFECT)
-    drawing.text(318, 16, "counting questions, does not")
+    drawing.text(318, 16, "its questions, not beyond them")
     drawing.line(6, 32, 30, 32, OTHER, 1.4)
     drawing.dot(18, 32, 3.4, "white", OTHER)
     drawing.text(38, 36, "control questions")
     drawing.rect(286, 25, 24, 14, "#e3e8eb")
-    drawing.text(318, 36, "within the 95th percentile of all families")
+    drawing.text(318, 36, "no larger than the largest control")
     for place, (family, colour) in enumerate(FAMILY_COLOURS.items()):
         px = 6 + 180 * place
         for offset in (3, 10, 15):
             drawing.dot(px + offset, 52, 1.8, colour, opacity=0.7)
         drawing.line(px + 22, 48, px + 22, 56, colour, 1.8)
-        drawing.text(px + 32, 56, f"{family}, its 95th")
+        drawing.text(px + 32, 56, f"{family}, its largest")
     return drawing.finish()

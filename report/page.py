@@ -13,7 +13,7 @@ import importlib.resources
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from jinja2 import Environment, StrictUndefined
@@ -28,11 +28,11 @@ from collect.artefact.run_data import check_agreement
 from collect.config import CollectConfig
 from collect.printable import printable
 from features.config import FeaturesConfig
-from report import charts, target_rows, wording
+from report import charts, claim_rows, target_rows, wording
 from report import verdicts as conclusions
 from report.config import ReportConfig
 from report.pictures import pictures
-from report.record import Features, Record, Stage, read_record
+from report.record import Effects, Features, Record, Stage, read_record
 from steer.config import SteerConfig
 from train_sae.config import TrainConfig
 
@@ -48,11 +48,17 @@ CONFIGS = {
 GALLERY = 8
 """Labelled latents that are shown with pictures."""
 EFFECT_GALLERY = 5
-"""Further latents that are shown because their edit beats its controls."""
+"""Further latents that are shown because the effect of their edit is confirmed."""
 STRIPS = 2
 """Pictures per latent."""
 LISTED_PAIRS = 20
-"""Rows of the association table."""
+"""Rows of the association table, and double dissociations."""
+DEMO_MODEL = ("demo", "weights")
+"""Where the model of `video-sae demo` lies."""
+LISTED_CLAIMS = 6
+"""Sentences of one claim."""
+LATENTS_PER_SUBJECT = 3
+"""Rows of one subject in the table of latents and subjects."""
 
 
 def report(config: ReportConfig) -> Path:
@@ -112,7 +118,9 @@ def page_content(record: Record) -> dict[str, Any]:
     verdicts = (
         conclusions.answer_verdict(answers),
         conclusions.object_verdict(catalogue, None if features is None else features.associations),
-        conclusions.effect_verdict(summary, {} if effects is None else effects.targets),
+        conclusions.effect_verdict(
+            summary, None if effects is None else effects.claims, {} if effects is None else effects.targets
+        ),
     )
     targets = [] if effects is None else target_rows.target_rows(effects.summary, effects.targets, catalogue)
     entries, notes = gallery(record)
@@ -141,21 +149,38 @@ def page_content(record: Record) -> dict[str, Any]:
         "targets": targets,
         "operations": [] if summary is None else list(dict.fromkeys(summary["operation"])),
         "controls": None if effects is None else effects.controls,
-        "effect_notes": []
-        if summary is None
-        else [
-            note
-            for note in (
-                target_rows.coincidence(targets),
-                target_rows.opposite_signs(summary),
-                target_rows.screen_agreement(summary),
-            )
-            if note
-        ],
+        "effect_notes": [] if effects is None else effect_notes(effects, targets),
+        **claim_content(effects),
+        "is_demo": is_demo(record),
         "limits": limits(record),
         "reproduce": [(stage.name, command(stage)) for stage in record.stages if stage.config],
         "provenance": provenance(record.stages),
     }
+
+
+def effect_notes(effects: Effects, targets: Sequence[target_rows.TargetRow]) -> list[str]:
+    """What effects and associations say together, and how far the sweep went."""
+    notes = (target_rows.coincidence(targets), claim_rows.screen_agreement(effects.latent_subjects))
+    return [note for note in notes if note]
+
+
+def claim_content(effects: Effects | None) -> dict[str, Any]:
+    """What the template shows of the claims."""
+    if effects is None:
+        return {"claims": [], "claim_counts": [], "subjects": None, "dissociations": [], "n_dissociations": 0}
+    targets = effects.targets
+    return {
+        "claims": claim_rows.claim_lines(effects.claims, targets, LISTED_CLAIMS),
+        "claim_counts": claim_rows.claim_counts(effects.claims),
+        "subjects": claim_rows.subject_table(effects.target_subjects, effects.claims, targets, LATENTS_PER_SUBJECT),
+        "dissociations": claim_rows.dissociation_lines(effects.dissociations, targets, LISTED_PAIRS),
+        "n_dissociations": len(effects.dissociations),
+    }
+
+
+def is_demo(record: Record) -> bool:
+    """Whether the model is the demo's own, whose findings are a positive control."""
+    return record.store is not None and PurePath(str(record.store.model.get("name"))).parts[-2:] == DEMO_MODEL
 
 
 def headline(verdicts: Sequence[conclusions.Verdict]) -> str:
@@ -193,7 +218,7 @@ def training_chart(record: Record) -> Any:
 
 
 def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
-    """The latents that are shown with pictures: labelled ones, then those whose edits beat their controls.
+    """The latents that are shown with pictures: labelled ones, then those whose edits have a confirmed effect.
 
     Returns:
         What is shown for each, and problems with pictures, as sentences.
@@ -203,9 +228,8 @@ def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     rows = {int(row["latent"]): row for row in record.features.catalogue.to_dict("records")}
     labelled = conclusions.gallery_latents(record.features.catalogue, GALLERY)
     summary = None if record.effects is None else record.effects.summary
-    effective = [] if summary is None else target_rows.single_latents(summary, target_rows.beating(summary))
     sure = [] if summary is None else target_rows.single_latents(summary, target_rows.confirmed(summary))
-    chosen = labelled + [latent for latent in effective if latent in rows and latent not in labelled][:EFFECT_GALLERY]
+    chosen = labelled + [latent for latent in sure if latent in rows and latent not in labelled][:EFFECT_GALLERY]
     drawn, notes = pictures(record, chosen, STRIPS)
     return [
         {
@@ -213,7 +237,7 @@ def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
             "row": rows[latent],
             "pair": conclusions.top_association(record.features.associations, rows[latent]),
             "pictures": drawn.get(latent, []),
-            "effect": "moves the counts" if latent in sure else "beats its controls" if latent in effective else "",
+            "effect": "moves the counts" if latent in sure else "",
         }
         for latent in chosen
     ], notes
@@ -256,19 +280,20 @@ def limits(record: Record) -> list[str]:
             "a label, not that the model uses it. A token also carries what lies outside its patch."
         )
     if record.effects is not None and len(record.effects.summary):
-        screen, summary = record.effects.screen, record.effects.summary
-        n_screened = int((screen["status"] == "screened").sum()) if len(screen) else "?"
-        n_exact = summary.loc[target_rows.alone(summary), "target"].nunique()
+        summary = record.effects.summary
+        n_exact = summary.loc[target_rows.alone(summary), "latents"].map(lambda latents: latents[0]).nunique()
+        n_active = record.effects.latent_subjects["latent"].nunique()
         detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
         notes.append(
-            f"{wording.counted(n_exact, 'latent')} of the {n_screened} that fire on the evaluated videos were edited; "
-            "the others have a first-order estimate only, and one of them may matter more. A change of the margin "
-            f"smaller than about {wording.number(detectable)} nats (median over the edited targets) would have been "
-            "missed."
+            f"{wording.counted(n_exact, 'latent')} of the {n_active:,} that fire on the train videos went on to the "
+            "held-out ones; of the others only the effect on train videos is known, or an estimate of it. A change of "
+            f"the margin smaller than about {wording.number(detectable)} nats (median over the edited targets) would "
+            "have been missed."
         )
         notes.append(
-            "With many edits, some pass the 95th percentile of one family of controls by chance; an edit counts here "
-            "only if it passes all families, and as reliable only with q < 0.05 over videos."
+            "A claim needs q < 0.05 over videos and q < 0.05 against controls, each by Benjamini-Hochberg within one "
+            "family: single latents or sets of one origin, one operation, one subject. Over all families together, "
+            "more than one in twenty claims may be wrong. How far a train effect leads is not reported as an estimate."
         )
         notes.append(
             "Whether a latent stands for the count itself was not tested: that would also need a monotone "

@@ -56,9 +56,13 @@ class Effects:
     items: pd.DataFrame
     baselines: pd.DataFrame
     screen: pd.DataFrame
+    latent_subjects: pd.DataFrame
     targets: Mapping[str, Target]
     controls: pd.DataFrame
+    target_subjects: pd.DataFrame
     summary: pd.DataFrame
+    claims: pd.DataFrame
+    dissociations: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +249,13 @@ def _effects(folder: Path, gaps: list[str]) -> Effects:
         "items": "the model’s answers are not shown",
         "baselines": "the model’s answers are not shown",
         "screen": "it is not known how many latents were screened",
+        "latent_subjects": "it is not shown what every latent does on the train videos",
         "targets": "sets of latents are shown without their labels",
         "controls": "single controls are not drawn",
+        "target_subjects": "effects on each subject are not shown",
         "summary": "the effects of latents are not shown",
+        "claims": "nothing is claimed about effects",
+        "dissociations": "double dissociations are not listed",
     }
     gaps += [_gap(folder / f"{name}.parquet", "steer", without[name]) for name in missing]
     return Effects(**{**tables, "targets": read_targets(tables)})

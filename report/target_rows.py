@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from report.wording import counted, is_known, number
-from steer.reading import Target
+from report.wording import counted, is_known
+from steer.reading import SIGNIFICANT_Q, Target
 
 
 def alone(summary: pd.DataFrame) -> pd.Series:
@@ -22,13 +21,13 @@ def alone(summary: pd.DataFrame) -> pd.Series:
     return summary["latents"].map(len) == 1
 
 
-def beating(summary: pd.DataFrame) -> pd.Series:
-    """Which edits move the counting margin more than their controls."""
-    return summary["beats_controls"].map(lambda value: is_known(value) and bool(value)).astype(bool)
+def beyond_controls(row: Mapping[str, Any]) -> bool:
+    """Whether an edit moves its subject's questions more than its controls do."""
+    return is_known(row["control_q_value"]) and float(row["control_q_value"]) < SIGNIFICANT_Q
 
 
 def confirmed(summary: pd.DataFrame) -> pd.Series:
-    """Which of these are significant over videos too."""
+    """Which edits move their subject's questions over videos and more than their controls do."""
     return summary["confirmed"].map(lambda value: is_known(value) and bool(value)).astype(bool)
 
 
@@ -90,41 +89,10 @@ def coincidence(rows: Sequence[TargetRow]) -> str:
     table = {(label, effect): 0 for label in (True, False) for effect in (True, False)}
     for row in singles:
         has_label = bool(row.association is not None and row.association["labelled"])
-        table[has_label, any(is_known(e["beats_controls"]) and bool(e["beats_controls"]) for e in row.effects)] += 1
+        table[has_label, any(is_known(e["confirmed"]) and bool(e["confirmed"]) for e in row.effects)] += 1
     labelled, unlabelled = (table[label, True] + table[label, False] for label in (True, False))
     return (
-        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} beat their controls; of "
-        f"{unlabelled} without one, {table[False, True]} do."
-    )
-
-
-def opposite_signs(summary: pd.DataFrame) -> str:
-    """Whether ablation and amplification of the targets that beat their controls point opposite ways."""
-    by_operation = {name: group.set_index("target") for name, group in summary.groupby("operation", sort=False)}
-    up = next((name for name in by_operation if name.startswith("scale:") and float(name[6:]) > 1), None)
-    if up is None or "ablate" not in by_operation or not beating(summary).any():
-        return ""
-    chosen = summary.loc[beating(summary), "target"].unique()
-    products = [
-        by_operation["ablate"].loc[target, "delta_margin"] * by_operation[up].loc[target, "delta_margin"]
-        for target in chosen
-    ]
-    opposite = sum(product < 0 for product in products)
-    return (
-        f"Of {counted(len(chosen), 'target')} that beat{'s' if len(chosen) == 1 else ''} the controls, {opposite} "
-        f"change the margin in opposite directions under ablation and amplification, as a direction that the answer "
-        f"reads would."
-    )
-
-
-def screen_agreement(summary: pd.DataFrame) -> str:
-    """How well the first-order screen predicts the exact ablations; empty for few or equal latents."""
-    rows = summary[(summary["operation"] == "ablate") & alone(summary)].dropna(subset="screened")
-    if len(rows) < 4 or rows["screened"].nunique() < 2 or rows["delta_margin"].nunique() < 2:
-        return ""
-    rank = float(rows["screened"].rank().corr(rows["delta_margin"].rank()))
-    same = int((np.sign(rows["screened"]) == np.sign(rows["delta_margin"])).sum())
-    return (
-        f"Over these {len(rows)} latents the screen’s estimate of an ablation agrees with the exact effect with a rank "
-        f"correlation of {number(rank, 2)} and has the same sign for {same}."
+        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} "
+        f"{'has' if table[True, True] == 1 else 'have'} a confirmed effect; of {unlabelled} without one, "
+        f"{table[False, True]}."
     )

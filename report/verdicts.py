@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from report.target_rows import alone, beating, confirmed
 from report.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
 from steer.reading import SIGNIFICANT_Q, Target
 
@@ -187,10 +186,16 @@ def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
 # --- What latents do to the answers ----------------------------------------------------------------------------------
 
 
-def effect_verdict(summary: pd.DataFrame | None, targets: Mapping[str, Target]) -> Verdict:
-    """Does a latent, or a set of them, move the counting margin more than its matched controls?"""
+def effect_verdict(summary: pd.DataFrame | None, claims: pd.DataFrame | None, targets: Mapping[str, Target]) -> Verdict:
+    """Does a latent, or a set of them, move the questions about one subject, beyond its controls, and no others?
+
+    Args:
+        summary: summary.parquet; None without the steer stage.
+        claims: claims.parquet.
+        targets: the targets by id.
+    """
     question = "Does a latent move the counts?"
-    if summary is None or not (summary["n_controls"] > 0).any():
+    if summary is None or claims is None or not (summary["n_controls"] > 0).any():
         return Verdict(
             question=question,
             answer="unknown",
@@ -201,56 +206,59 @@ def effect_verdict(summary: pd.DataFrame | None, targets: Mapping[str, Target]) 
             if len(summary)
             else "There are no effects of the steer stage.",
         )
-    beats, sure = beating(summary), confirmed(summary)
+    rows = {(row["target"], row["operation"]): row for row in summary.to_dict("records")}
+    sized = sorted(rows.values(), key=lambda row: (-abs(row["delta_margin"]), row["target"]))
+    named = {
+        claim: [key for key in rows if key in set(zip(own["target"], own["operation"], strict=True))]
+        for claim, own in claims.groupby("claim")
+    }
+    specific, broad = named.get("specific", []), named.get("not specific", [])
     n_edits = counted(len(summary), "edit")
     n_targets = counted(summary["target"].nunique(), "target")
-    size = summary.assign(size=summary["delta_margin"].abs()).sort_values(
-        ["size", "target"], ascending=[False, True], kind="stable"
-    )
-    if not beats.any():
-        row = size.to_dict("records")[0]
+    if not specific and not broad:
         return Verdict(
             question=question,
             answer="no",
             headline="no edited latent or set moves the counting answers more than matched controls do",
-            text=f"None of {n_edits} ({n_targets}) moves the counting margin by more than the 95th percentile of all "
-            f"its controls. The largest change: {effect_sentence(row, targets)}",
+            text=f"None of {n_edits} ({n_targets}) moves its subject’s questions with q < {SIGNIFICANT_Q} both over "
+            f"videos and against controls. The largest change: {effect_sentence(sized[0], targets)}",
         )
-    shown = size[sure.loc[size.index]] if sure.any() else size[beats.loc[size.index]]
+    chosen = set(specific or broad)
+    shown = [row for row in sized if (row["target"], row["operation"]) in chosen]
     text = (
-        f"{int(beats.sum())} of {n_edits} ({n_targets}) move the counting margin by more than the 95th percentile of "
-        f"each family of controls, {int(sure.sum())} of them with q < {SIGNIFICANT_Q} over videos. The "
-        f"largest: {effect_sentence(shown.to_dict('records')[0], targets)}"
+        f"{len(specific) + len(broad)} of {n_edits} ({n_targets}) move their subject’s questions with "
+        f"q < {SIGNIFICANT_Q} over videos and against controls, {len(specific)} of them these questions alone. The "
+        f"largest: {effect_sentence(shown[0], targets)}"
     )
-    is_single = alone(shown)
-    singles = shown[is_single]
-    if len(singles) and not is_single.iloc[0]:
-        text += f" The largest of a single latent: {effect_sentence(singles.to_dict('records')[0], targets)}"
-    single, together = singles["target"].nunique(), shown.loc[~is_single, "target"].nunique()
-    names = summary["target"].drop_duplicates()
+    singles = [row for row in shown if not targets[row["target"]].is_set]
+    if singles and singles[0] is not shown[0]:
+        text += f" The largest of a single latent: {effect_sentence(singles[0], targets)}"
+    names = list(dict.fromkeys(summary["target"]))
+    moving = list(dict.fromkeys(row["target"] for row in shown))
+    single, together = ([name for name in moving if targets[name].is_set == flag] for flag in (False, True))
     n_sets = sum(targets[name].is_set for name in names)
-    n_single = len(names) - n_sets
-    who = [f"{single} of {counted(n_single, 'edited latent')}"] if single else []
+    who = [f"{len(single)} of {counted(len(names) - n_sets, 'edited latent')}"] if single else []
     if together:
-        who.append("the edited set" if n_sets == 1 else f"{together} of {counted(n_sets, 'edited set')}")
-    verb = "move" if single + together > 1 else "moves"
-    what = f"{' and '.join(who)} {verb} the counting answers more than matched controls do"
+        who.append("the edited set" if n_sets == 1 else f"{len(together)} of {counted(n_sets, 'edited set')}")
+    verb = "move" if len(moving) > 1 else "moves"
+    what = "the counts of one subject and no others" if specific else "counting answers, but not of one subject alone"
     return Verdict(
         question=question,
-        answer="yes" if sure.any() else "partly",
-        headline=what if sure.any() else f"{what}, but not reliably over videos",
+        answer="yes" if specific else "partly",
+        headline=f"{' and '.join(who)} {verb} {what}",
         text=text,
     )
 
 
-def effect_sentence(row: dict[str, Any], targets: Mapping[str, Target]) -> str:
+def effect_sentence(row: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
     """One edit, from its name to its control questions."""
     text = (
         f"{action(row['operation']).lower()} {target_name(targets[row['target']])}, "
         f"{signed(row['delta_margin'], 2)} nats "
-        f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} where its controls stay within "
-        f"±{number(row['control_p95'], 2)}"
+        f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} on “{row['subject']}” questions, "
+        f"where its controls stay within ±{number(row['control_max'], 2)}"
     )
-    if is_known(row["delta_margin_control"]):
-        text += f"; control questions {signed(row['delta_margin_control'], 2)}"
+    for of, name in (("other counting questions", "other"), ("control questions", "control")):
+        if is_known(row[f"delta_margin_{name}"]):
+            text += f"; {of} {signed(row[f'delta_margin_{name}'], 2)}"
     return text + "."

@@ -4,6 +4,7 @@
     config         arguments, and operations as one word
     controls       other directions on the same tokens with the same norms
     effects        exact effects of one target and its controls
+    evidence/      contrasts between subjects, summaries, claims
     interventions  edits of latents as changes of the residual
     opened         SAE and questions, checked to belong together
     reading        the tables of this package, as others read them
@@ -11,8 +12,9 @@
     run            the stage `steer`
     screen         first-order estimates of every latent's effect
     screening      one pass over all videos: answers and the screen
-    summary        one row per target and operation, set against controls
-    tables         schemas: targets, screen, effects, controls, summary
+    selfcheck      what must hold before any effect is believed
+    sweep          the exact ablation of every latent on the train videos
+    tables         schemas of all tables
     targets        which latents are edited together, and why
 
 Importing the package imports none of its modules, so that it stays free of torch and transformers.

@@ -80,19 +80,21 @@ class SteerConfig:
     tasks: tuple[str, ...] = COUNTING_TAGS
     """Tags of the counting questions; every other question is a control question."""
     latents: tuple[int, ...] = ()
-    """Latents to run exactly, beside the screened and the associated ones."""
-    top: int = 8
-    """Latents to take from the screen, by the size of their standardised attribution on the train videos."""
+    """Latents to run on the held-out videos, beside those of the sweep and of the labels."""
+    top: int = 3
+    """Latents per subject of counting questions to confirm on the held-out videos: those whose ablation moves its
+    questions on the train videos most, and others least. 0 for none, and for no set of the most costly latents."""
     associated: int = 4
     """Labels to take from the features stage, by AUROC on the train videos: the best latent of each alone, and its
     latents together."""
-    set_size: int = 6
-    """Most latents of a set that is edited together: those of a label, or those whose ablation should cost most by the
-    screen; 0 for no sets."""
     operations: tuple[str, ...] = ("ablate", "scale:2")
     """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms)."""
+    budget_minutes: float = 60.0
+    """Time for the exact ablation of every latent on the train videos, the most promising first; latents that are not
+    reached keep the gradient's estimate. 0 for estimates only."""
     controls: int = 20
-    """Controls per latent and family (random, covariance-matched and other decoder directions)."""
+    """Controls per target and family (random, covariance-matched and other decoder directions); fewer run where the
+    first ones show already that an effect does not exceed them."""
     items: int = 300
     """Most counting questions to evaluate in each of the train and held-out videos."""
     control_items: int = 300
@@ -114,13 +116,14 @@ class SteerConfig:
         for flag, value, least in (
             ("--top", self.top, 0),
             ("--associated", self.associated, 0),
-            ("--set-size", self.set_size, 0),
             ("--controls", self.controls, 0),
             ("--items", self.items, 1),
             ("--control-items", self.control_items, 0),
             ("--batch-size", self.batch_size, 1),
         ):
             require_at_least(flag, value, least)
+        if not 0 <= self.budget_minutes < float("inf"):
+            raise UserError(f"--budget-minutes {self.budget_minutes} is no time: give a number of minutes, 0 or more.")
         if not self.operations:
             raise UserError("--operations is empty: name at least one, such as ablate.")
         parsed = [Operation.parse(text) for text in self.operations]

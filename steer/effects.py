@@ -164,7 +164,8 @@ def draw_controls(editor: Editor, target: Target, n: int, seed: int) -> list[Con
             Control(family=family, index=index, directions=directions[index].to(device), source=sources[index])
             for index in range(len(sources))
         ]
-    return found
+    # Families take turns, so that any number of controls from the first has equally many of each.
+    return sorted(found, key=lambda control: control.index)
 
 
 @dataclass
@@ -175,8 +176,10 @@ class ControlSums:
     operations: dict[str, Operation]
     """The operation whose norms stand for each magnitude."""
     controls: list[Control]
+    n_run: int = 0
+    """How many of the controls have run, from the first."""
     sums: dict[str, np.ndarray] = field(default_factory=dict)
-    """Per magnitude: [control, column] sums over videos of the video's mean over its counting items."""
+    """Per magnitude: [control, column] sums over videos of the video's mean over the items of the target's subject."""
 
     @classmethod
     def start(cls, target: Target, operations: Sequence[Operation], controls: list[Control]) -> ControlSums:
@@ -187,22 +190,23 @@ class ControlSums:
         zeros = {name: np.zeros((len(controls), len(CONTROL_COLUMNS))) for name in groups}
         return cls(target=target, operations=groups, controls=controls, sums=zeros)
 
-    def add(self, editor: Editor, case: Case, codes: VideoCodes) -> int:
-        """Run the controls on one video's counting items; returns the number of edited answers."""
-        counting = case.counting
-        if not counting or not self.controls:
+    def add(self, editor: Editor, case: Case, codes: VideoCodes, which: slice = slice(None)) -> int:
+        """Run some controls on one video's questions of the target's subject; returns the number of edited answers."""
+        self.n_run = max(self.n_run, which.indices(len(self.controls))[1])
+        matched = [place for place, item in enumerate(case.items) if item.subject == self.target.subject]
+        if not matched or not self.controls:
             return 0
-        only = case if len(counting) == len(case.items) else case.of_items(counting)
+        only = case if len(matched) == len(case.items) else case.of_items(matched)
         n_answers = 0
         for name, operation in self.operations.items():
             if not touches(codes, self.target, operation):
                 continue
             made = edit(editor, codes, self.target, operation)
-            logits, mass = edited_logits(editor.model, only, self._changes(made), editor.batch_size)
+            logits, mass = edited_logits(editor.model, only, self._changes(made, which), editor.batch_size)
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
-                self.sums[name][:, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
-            n_answers += len(self.controls) * len(counting)
+                self.sums[name][which, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
+            n_answers += len(self.controls[which]) * len(matched)
         return n_answers
 
     def rows(self, n_items: int, n_videos: int) -> list[dict[str, Any]]:
@@ -219,11 +223,15 @@ class ControlSums:
                 **dict(zip(CONTROL_COLUMNS, (sums[place] / n_videos).tolist(), strict=True)),
             }
             for name, sums in self.sums.items()
-            for place, control in enumerate(self.controls)
+            for place, control in enumerate(self.controls[: self.n_run])
         ]
 
-    def _changes(self, made: Edit) -> Iterator[Tensor]:
-        return (matched_change(made.change, made.norms, control.directions) for control in self.controls)
+    def means(self, name: str, n_videos: int) -> list[float]:
+        """Mean change of the margin by each control of one magnitude that has run."""
+        return (self.sums[name][: self.n_run, 0] / n_videos).tolist()
+
+    def _changes(self, made: Edit, which: slice = slice(None)) -> Iterator[Tensor]:
+        return (matched_change(made.change, made.norms, control.directions) for control in self.controls[which])
 
 
 def _seed(seed: int, name: str) -> int:

@@ -13,24 +13,38 @@ from collect.artefact.table_input import misfit, read_found_tables, require_grid
 from collect.errors import UserError
 from collect.printable import printable
 from steer.config import Operation
-from steer.summary import SIGNIFICANT_Q
-from steer.tables import CONTROLS, SCREEN, SUMMARY, TARGETS
+from steer.evidence.summary import SIGNIFICANT_Q
+from steer.tables import (
+    CLAIM_NAMES,
+    CLAIMS,
+    CONTROLS,
+    DISSOCIATIONS,
+    LATENT_SUBJECTS,
+    SCREEN,
+    SUMMARY,
+    TARGET_SUBJECTS,
+    TARGETS,
+)
 from steer.targets import Target
 
-__all__ = ["SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
+__all__ = ["CLAIM_NAMES", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "items": ITEMS,
     "baselines": BASELINES,
     "screen": SCREEN,
+    "latent_subjects": LATENT_SUBJECTS,
     "targets": TARGETS,
     "controls": CONTROLS,
+    "target_subjects": TARGET_SUBJECTS,
     "summary": SUMMARY,
+    "claims": CLAIMS,
+    "dissociations": DISSOCIATIONS,
 }
 
 
 def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """Read the tables of the steer stage's folder, without effects.parquet.
+    """Read the tables of the steer stage's folder, without those of single items (sweep and effects.parquet).
 
     Returns:
         The tables by name, those that are not there without rows; and the names of these.
@@ -41,10 +55,22 @@ def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[st
     tables, missing = read_found_tables(folder, SCHEMAS)
     paths = {name: table_path(folder, name) for name in SCHEMAS}
     _check_targets(paths, tables)
-    for operation in dict.fromkeys(tables["summary"]["operation"]):
-        if not _is_operation(str(operation)):
-            raise misfit(paths["summary"], f"its column `operation` holds {printable(operation, 60)!r}")
-    require_grid(paths["summary"], tables["summary"], "target", "operation")
+    for name in ("summary", "claims", "target_subjects"):
+        for operation in dict.fromkeys(tables[name]["operation"]):
+            if not _is_operation(str(operation)):
+                raise misfit(paths[name], f"its column `operation` holds {printable(operation, 60)!r}")
+    for name in ("summary", "claims"):
+        require_grid(paths[name], tables[name], "target", "operation")
+    for name, key in (
+        ("target_subjects", ["target", "operation", "subject"]),
+        ("latent_subjects", ["latent", "scope", "name"]),
+        ("dissociations", ["one", "other"]),
+    ):
+        if tables[name].duplicated(key).any():
+            raise misfit(paths[name], f"it has two rows for one {', '.join(key)}")
+    largest = tables["latent_subjects"]["latent"].max() if len(tables["latent_subjects"]) else -1
+    if len(tables["screen"]) and largest >= len(tables["screen"]):
+        raise misfit(paths["latent_subjects"], f"it speaks of latent {largest} of {len(tables['screen'])}")
     return tables, missing
 
 
@@ -56,6 +82,7 @@ def read_targets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Target]:
             id=str(row["target"]),
             latents=tuple(int(latent) for latent in row["latents"]),
             selected_by=str(row["selected_by"]),
+            subject=str(row["subject"]),
             label=_text(row.get("label")),
             label_kind=_text(row.get("label_kind")),
         )
@@ -80,13 +107,17 @@ def _check_targets(paths: Mapping[str, Path], tables: Mapping[str, pd.DataFrame]
                 raise misfit(paths[name], f"it speaks of latent {max(known)} of {n_latents}")
     if tables["targets"]["target"].duplicated().any():
         raise misfit(paths["targets"], "it has one target twice")
-    for name in ("summary", "controls") if len(tables["targets"]) else ():
-        others = set(tables[name]["target"]) - set(tables["targets"]["target"])
+    speaking = [(name, "target") for name in ("summary", "controls", "target_subjects", "claims")]
+    speaking += [("dissociations", "one"), ("dissociations", "other")]
+    for name, column in speaking if len(tables["targets"]) else ():
+        others = set(tables[name][column]) - set(tables["targets"]["target"])
         if others:
             raise misfit(paths[name], f"it speaks of {printable(min(others), 60)!r}, which is no target")
     both = tables["targets"].merge(tables["summary"], on="target", suffixes=("", "_summary"))
     if any(list(one) != list(other) for one, other in zip(both["latents"], both["latents_summary"], strict=True)):
         raise misfit(paths["summary"], "a target has other latents than in targets.parquet")
+    if (both["subject"] != both["subject_summary"]).any():
+        raise misfit(paths["summary"], "a target has another subject than in targets.parquet")
 
 
 def _is_operation(text: str) -> bool:

@@ -12,7 +12,11 @@ from collect.artefact.table import column
 from steer.controls import FAMILIES
 
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-REASONS, SPLITS = ("given", "screen", "associated", "set"), ("train", "held_out")
+REASONS = ("given", "sweep", "associated", "set")
+METHODS = ("exact", "screened")
+CLAIM_NAMES = ("specific", "not specific", "generic damage", "no effect", "undecided", "too few videos", "no controls")
+DIRECTIONS = ("lower", "higher", "undecided")
+SCOPES = ("subject", "task")
 
 
 def _schema(purpose: str, *columns: pa.Field) -> pa.Schema:
@@ -39,10 +43,68 @@ SCREEN = _schema(
     column(
         "selected_by",
         TEXT,
-        "why it is run exactly: `given`, `screen`, `associated`; null if it is not",
+        "why it is run on held-out videos: `given`, `sweep`, `associated`; null if it is not",
         null=True,
         among=REASONS,
     ),
+)
+
+SWEEP = _schema(
+    "One row per latent and train item where it fires: what its ablation changes; everywhere else that is exactly 0.",
+    column("latent", WHOLE, "latent", least=0),
+    column("item", TEXT, "item of items.parquet"),
+    column("video_id", TEXT, "video"),
+    column("subject", TEXT, "what a counting question counts; null for a control question", null=True),
+    column("counting", FLAG, "whether it is a counting question"),
+    column("method", TEXT, "`exact`: the edited model was run; `screened`: the budget ended before", among=METHODS),
+    column("n_tokens_edited", WHOLE, "visual tokens on which the latent fires", least=0),
+    column("mean_norm", REAL, "mean norm of what it writes there"),
+    column("delta_margin", REAL, "change of the answer margin; null if screened"),
+    column("delta_accuracy", REAL, "change of the accuracy; null if screened"),
+    column("delta_expected_count", REAL, "change of the expected count; null if screened, or for a control question"),
+    column("attribution", REAL, "the gradient's estimate of delta_margin", null=False),
+)
+
+_CONTRAST = (
+    column("n_items", WHOLE, "matched questions: those of this group", least=0),
+    column("n_videos", WHOLE, "videos with such questions", least=0),
+    column("n_videos_active", WHOLE, "those in which the edit touches a token", least=0),
+    column("delta_margin", REAL, "change of the margin of the matched questions, mean over their videos"),
+    column("delta_margin_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_margin_high", REAL, "upper end"),
+    column("p_value", REAL, "two-sided sign-flip test of delta_margin over videos"),
+    column("detectable", REAL, "smallest |delta_margin| that such a test finds with 80 % power at 5 %"),
+    column("delta_expected_count", REAL, "change of the expected count in the matched questions"),
+    column("delta_expected_count_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_expected_count_high", REAL, "upper end"),
+    column("delta_margin_other", REAL, "change of the margin of all other counting questions"),
+    column("delta_margin_other_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_margin_other_high", REAL, "upper end"),
+    column("delta_margin_control", REAL, "change of the margin of the control questions"),
+    column("delta_margin_control_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_margin_control_high", REAL, "upper end"),
+    column("contrast", REAL, "delta_margin - delta_margin_other"),
+    column("contrast_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("contrast_high", REAL, "upper end"),
+)
+
+LATENT_SUBJECTS = _schema(
+    "One row per latent that fires and group of counting questions: its ablation on the train videos.",
+    column("latent", WHOLE, "latent", least=0),
+    column("scope", TEXT, "`subject`: all questions that count alike; `task`: all with one text", among=SCOPES),
+    column("name", TEXT, "the subject, or the text"),
+    column("method", TEXT, "`exact`: the edited model was run; `screened`: the budget ended before", among=METHODS),
+    column("attribution", REAL, "the gradient's estimate of delta_margin, mean over the videos with such questions"),
+    *_CONTRAST,
+)
+
+TARGET_SUBJECTS = _schema(
+    "One row per target, operation and subject: its effect on the held-out videos.",
+    column("target", TEXT, "id of the target in targets.parquet"),
+    column("operation", TEXT, "operation, as written on the command line"),
+    column("subject", TEXT, "what the matched questions count"),
+    column("is_chosen", FLAG, "whether it is the subject for which the target was chosen"),
+    *_CONTRAST,
 )
 
 TARGETS = _schema(
@@ -51,7 +113,13 @@ TARGETS = _schema(
     column("latents", pa.list_(WHOLE), "the latents that are edited together"),
     column("label", TEXT, "the label whose latents they are; null for a single latent and the screen's set", null=True),
     column("label_kind", TEXT, "kind of that label", null=True),
-    column("selected_by", TEXT, "`given`, `screen` or `associated`", among=REASONS),
+    column("selected_by", TEXT, "`given`, `sweep` or `associated`", among=REASONS),
+    column("subject", TEXT, "subject whose questions it is held against, chosen on the train videos"),
+    column(
+        "train_delta_margin",
+        REAL,
+        "effect on these questions in the train videos by which it was chosen (sum over a set); null if not run",
+    ),
 )
 
 EFFECTS = _schema(
@@ -84,51 +152,77 @@ CONTROLS = _schema(
     column("family", TEXT, "random, covariance or decoder", among=FAMILIES),
     column("index", WHOLE, "number of the control within its family", least=0),
     column("source", pa.list_(WHOLE), "latents whose decoder directions were used (family decoder); empty otherwise"),
-    column("n_items", WHOLE, "held-out counting questions, edited or not", least=0),
-    column("n_videos", WHOLE, "held-out videos with counting questions", least=0),
-    column("delta_margin", REAL, "change of the counting margin, mean over held-out videos", null=False),
-    column("delta_accuracy", REAL, "change of the accuracy, mean over held-out videos"),
-    column("delta_expected_count", REAL, "change of the expected count, mean over held-out videos"),
+    column("n_items", WHOLE, "held-out questions of the target's subject, edited or not", least=0),
+    column("n_videos", WHOLE, "held-out videos with such questions", least=0),
+    column("delta_margin", REAL, "change of their margin, mean over these videos", null=False),
+    column("delta_accuracy", REAL, "change of their accuracy, likewise"),
+    column("delta_expected_count", REAL, "change of their expected count, likewise"),
 )
 
+_BY_NAME = {field.name: field for field in _CONTRAST}
+
 SUMMARY = _schema(
-    "One row per target and operation: its effect on held-out videos. Means are over all held-out videos with such "
-    "questions, those in which the target never fires included as exact zeros.",
+    "One row per target and operation: its effect on the held-out questions of its subject. Means are over all videos "
+    "with such questions, those in which the target never fires included as exact zeros.",
     column("target", TEXT, "id of the target in targets.parquet"),
     column("latents", pa.list_(WHOLE), "the latents that are edited together"),
     column("operation", TEXT, "operation, as written on the command line"),
-    column("method", TEXT, "`exact`: every number comes from a run of the edited model"),
-    column("selected_by", TEXT, "`given`, `screen` or `associated`", among=REASONS),
+    column("method", TEXT, "`exact`: every number comes from a run of the edited model", among=METHODS),
+    column("selected_by", TEXT, "`given`, `sweep` or `associated`", among=REASONS),
+    column("subject", TEXT, "what the matched questions count"),
     column("firing_rate", REAL, "share of the reference tokens on which the latent fires; null for a set"),
-    column("n_items", WHOLE, "held-out counting questions", least=0),
-    column("n_items_active", WHOLE, "those whose video it fires in", least=0),
-    column("n_videos", WHOLE, "held-out videos with counting questions", least=0),
-    column("n_videos_active", WHOLE, "those in which it fires", least=0),
-    column("delta_margin", REAL, "change of the counting margin", null=False),
-    column("delta_margin_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
-    column("delta_margin_high", REAL, "upper end"),
-    column("delta_margin_active", REAL, "change of the counting margin, mean over the videos in which it fires"),
-    column("delta_accuracy", REAL, "change of the counting accuracy"),
-    column("right_to_wrong", REAL, "share of the counting answers that turned wrong"),
-    column("wrong_to_right", REAL, "share of the counting answers that turned right"),
-    column("delta_expected_count", REAL, "change of the expected count"),
-    column("delta_expected_count_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
-    column("delta_expected_count_high", REAL, "upper end"),
+    *_CONTRAST,
+    column("n_items_active", WHOLE, "matched questions whose video it fires in", least=0),
+    column("delta_margin_active", REAL, "change of the matched margin, mean over the videos in which it fires"),
+    column("delta_accuracy", REAL, "change of the accuracy of the matched questions"),
+    column("right_to_wrong", REAL, "share of their answers that turned wrong"),
+    column("wrong_to_right", REAL, "share of their answers that turned right"),
     column("kl", REAL, "KL divergence of the new letter distribution from the old, in nats"),
-    column("p_value", REAL, "two-sided sign-flip test of delta_margin over videos"),
-    column("q_value", REAL, "Benjamini-Hochberg over all rows of this table"),
-    column("detectable", REAL, "smallest |delta_margin| that such a test finds with 80 % power at 5 %"),
+    column("q_value", REAL, "Benjamini-Hochberg over p_value within the row's family"),
+    column("family", TEXT, "which rows are one family: single latents or sets, one operation, one subject"),
     column("n_controls", WHOLE, "controls with the same norms on the same tokens", least=0),
-    column("control_p95_random", REAL, "95th percentile of |delta_margin| of the random directions"),
-    column("control_p95_covariance", REAL, "the same for directions drawn from the covariance of the activations"),
-    column("control_p95_decoder", REAL, "the same for decoder directions of latents of like firing rate and norm"),
-    column("control_p95", REAL, "largest of the three"),
+    *(column(f"control_max_{name}", REAL, f"largest |delta_margin| of the controls `{name}`") for name in FAMILIES),
+    column("control_max", REAL, "largest of the three"),
     column("control_p_value", REAL, "(1 + controls with at least this |delta_margin|) / (1 + controls)"),
-    column("beats_controls", FLAG, "|delta_margin| exceeds control_p95; null without controls", null=True),
-    column("confirmed", FLAG, "beats_controls, and q_value < 0.05; null without controls", null=True),
-    column("delta_margin_control", REAL, "change of the margin of the control questions"),
-    column("delta_margin_control_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
-    column("delta_margin_control_high", REAL, "upper end"),
-    column("specificity", REAL, "|delta_margin| - |delta_margin_control|"),
-    column("screened", REAL, "what the screen estimates for delta_margin (ablation and scaling only)"),
+    column("control_q_value", REAL, "Benjamini-Hochberg over control_p_value within the row's family"),
+    column("confirmed", FLAG, "q_value and control_q_value are both below 0.05; null without controls", null=True),
+    column("specificity", REAL, "|delta_margin| - the larger of |delta_margin_other| and |delta_margin_control|"),
+)
+
+CLAIMS = _schema(
+    "One row per target and operation: what the held-out effects allow to say, and by which rule.",
+    column("target", TEXT, "id of the target in targets.parquet"),
+    column("operation", TEXT, "operation, as written on the command line"),
+    column("subject", TEXT, "what the matched questions count"),
+    column("family", TEXT, "rows over which its q-values are taken"),
+    column("claim", TEXT, "what is claimed", among=CLAIM_NAMES),
+    column("rule", TEXT, "the rule that it follows, with its thresholds"),
+    column("direction", TEXT, "where the expected count of the matched questions goes", among=DIRECTIONS),
+    column(
+        "opposed",
+        FLAG,
+        "whether the opposite operation moves the expected count the other way, both beyond their intervals; null "
+        "where there is none",
+        null=True,
+    ),
+    column("bound", REAL, "no effect larger than this: the larger of detectable and the interval's ends"),
+    column("n_videos", WHOLE, "held-out videos with matched questions", least=0),
+    *(_BY_NAME[name] for name in ("n_videos_active", "delta_margin", "delta_margin_low", "delta_margin_high")),
+    *(_BY_NAME[f"delta_margin_{of}{end}"] for of in ("other", "control") for end in ("", "_low", "_high")),
+    *(_BY_NAME[f"delta_expected_count{end}"] for end in ("", "_low", "_high")),
+    column("q_value", REAL, "as in summary.parquet"),
+    column("control_q_value", REAL, "as in summary.parquet"),
+    column("n_controls", WHOLE, "controls that it was compared with", least=0),
+)
+
+DISSOCIATIONS = _schema(
+    "One row per pair of specific latents with different subjects, of which neither moves the other's questions.",
+    column("one", TEXT, "target", null=False),
+    column("one_subject", TEXT, "its subject"),
+    column("other", TEXT, "the other target"),
+    column("other_subject", TEXT, "its subject"),
+    column("one_on_one", REAL, "change of the margin of one's questions by ablating one"),
+    column("one_on_other", REAL, "of the other's questions by ablating one"),
+    column("other_on_one", REAL, "of one's questions by ablating the other"),
+    column("other_on_other", REAL, "of the other's questions by ablating the other"),
 )

@@ -1,6 +1,7 @@
-"""What is run exactly: the given latents, the screen's top, the best of the best labels, and sets of latents.
+"""What is run on held-out videos: given latents, the sweep's best per subject, those of the best labels, and sets.
 
-Selection uses train videos only, so that the held-out videos can confirm.
+Selection uses train videos only, so that the held-out videos can confirm. Every target has one subject, the one whose
+questions it is held against; a latent that leads for several subjects is a target for each.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from ask.questions import Item
 from collect.errors import UserError
 from features.catalogue import ASKED_KINDS
 from features.reading import read_features_table
 
 logger = logging.getLogger(__name__)
 
+ENOUGH_VIDEOS = 6
+"""Videos from which a sign-flip test can reach 0.05: 2 / 2^6 = 0.03."""
+OTHERS_SHARE = 0.25
+"""Most that other questions may move, as a share of the effect on the matched ones, where an effect is specific."""
+MOST_IN_SET = 6
+"""Most latents of a set that is edited together."""
 FOLLOWS_AUROC = 0.75
 """AUROC on train videos from which a latent counts among those of a label."""
 
@@ -30,9 +38,13 @@ class Target:
     """Its key in every table; made to be read, and never taken apart."""
     latents: tuple[int, ...]
     selected_by: str
-    """`given`, `screen` or `associated`."""
+    """`given`, `sweep` or `associated`."""
+    subject: str
+    """Subject whose questions it is held against."""
+    train_delta_margin: float | None = None
+    """Effect on these questions in the train videos by which it was chosen; None where that was not run."""
     label: str | None = None
-    """The label whose latents they are; None for a single latent and for the screen's set."""
+    """The label whose latents they are; None for a single latent and for the set of the most costly."""
     label_kind: str | None = None
 
     @property
@@ -41,9 +53,60 @@ class Target:
         return len(self.latents) > 1
 
 
-def by_screen(screen: pd.DataFrame, n: int) -> list[int]:
-    """Return the `n` latents with the largest standardised attribution on the train videos, in size."""
-    return _leading(screen, -screen["z_train"].abs(), n)
+def confirmable(items: Sequence[Item]) -> tuple[str, ...]:
+    """Subjects of which enough held-out videos ask for a test to find anything; where there are none, all of them."""
+    videos: dict[str, set[str]] = {}
+    for item in items:
+        if item.held_out and item.subject is not None:
+            videos.setdefault(item.subject, set()).add(item.video_id)
+    enough = sorted(subject for subject, of in videos.items() if len(of) >= ENOUGH_VIDEOS)
+    return tuple(enough or sorted(videos))
+
+
+class TrainEffects:
+    """What the sweep found per latent and subject on the train videos, for the choice of targets."""
+
+    def __init__(self, table: pd.DataFrame, subjects: Collection[str]) -> None:
+        """Keep the subjects that held-out videos ask about.
+
+        Args:
+            table: latent_subjects.parquet.
+            subjects: the subjects that can be confirmed.
+        """
+        own = table[(table["scope"] == "subject") & table["name"].isin(list(subjects))]
+        exact = own["method"] == "exact"
+        self.subjects = tuple(sorted(subjects))
+        others = own[["delta_margin_other", "delta_margin_control"]].abs().max(axis=1).fillna(0.0)
+        # A latent that was not reached is ranked by its estimate, which says nothing about other questions.
+        effect = own["delta_margin"].where(exact, own["attribution"])
+        lead = effect.abs() - others.where(exact, 0.0)
+        clear = exact & (own["delta_margin_low"] * own["delta_margin_high"] > 0)
+        clear &= others <= OTHERS_SHARE * effect.abs()
+        self._table = own.assign(effect=effect, lead=lead, exact=exact, clear=clear)
+        self._effects = self._table.pivot_table(index="latent", columns="name", values="effect", aggfunc="first")
+
+    def leading(self, subject: str, n: int) -> list[int]:
+        """Up to `n` latents whose effect on a subject's questions exceeds that on all others most; exact ones first.
+
+        Where some are clear (their interval leaves out zero, and other questions move by a quarter of it at most), only
+        these: every latent that goes on makes the test of all others of its subject stricter.
+        """
+        own = self._table[(self._table["name"] == subject) & (self._table["lead"] > 0)]
+        own = own[own["clear"]] if own["clear"].any() else own
+        ranked = own.sort_values(["exact", "lead", "latent"], ascending=[False, False, True], kind="stable")
+        return [int(latent) for latent in ranked["latent"].head(n)]
+
+    def effect(self, latents: Sequence[int], subject: str) -> float | None:
+        """Summed effect of some latents on a subject's questions; None where none of them fires."""
+        known = [latent for latent in latents if latent in self._effects.index]
+        if not known or subject not in self._effects:
+            return None
+        return float(self._effects.loc[known, subject].fillna(0.0).sum())
+
+    def subject_of(self, latents: Sequence[int]) -> str:
+        """The subject whose questions some latents move most, by the sum of their effects."""
+        sizes = {subject: abs(self.effect(latents, subject) or 0.0) for subject in self.subjects}
+        return max(self.subjects, key=lambda subject: sizes[subject])
 
 
 def by_predicted_cost(screen: pd.DataFrame, n: int) -> list[int]:
@@ -107,17 +170,17 @@ def by_label(folder: Path | None, n: int) -> list[LabelLatents]:
 
 def targets(
     screen: pd.DataFrame,
+    train: TrainEffects,
     *,
     d_sae: int,
     given: Sequence[int],
     top: int,
     associated: Sequence[LabelLatents],
-    set_size: int,
 ) -> list[Target]:
-    """List the targets of the exact runs: single latents in the order of selection, the labels' sets, the screen's set.
+    """List the targets of the held-out runs: single latents by selection, the labels' sets, the set of the most costly.
 
-    A latent selected twice counts for the first of: given, screen, associated. One that never fires on the evaluated
-    videos is left out unless given.
+    A latent selected twice for one subject counts for the first of: given, sweep, associated. One that never fires on
+    the evaluated videos is left out unless given. Without a `top` there is no set of the most costly latents.
 
     Raises:
         UserError: a given latent is not one of the SAE's.
@@ -127,28 +190,39 @@ def targets(
         raise UserError(f"--latents {beyond[0]} does not exist: this SAE has the latents 0 to {d_sae - 1}.")
     alive = screen[screen["status"] == "screened"]
     active = set(alive["latent"])
-    chosen: dict[int, str] = dict.fromkeys(given, "given")
-    for latent in by_screen(alive, top):
-        chosen.setdefault(latent, "screen")
+    chosen: dict[tuple[int, str], str] = {(latent, train.subject_of([latent])): "given" for latent in given}
+    for subject in train.subjects:
+        for latent in train.leading(subject, top):
+            chosen.setdefault((latent, subject), "sweep")
     for one in associated:
         if one.latents[0] in active:
-            chosen.setdefault(one.latents[0], "associated")
-    found = [Target(id=str(latent), latents=(latent,), selected_by=reason) for latent, reason in chosen.items()]
-    for one in associated:
-        together = [latent for latent in one.latents if latent in active][:set_size]
-        if len(together) > 1:
-            found.append(
-                Target(
-                    id=_unused_id(one, associated, {target.id for target in found}),
-                    latents=tuple(together),
-                    selected_by="associated",
-                    label=one.label,
-                    label_kind=one.kind,
-                )
+            chosen.setdefault((one.latents[0], train.subject_of(one.latents[:1])), "associated")
+    found: list[Target] = []
+
+    def add(name: str, latents: tuple[int, ...], subject: str, reason: str, of: LabelLatents | None = None) -> None:
+        found.append(
+            Target(
+                id=name,
+                latents=latents,
+                selected_by=reason,
+                subject=subject,
+                train_delta_margin=train.effect(latents, subject),
+                label=None if of is None else of.label,
+                label_kind=None if of is None else of.kind,
             )
-    together = by_predicted_cost(alive, set_size)
+        )
+
+    for (latent, subject), reason in chosen.items():
+        is_first = all(str(latent) != target.id for target in found)
+        add(str(latent) if is_first else f"{latent} on {subject}", (latent,), subject, reason)
+    for one in associated:
+        together = tuple(latent for latent in one.latents if latent in active)[:MOST_IN_SET]
+        if len(together) > 1:
+            name = _unused_id(one, associated, {target.id for target in found})
+            add(name, together, train.subject_of(together), "associated", one)
+    together = tuple(by_predicted_cost(alive, MOST_IN_SET if top else 0))
     if len(together) > 1:
-        found.append(Target(id="set", latents=tuple(together), selected_by="screen"))
+        add("set", together, train.subject_of(together), "sweep")
     return found
 
 

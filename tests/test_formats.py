@@ -18,10 +18,15 @@ SCHEMAS = {
     "items": asked.ITEMS,
     "baselines": asked.BASELINES,
     "screen": tables.SCREEN,
+    "sweep": tables.SWEEP,
+    "latent_subjects": tables.LATENT_SUBJECTS,
     "targets": tables.TARGETS,
     "effects": tables.EFFECTS,
     "controls": tables.CONTROLS,
+    "target_subjects": tables.TARGET_SUBJECTS,
     "summary": tables.SUMMARY,
+    "claims": tables.CLAIMS,
+    "dissociations": tables.DISSOCIATIONS,
     "profile": asked.PROFILE,
 }
 

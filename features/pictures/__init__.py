@@ -1,1 +1,7 @@
-"""Pictures of a latent's exemplars."""
+"""Pictures of a latent's exemplars.
+
+    media   the pictures that are written beside the tables
+    render  one latent on one video
+
+Importing the package imports none of its modules.
+"""

@@ -16,7 +16,8 @@ from report.charts import (
     training_chart,
 )
 from report.target_rows import target_rows
-from tests.steer.finished_run import control_rows, effect_row, labelled_row, profile_rows, targets_of
+from tests.steer.effect_rows import control_rows, effect_row, targets_of
+from tests.steer.finished_run import labelled_row, profile_rows
 
 
 def parse(svg: str) -> ElementTree.Element:

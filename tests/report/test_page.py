@@ -10,9 +10,11 @@ import pytest
 from report.config import ReportConfig
 from report.page import command, render, report
 from report.record import Stage, read_record
+from steer.tables import CLAIMS
 from tests.report.parsed_page import Page
 from tests.small_run import SAE_NAME
-from tests.steer.finished_run import BALL, CUP, effect_row, tables, write_tables
+from tests.steer.effect_rows import claimed, effect_row
+from tests.steer.finished_run import BALL, CUP, tables, write_tables
 
 
 def test_the_page_needs_nothing_from_outside(page: str) -> None:
@@ -50,7 +52,7 @@ def test_the_headline_says_what_was_found(page: str) -> None:
     assert headline is not None
     assert headline[1] == (
         "2 latents follow one object with a held-out AUROC of 0.9 or more; "
-        "1 of 2 edited latents and the edited set move the counting answers more than matched controls do."
+        "1 of 2 edited latents and the edited set move the counts of one subject and no others."
     )
 
 
@@ -87,7 +89,9 @@ def test_no_file_from_elsewhere_gets_into_the_page(copy: Path) -> None:
 def test_a_run_without_findings_says_so(copy: Path) -> None:
     changed = tables()
     name = f"steer/{SAE_NAME}/summary.parquet"
-    changed[name] = (changed[name][0], [effect_row("3", "ablate", -0.1), effect_row("set", "ablate", 0.15)])
+    effects = [effect_row("3", "ablate", -0.1), effect_row("set", "ablate", 0.15)]
+    changed[name] = (changed[name][0], effects)
+    changed[f"steer/{SAE_NAME}/claims.parquet"] = (CLAIMS, claimed(effects))
     for table in ("catalogue", "associations"):
         for each in changed[f"features/{SAE_NAME}/{table}.parquet"][1]:
             each |= {"labelled": False} if table == "catalogue" else {"holds": False, "q_value": 0.4}
@@ -107,7 +111,7 @@ def test_names_that_move_the_cursor_or_turn_text_round_are_shown_as_what_they_ar
     for table in ("catalogue", "associations"):
         for each in changed[f"features/{SAE_NAME}/{table}.parquet"][1]:
             each |= {name: label for name in ("label", "top_label") if each.get(name)}
-    for table in ("summary", "controls", "targets"):
+    for table in ("summary", "controls", "targets", "claims", "target_subjects"):
         for each in changed[f"steer/{SAE_NAME}/{table}.parquet"][1]:
             each["target"] = f"set: {label}" if each["target"] == "set" else each["target"]
     changed[f"steer/{SAE_NAME}/targets.parquet"][1][-1] |= {"label": label, "label_kind": label}

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from report.verdicts import (
+    Verdict,
     accuracies,
     answer_verdict,
     association_rows,
@@ -14,14 +15,9 @@ from report.verdicts import (
     object_verdict,
     why_not,
 )
-from tests.steer.finished_run import (
-    association_row,
-    baseline_rows,
-    catalogue_row,
-    effect_row,
-    labelled_row,
-    targets_of,
-)
+from steer.evidence.claims import claims
+from tests.steer.effect_rows import effect_row, targets_of
+from tests.steer.finished_run import association_row, baseline_rows, catalogue_row, labelled_row
 
 TARGETS = targets_of("3", "4", "set")
 
@@ -77,23 +73,35 @@ def test_the_failing_conditions_are_named() -> None:
         assert words in reasons
 
 
-def test_an_effect_must_beat_its_controls_and_hold_over_videos() -> None:
-    strong = effect_verdict(frame(effect_row("3", "ablate", -0.5), effect_row("4", "ablate", 0.1)), TARGETS)
+def effects(*rows: dict[str, Any]) -> Verdict:
+    return effect_verdict(frame(*rows), claims(frame(*rows)), TARGETS)
+
+
+def test_an_effect_must_beat_its_controls_hold_over_videos_and_leave_other_questions_alone() -> None:
+    strong = effects(effect_row("3", "ablate", -0.5), effect_row("4", "ablate", 0.1))
     assert (strong.answer, strong.headline) == (
         "yes",
-        "1 of 2 edited latents moves the counting answers more than matched controls do",
+        "1 of 2 edited latents moves the counts of one subject and no others",
     )
-    assert "ablating latent 3, −0.50 nats [−0.60, −0.40] where its controls stay within ±0.20" in strong.text
-    weak = effect_verdict(frame(effect_row("3", "ablate", -0.5, q_value=0.3)), TARGETS)
-    assert weak.answer == "partly"
-    assert weak.headline.endswith("but not reliably over videos")
-    none = effect_verdict(frame(effect_row("3", "ablate", -0.1), effect_row("4", "ablate", 0.19)), TARGETS)
+    assert (
+        "ablating latent 3, −0.50 nats [−0.60, −0.40] on “object” questions, where its controls stay within ±0.20; "
+        "other counting questions +0.02; control questions +0.05."
+    ) in strong.text
+    broad = effects(effect_row("3", "ablate", -0.5, delta_margin_other_low=-0.2))
+    assert (broad.answer, broad.headline) == (
+        "partly",
+        "1 of 1 edited latent moves counting answers, but not of one subject alone",
+    )
+    assert effects(effect_row("3", "ablate", -0.5, q_value=0.3)).answer == "no"
+    none = effects(effect_row("3", "ablate", -0.1), effect_row("4", "ablate", 0.19))
     assert none.answer == "no"
     assert "The largest change: ablating latent 4" in none.text
-    together = effect_verdict(frame(effect_row("3", "ablate", 0.0), effect_row("set", "ablate", -2.0)), TARGETS)
-    assert together.headline == "the edited set moves the counting answers more than matched controls do"
-    assert effect_verdict(frame(effect_row("3", "ablate", -0.5, limit=None)), TARGETS).answer == "unknown"
-    assert effect_verdict(None, {}).answer == "unknown"
+    together = effects(effect_row("3", "ablate", 0.0), effect_row("set", "ablate", -2.0))
+    assert together.headline == "the edited set moves the counts of one subject and no others"
+    both = effects(effect_row("3", "ablate", -0.5), effect_row("set", "ablate", -2.0))
+    assert "The largest of a single latent: ablating latent 3" in both.text
+    assert effects(effect_row("3", "ablate", -0.5, limit=None)).answer == "unknown"
+    assert effect_verdict(None, None, {}).answer == "unknown"
 
 
 def test_the_gallery_takes_one_latent_per_label_first() -> None:

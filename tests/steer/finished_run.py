@@ -23,23 +23,34 @@ from features.config import FeaturesConfig
 from features.encoding import encode_store
 from features.pictures.media import jpeg
 from steer.config import SteerConfig
-from steer.controls import FAMILIES
-from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY, TARGETS
-from steer.targets import Target
+from steer.tables import (
+    CLAIMS,
+    CONTROLS,
+    DISSOCIATIONS,
+    EFFECTS,
+    LATENT_SUBJECTS,
+    SCREEN,
+    SUMMARY,
+    TARGET_SUBJECTS,
+    TARGETS,
+)
 from tests.small_run import D_SAE, SAE_NAME, SITE
+from tests.steer.effect_rows import (
+    OTHER_SUBJECT,
+    SUBJECT,
+    claimed,
+    control_rows,
+    effect_row,
+    latent_subject_rows,
+    row,
+    target,
+)
 from train_sae.config import TrainConfig
 from train_sae.sae import load_sae
 
 BALL, CUP, UNLABELLED = 3, 5, 7
 BALL_LABEL = "red <ball> & co"
 """A label that must be escaped."""
-
-
-def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
-    """A row of a table; columns that are not given are null where they may be, else 0, false or empty."""
-    assert set(values) <= set(schema.names), set(values) - set(schema.names)
-    zeros = {pa.bool_(): False, pa.int32(): 0, pa.int64(): 0, pa.string(): ""}
-    return {field.name: values.get(field.name, None if field.nullable else zeros.get(field.type)) for field in schema}
 
 
 def catalogue_row(latent: int, **values: Any) -> dict[str, Any]:
@@ -88,55 +99,6 @@ def association_row(latent: int, label: str, auroc: float, *, holds: bool = True
     return row(ASSOCIATIONS, latent=latent, label=label, auroc=auroc, holds=holds, **(defaults | values))
 
 
-def target(name: str, label: str | None = None) -> Target:
-    """A single latent by its number; of any other name, a set of three."""
-    latents = (int(name),) if name.isdigit() else (1, 2, 3)
-    return Target(id=name, latents=latents, selected_by="screen", label=label, label_kind="object" if label else None)
-
-
-def targets_of(*names: str) -> dict[str, Target]:
-    return {name: target(name) for name in names}
-
-
-def effect_row(
-    target: str, operation: str, delta: float, *, limit: float | None = 0.2, **values: Any
-) -> dict[str, Any]:
-    """A row of summary.parquet; `limit` is the 95th percentile of the controls, None without controls."""
-    defaults = {
-        "latents": [int(target)] if target.isdigit() else [1, 2, 3],
-        "method": "exact",
-        "selected_by": "screen",
-        "n_items": 8,
-        "n_videos": 4,
-        "n_videos_active": 3,
-        "delta_margin": delta,
-        "delta_margin_low": delta - 0.1,
-        "delta_margin_high": delta + 0.1,
-        "delta_accuracy": delta / 10,
-        "delta_expected_count": delta / 5,
-        "q_value": 0.01,
-        "detectable": 0.15,
-        "n_controls": 0 if limit is None else 9,
-        **{f"control_p95_{family}": limit for family in FAMILIES},
-        "control_p95": limit,
-        "beats_controls": None if limit is None else abs(delta) > limit,
-        "confirmed": None if limit is None else abs(delta) > limit and values.get("q_value", 0.01) < 0.05,
-        "delta_margin_control": 0.05,
-        "delta_margin_control_low": 0.0,
-        "delta_margin_control_high": 0.1,
-        "screened": delta * 0.9,
-    }
-    return row(SUMMARY, target=target, operation=operation, **(defaults | values))
-
-
-def control_rows(target: str) -> list[dict[str, Any]]:
-    return [
-        row(CONTROLS, target=target, magnitude="scale 1", family=family, index=index, source=[], delta_margin=value)
-        for family in FAMILIES
-        for index, value in enumerate((-0.1, 0.02, 0.15))
-    ]
-
-
 def profile_rows() -> list[dict[str, Any]]:
     shares = {"projector": 1.0, "resid/0": 0.8, "resid/1": 0.1}
     return [
@@ -168,6 +130,7 @@ def item_rows() -> list[dict[str, Any]]:
             question_id=place,
             kind=kind,
             counting=kind != "colour",
+            subject=None if kind == "colour" else kind.partition(" ")[0],
             held_out=video >= 4,
             options=["1", "2", "3"],
             values=[1.0, 2.0, 3.0],
@@ -239,7 +202,7 @@ def tables() -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
         f"{steer}/targets.parquet": (
             TARGETS,
             [
-                row(TARGETS, target=name, latents=list(target(name).latents), selected_by="screen")
+                row(TARGETS, target=name, latents=list(target(name).latents), selected_by="sweep", subject=SUBJECT)
                 for name in (str(BALL), str(UNLABELLED), "set")
             ],
         ),
@@ -249,6 +212,40 @@ def tables() -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
             [each for target in (str(BALL), str(UNLABELLED), "set") for each in control_rows(target)],
         ),
         f"{steer}/summary.parquet": (SUMMARY, effects),
+        f"{steer}/latent_subjects.parquet": (LATENT_SUBJECTS, latent_subject_rows()),
+        f"{steer}/target_subjects.parquet": (
+            TARGET_SUBJECTS,
+            [
+                row(
+                    TARGET_SUBJECTS,
+                    target=each["target"],
+                    operation=each["operation"],
+                    subject=subject,
+                    is_chosen=subject == SUBJECT,
+                    n_videos=4,
+                    delta_margin=each["delta_margin"] if subject == SUBJECT else 0.01,
+                )
+                for each in effects
+                for subject in (SUBJECT, OTHER_SUBJECT)
+            ],
+        ),
+        f"{steer}/claims.parquet": (CLAIMS, claimed(effects)),
+        f"{steer}/dissociations.parquet": (
+            DISSOCIATIONS,
+            [
+                row(
+                    DISSOCIATIONS,
+                    one=str(BALL),
+                    one_subject=SUBJECT,
+                    other=str(UNLABELLED),
+                    other_subject=OTHER_SUBJECT,
+                    one_on_one=-0.6,
+                    one_on_other=0.01,
+                    other_on_one=0.02,
+                    other_on_other=-0.5,
+                )
+            ],
+        ),
     }
 
 

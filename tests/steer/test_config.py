@@ -50,6 +50,9 @@ def test_other_operations_are_refused(text: str) -> None:
     "arguments",
     [
         {"top": -1},
+        {"budget_minutes": -0.1},
+        {"budget_minutes": float("inf")},
+        {"budget_minutes": float("nan")},
         {"items": 0},
         {"batch_size": 0},
         {"operations": ()},

@@ -14,7 +14,7 @@ from steer.controls import FAMILIES
 from steer.effects import ControlSums, Editor, draw_controls, edit, effects, touches
 from steer.reference import summarise
 from steer.targets import Target
-from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
+from tests.steer.toy import LETTERS, N_VISUAL, SUBJECT, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
 
 ABLATE, DOUBLE, ADD = (Operation.parse(text) for text in ("ablate", "scale:2", "add:0.5"))
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])
@@ -23,7 +23,8 @@ SHARE = 2.0 / 9
 
 
 def target(*latents: int) -> Target:
-    return Target(id="set" if len(latents) > 1 else str(latents[0]), latents=latents, selected_by="given")
+    name = "set" if len(latents) > 1 else str(latents[0])
+    return Target(id=name, latents=latents, selected_by="given", subject=SUBJECT)
 
 
 def editor(vlm: VideoVlm | None = None, **kwargs: Any) -> Editor:
@@ -142,7 +143,7 @@ def test_every_control_has_the_norms_of_the_edit(latents: tuple[int, ...]) -> No
     _, codes = case_and_codes(own, noise=torch.rand(N_VISUAL, 4, generator=torch.Generator().manual_seed(1)))
     made = edit(own, codes, target(*latents), ABLATE)
     controls = draw_controls(own, target(*latents), 3, seed=0)
-    assert [control.family for control in controls] == [family for family in FAMILIES for _ in range(3)]
+    assert [control.family for control in controls] == [*FAMILIES] * 3  # in turns, for rounds of them
     sums = ControlSums.start(target(*latents), [ABLATE], controls)
     for change in sums._changes(made):
         torch.testing.assert_close(change.norm(dim=1), made.change.norm(dim=1))
@@ -179,6 +180,23 @@ def test_control_sums_are_means_over_the_counting_items_summed_over_videos() -> 
     # Two of four videos were edited, the other two count as zeros.
     assert [row["delta_margin"] for row in rows] == pytest.approx((once[:, 0] / 2).tolist())
     assert {row["magnitude"] for row in rows} == {"scale 1"}
+
+
+def test_controls_that_have_not_run_have_no_rows() -> None:
+    own = editor()
+    case, codes = case_and_codes(own)
+    sums = ControlSums.start(target(0), [ABLATE], draw_controls(own, target(0), 4, seed=0))
+    assert sums.rows(n_items=1, n_videos=1) == []
+    assert sums.add(own, case, codes, slice(0, 6)) == 6
+    rows = sums.rows(n_items=1, n_videos=1)
+    assert [(row["family"], row["index"]) for row in rows] == [
+        (family, index) for index in (0, 1) for family in FAMILIES
+    ]
+    assert sums.means("scale 1", 1) == [row["delta_margin"] for row in rows]
+    whole = ControlSums.start(target(0), [ABLATE], draw_controls(own, target(0), 4, seed=0))
+    whole.add(own, case, codes)
+    first = whole.rows(n_items=1, n_videos=1)[:6]
+    assert [row["delta_margin"] for row in first] == pytest.approx([row["delta_margin"] for row in rows], abs=1e-6)
 
 
 def test_the_planted_latent_beats_every_control_and_an_idle_one_does_not() -> None:

@@ -22,7 +22,17 @@ from demo.vlm.architecture import save_untrained
 from steer import run as module
 from steer.config import SteerConfig
 from steer.run import steer
-from steer.tables import CONTROLS, EFFECTS, SCREEN, SUMMARY
+from steer.tables import (
+    CLAIMS,
+    CONTROLS,
+    EFFECTS,
+    LATENT_SUBJECTS,
+    SCREEN,
+    SUMMARY,
+    SWEEP,
+    TARGET_SUBJECTS,
+    TARGETS,
+)
 from tests.small_run import D_SAE, SAE_NAME, SITE, save_random_sae
 from tests.steer.test_targets import write_associations
 from tests.train_sae.lens_saes import save_lens_sae
@@ -33,14 +43,19 @@ TABLES = {
     "items": ITEMS,
     "baselines": BASELINES,
     "screen": SCREEN,
+    "sweep": SWEEP,
+    "latent_subjects": LATENT_SUBJECTS,
+    "targets": TARGETS,
     "effects": EFFECTS,
     "controls": CONTROLS,
+    "target_subjects": TARGET_SUBJECTS,
     "summary": SUMMARY,
+    "claims": CLAIMS,
 }
 
 
 def config(run: Path, **changes: Any) -> SteerConfig:
-    arguments: dict[str, Any] = {"top": 2, "set_size": 3, "controls": 2, "device": "cpu"}
+    arguments: dict[str, Any] = {"top": 1, "controls": 2, "device": "cpu"}
     return SteerConfig(run=run, **(arguments | changes))
 
 
@@ -70,29 +85,65 @@ def test_the_tables_hang_together(finished: Path) -> None:
     assert items["hash"].nunique() == len(items)
     held_out = items[items["held_out"]]
     assert set(effects["item"]) <= set(held_out["item"])  # train videos are for selection only
-    assert len(summary) == 3 * 2  # two latents and the set, two operations
+    assert list(summary["target"].unique()) == list(tables["targets"]["target"])
+    assert len(summary) == 2 * len(tables["targets"])  # two operations
     assert summary["target"].tolist()[-1] == "set"
     assert len(screen) == D_SAE
     chosen = screen.dropna(subset="selected_by")
-    assert sorted(chosen["latent"]) == sorted(int(name) for name in summary["target"].unique() if name != "set")
+    single = summary[summary["target"] != "set"]
+    assert sorted(chosen["latent"]) == sorted({int(latents[0]) for latents in single["latents"]})
+    assert set(single["subject"]) <= {"red ball", "tap"}
     # The mean over held-out videos, from the rows of the effects, untouched items as zeros.
-    counting = held_out[held_out["counting"]].set_index("item")
     for _, row in summary.iterrows():
+        counting = held_out[held_out["subject"] == row["subject"]].set_index("item")
         own = effects[(effects["target"] == row["target"]) & (effects["operation"] == row["operation"])]
         deltas = own.set_index("item")["delta_margin"].reindex(counting.index).fillna(0.0)
         assert row["delta_margin"] == pytest.approx(deltas.groupby(counting["video_id"]).mean().mean(), abs=1e-9)
     assert np.allclose(effects["delta_accuracy"], effects["wrong_to_right"] - effects["right_to_wrong"])
     # One magnitude (ablation and doubling), three families of two.
     assert (tables["controls"].groupby("target").size() == 6).all()
+    claims = tables["claims"]
+    assert list(zip(claims["target"], claims["operation"], strict=True)) == list(
+        zip(summary["target"], summary["operation"], strict=True)
+    )
+    of_target = tables["target_subjects"]
+    assert len(of_target) == len(summary) * 2
+    merged = of_target[of_target["is_chosen"]].merge(summary, on=["target", "operation"], suffixes=("", "_summary"))
+    assert (merged["delta_margin"] == merged["delta_margin_summary"]).all()
 
 
-def test_screening_and_exact_runs_agree_on_small_effects(finished: Path) -> None:
-    summary = read_table(finished / "summary.parquet")
-    single = summary[(summary["operation"] == "ablate") & (summary["target"] != "set")]
-    doubled = summary[(summary["operation"] == "scale:2") & (summary["target"] != "set")]
-    # Averaging an ablation and the opposite of a doubling removes the second-order part.
-    central = (single["delta_margin"].to_numpy() - doubled["delta_margin"].to_numpy()) / 2
-    np.testing.assert_allclose(central, single["screened"], rtol=0.15, atol=2e-4)
+def test_every_latent_that_fires_in_a_train_video_is_swept(finished: Path) -> None:
+    swept, items = read_table(finished / "sweep.parquet"), read_table(finished / "items.parquet")
+    train = items[~items["held_out"]]
+    assert set(swept["item"]) == set(train["item"])
+    assert set(swept["method"]) == {"exact"}
+    assert not swept.duplicated(["latent", "item"]).any()
+    by_latent = read_table(finished / "latent_subjects.parquet")
+    own = by_latent[by_latent["scope"] == "subject"]
+    assert len(own) == swept["latent"].nunique() * 2
+    # The mean over train videos, from the rows of the sweep, untouched items as zeros.
+    for _, row in own.iterrows():
+        asked = train[train["subject"] == row["name"]].set_index("item")
+        deltas = (
+            swept[swept["latent"] == row["latent"]].set_index("item")["delta_margin"].reindex(asked.index).fillna(0)
+        )
+        assert row["delta_margin"] == pytest.approx(deltas.groupby(asked["video_id"]).mean().mean(), abs=1e-9)
+
+
+def test_the_screen_and_the_sweep_agree_on_the_small_effects_of_a_random_model(finished: Path) -> None:
+    swept = read_table(finished / "sweep.parquet")
+    # One-sided, so that the second-order part stays: only the ranks must agree.
+    assert swept["delta_margin"].corr(swept["attribution"], method="spearman") > 0.8
+
+
+def test_without_a_budget_every_row_says_that_it_is_screened(run_folder: Path) -> None:
+    folder = steer(config(run_folder, budget_minutes=0.0, controls=0))
+    swept, by_latent = read_table(folder / "sweep.parquet"), read_table(folder / "latent_subjects.parquet")
+    assert set(swept["method"]) == set(by_latent["method"]) == {"screened"}
+    assert swept["delta_margin"].isna().all()
+    assert by_latent["delta_margin"].isna().all()
+    assert by_latent["attribution"].notna().all()
+    assert len(read_table(folder / "summary.parquet")) > 0  # the estimates choose
 
 
 def test_a_finished_stage_does_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +163,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [3, 7])
+@pytest.mark.parametrize("after", [3, 5, 8])
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables(
     finished: Path, run_folder: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,11 +211,12 @@ def test_associations_that_came_later_are_noticed(run_folder: Path) -> None:
 
 
 def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None:
-    folder = steer(config(run_folder, latents=(5,), top=0, set_size=0, controls=0, operations=("ablate",)))
+    folder = steer(config(run_folder, latents=(5,), top=0, controls=0, operations=("ablate",)))
     summary = read_table(folder / "summary.parquet")
     assert summary["target"].tolist() == ["5"]
     assert summary["selected_by"].tolist() == ["given"]
-    assert summary["beats_controls"].isna().all()
+    assert summary["confirmed"].isna().all()
+    assert set(read_table(folder / "claims.parquet")["claim"]) <= {"no controls", "no effect", "too few videos"}
 
 
 def test_an_sae_of_another_site_is_refused(run_folder: Path) -> None:
@@ -194,7 +246,7 @@ def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
     monkeypatch.chdir(tmp_path / "elsewhere")
     before = sorted(Path("lens").iterdir())
     # Random weights reconstruct nothing, so the site is named; it is the only one.
-    small = {"top": 1, "set_size": 2, "controls": 1, "items": 2, "control_items": 1}
+    small = {"top": 1, "controls": 1, "items": 2, "control_items": 1}
     folder = steer(config(run_folder, sae=f"lens@{SITE}", **small))
     effects = read_table(folder / "effects.parquet")
     assert folder.parent == run_folder / "steer"
@@ -206,8 +258,7 @@ def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
     assert sorted(Path("lens").iterdir()) == before  # nothing is written to what is somebody else's
     monkeypatch.chdir(tmp_path)
     assert (
-        steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, set_size=2, controls=1, items=2, control_items=1))
-        == folder
+        steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, controls=1, items=2, control_items=1)) == folder
     )
 
 

@@ -163,6 +163,10 @@ def toy_sae(scale: float = 1.0, **metadata: Any) -> Sae:
     )
 
 
+SUBJECT = "how many"
+"""What the toy's counting questions count."""
+
+
 def counting_item(
     video_id: str = "v",
     question_id: int = 0,

@@ -94,10 +94,9 @@ def test_a_loan_is_what_another_annotation_labels_where_grids_are_equal(planted:
     records = [replace(record, split="valid") for record in planted_records(planted[:6])]
     corpus = build_corpus(records, videos, min_videos=0)
     corpus = replace(corpus, held_out=np.ones(len(records), dtype=bool))
-    for space in corpus.labels:
+    for space, expected in corpus.relabel(2, 4).items():
         units, lender = lender_of(corpus, space)
         loan = lender.loan(2, np.array([4]))
-        expected = corpus.relabel(2, 4)[space]
         np.testing.assert_array_equal(loan.eligible[0], expected.eligible)
         lent = dense(loan.positive, 0, expected.n_units, units.n_labels)
         assert {tuple(entry) for entry in np.argwhere(lent)} == {tuple(entry) for entry in expected.positive}

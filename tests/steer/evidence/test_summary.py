@@ -10,10 +10,10 @@ from ask.baselines import baselines, kinds_of
 from ask.questions import CHANCE
 from collect.artefact.folder import read_table, write_table
 from steer.config import Operation
-from steer.summary import summarise
+from steer.evidence.summary import summarise
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.targets import Target
-from tests.steer.toy import control_item, counting_item
+from tests.steer.toy import SUBJECT, control_item, counting_item
 
 ITEMS = (
     counting_item("a", 0),
@@ -24,7 +24,7 @@ ITEMS = (
     control_item("b"),
     counting_item("t", 0, held_out=False),
 )
-TARGET = Target(id="5", latents=(5,), selected_by="screen")
+TARGET = Target(id="5", latents=(5,), selected_by="sweep", subject=SUBJECT)
 ABLATE, DOUBLE = Operation.parse("ablate"), Operation.parse("scale:2")
 
 
@@ -70,7 +70,7 @@ SCREEN = pd.DataFrame({"latent": [4, 5], "firing_rate": [0.0, 0.25], "attributio
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return summarise(EFFECT_ROWS, CONTROL_ROWS, SCREEN, ITEMS, [TARGET], [ABLATE, DOUBLE], seed=0)
+    return summarise(EFFECT_ROWS, CONTROL_ROWS, SCREEN, ITEMS, [TARGET], [ABLATE, DOUBLE], seed=0).summary
 
 
 def test_effects_are_averaged_by_video_with_untouched_ones_as_zeros(table: pd.DataFrame) -> None:
@@ -91,14 +91,12 @@ def test_control_questions_and_specificity(table: pd.DataFrame) -> None:
     assert row["specificity"] == pytest.approx(2.0 - 0.25)
 
 
-def test_the_controls_limit_is_the_strictest_familys(table: pd.DataFrame) -> None:
+def test_the_controls_of_all_families_are_counted(table: pd.DataFrame) -> None:
     row = table.iloc[0]
-    assert row["control_p95_random"] == pytest.approx(0.5 + 0.95)  # between 0.5 and 1.5
-    assert row["control_p95_decoder"] == pytest.approx(2.5)
-    assert math.isnan(row["control_p95_covariance"])
-    assert row["control_p95"] == pytest.approx(2.5)
-    assert not row["beats_controls"]
-    assert row["control_p_value"] == (1 + 1) / (3 + 1)
+    assert (row["control_max_random"], row["control_max_decoder"], row["control_max"]) == (1.5, 2.5, 2.5)
+    assert row["control_max_covariance"] is None or math.isnan(row["control_max_covariance"])
+    assert row["control_p_value"] == row["control_q_value"] == (1 + 1) / (3 + 1)
+    assert not row["confirmed"]
 
 
 def test_an_operation_that_touched_nothing_has_no_effect(table: pd.DataFrame) -> None:
@@ -108,16 +106,13 @@ def test_an_operation_that_touched_nothing_has_no_effect(table: pd.DataFrame) ->
     assert row["n_controls"] == 3  # equal norms, so the ablation's controls
 
 
-def test_the_screens_estimate_is_scaled_to_the_operation(table: pd.DataFrame) -> None:
-    assert table["screened"].tolist() == [-1.75, 1.75]
-
-
 def test_without_controls_nothing_is_claimed() -> None:
     none = pd.DataFrame(columns=CONTROLS.names)
-    row = summarise(EFFECT_ROWS, none, SCREEN, ITEMS, [TARGET], [ABLATE], seed=0).iloc[0]
-    assert row["beats_controls"] is None
+    row = summarise(EFFECT_ROWS, none, SCREEN, ITEMS, [TARGET], [ABLATE], seed=0).summary.iloc[0]
+    assert row["confirmed"] is None
     assert row["n_controls"] == 0
     assert math.isnan(row["control_p_value"])
+    assert math.isnan(row["control_q_value"])
 
 
 def test_tables_fit_their_schemas(table: pd.DataFrame, tmp_path: object) -> None:

@@ -1,0 +1,165 @@
+"""What the held-out effects allow to say: one function, with stated rules, whose words every page prints.
+
+    specific         moves its subject's questions, more than its controls, and neither other counting questions nor
+                     control questions
+    not specific     moves its subject's questions more than its controls, but others too
+    generic damage   moves its subject's questions, but controls of its norms do as much
+    no effect        none was found, and one beyond the stated bound would have been
+    undecided        the interval leaves out zero, and the test over videos does not
+    too few videos   so few videos have such questions and the latent that no effect could have been found
+    no controls      it was not compared
+
+Targets and their subjects are chosen on train videos, so that nothing here is the best of several on held-out ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from steer.config import Operation
+from steer.evidence.summary import SIGNIFICANT_Q
+from steer.tables import CLAIMS, DISSOCIATIONS
+from steer.targets import ENOUGH_VIDEOS, OTHERS_SHARE, Target
+
+LEAST_COUNT = 0.05
+"""Change of the expected count from which its direction is told."""
+
+_CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
+RULES = {
+    "specific": f"{_CONFIRMED}; intervals of other and control questions within {OTHERS_SHARE:.0%} of the effect",
+    "not specific": f"{_CONFIRMED}; the interval of other or control questions beyond {OTHERS_SHARE:.0%} of the effect",
+    "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls",
+    "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
+    "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} active videos or more",
+    "too few videos": f"q >= {SIGNIFICANT_Q} over videos, fewer than {ENOUGH_VIDEOS} active videos",
+    "no controls": "no controls were run",
+}
+
+
+def claims(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return claims.parquet.
+
+    Args:
+        summary: summary.parquet.
+    """
+    rows = summary.to_dict("records")
+    return pd.DataFrame([_claim(row, rows) for row in rows], columns=CLAIMS.names)
+
+
+def claim_name(row: dict[str, Any]) -> str:
+    """Which claim a row of summary.parquet supports; the rules are `RULES`."""
+    moves = _below(row["q_value"])
+    if moves and row["n_controls"] == 0:
+        return "no controls"
+    if moves and not _below(row["control_q_value"]):
+        return "generic damage"
+    if moves:
+        return "specific" if others_within(row) else "not specific"
+    if row["n_videos_active"] < ENOUGH_VIDEOS:
+        return "too few videos"
+    return "no effect" if row["delta_margin_low"] <= 0 <= row["delta_margin_high"] else "undecided"
+
+
+def others_within(row: dict[str, Any]) -> bool:
+    """Whether neither other counting questions nor control questions move by more than a share of the effect.
+
+    Where a split has no such questions, nothing speaks against it.
+    """
+    limit = OTHERS_SHARE * abs(row["delta_margin"])
+    ends = [row[f"delta_margin_{of}_{end}"] for of in ("other", "control") for end in ("low", "high")]
+    return all(abs(end) <= limit for end in ends if end == end)
+
+
+def direction(row: dict[str, Any]) -> str:
+    """Where the expected count of the matched questions goes, beyond its interval and by no less than `LEAST_COUNT`."""
+    if not abs(row["delta_expected_count"]) >= LEAST_COUNT:
+        return "undecided"
+    if row["delta_expected_count_high"] < 0:
+        return "lower"
+    return "higher" if row["delta_expected_count_low"] > 0 else "undecided"
+
+
+def dissociations(summary: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequence[Target]) -> pd.DataFrame:
+    """Return dissociations.parquet: pairs of specific single latents of which neither moves the other's questions.
+
+    Args:
+        summary: summary.parquet.
+        by_subject: target_subjects.parquet.
+        targets: what was edited.
+    """
+    single = {target.id for target in targets if not target.is_set}
+    rows = [
+        row
+        for row in summary.to_dict("records")
+        if row["operation"] == "ablate" and row["target"] in single and claim_name(row) == "specific"
+    ]
+    rows.sort(key=lambda row: (-abs(row["delta_margin"]), row["target"]))
+    ablated = by_subject[by_subject["operation"] == "ablate"]
+    effect = {
+        (target, subject): (mean, max(abs(low), abs(high)))
+        for target, subject, mean, low, high in zip(
+            *(ablated[name] for name in ("target", "subject", "delta_margin", "delta_margin_low", "delta_margin_high")),
+            strict=True,
+        )
+    }
+    found: list[dict[str, Any]] = []
+    for place, one in enumerate(rows):
+        for other in rows[place + 1 :]:
+            if one["subject"] == other["subject"] or list(one["latents"]) == list(other["latents"]):
+                continue
+            across, back = effect[one["target"], other["subject"]], effect[other["target"], one["subject"]]
+            limits = [OTHERS_SHARE * abs(row["delta_margin"]) for row in (one, other)]
+            if across[1] > limits[0] or back[1] > limits[1]:
+                continue
+            found.append(
+                {
+                    "one": one["target"],
+                    "one_subject": one["subject"],
+                    "other": other["target"],
+                    "other_subject": other["subject"],
+                    "one_on_one": one["delta_margin"],
+                    "one_on_other": across[0],
+                    "other_on_one": back[0],
+                    "other_on_other": other["delta_margin"],
+                }
+            )
+    return pd.DataFrame(found, columns=DISSOCIATIONS.names)
+
+
+def _claim(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    name = claim_name(row)
+    ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if row[end] == row[end]]
+    kept = {column: row[column] for column in CLAIMS.names if column in row}
+    return kept | {
+        "claim": name,
+        "rule": RULES[name],
+        "direction": direction(row),
+        "opposed": _opposed(row, rows),
+        "bound": max(ends, default=float("nan")),
+    }
+
+
+def _opposed(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool | None:
+    """Whether the target's opposite operation moves the expected count the other way; None where there is none."""
+    sign = _sign(row["operation"])
+    opposite = [each for each in rows if each["target"] == row["target"] and _sign(each["operation"]) == -sign != 0]
+    if not opposite:
+        return None
+    pairs = {("lower", "higher"), ("higher", "lower")}
+    return any((direction(row), direction(each)) in pairs for each in opposite)
+
+
+def _sign(operation: str) -> int:
+    """Whether an operation lowers (-1) or raises (1) a latent's activations; 0 where that depends on them."""
+    parsed = Operation.parse(operation)
+    if parsed.kind == "clamp":
+        return 0
+    change = parsed.strength if parsed.kind == "add" else parsed.strength - 1
+    return 1 if change > 0 else -1
+
+
+def _below(q: float) -> bool:
+    return bool(q == q and q < SIGNIFICANT_Q)

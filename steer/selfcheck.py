@@ -1,0 +1,67 @@
+"""What must hold before any effect is believed, checked on one video whenever the stage starts.
+
+Tools of this kind fail silently: an edit that never reaches the model looks like a latent without an effect. So an edit
+of nothing must change no bit, an edit must have the norm that was asked for and stand where it was asked for, and the
+answer to it must not depend on what was run before.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ask.cases import Case, edited_logits
+from collect.errors import UserError
+from collect.printable import printable
+from steer.codes import VideoCodes
+from steer.config import Operation
+from steer.effects import Editor, edit
+from steer.targets import Target
+
+STRENGTH = 0.25
+"""Norm of the edit that is tried, in median residual norms."""
+NORM_TOLERANCE = 1e-4
+"""Largest relative difference between the norm that was asked for and the one that was made."""
+
+
+def check_edits(editor: Editor, case: Case, codes: VideoCodes) -> None:
+    """Check that edits do what they say.
+
+    Args:
+        editor: the model and the SAE.
+        case: a video with its questions.
+        codes: activations of its visual tokens, not all silent.
+
+    Raises:
+        UserError: one of the checks fails; it is named.
+    """
+    nothing = torch.zeros_like(case.sequences.visual, dtype=torch.float32)
+    if not torch.equal(_logits(editor, case, nothing), case.logits):
+        raise _failed("an edit of nothing changes the answers", editor)
+    latent = int(codes.latent[0])
+    target = Target(id=str(latent), latents=(latent,), selected_by="given", subject="")
+    made = edit(editor, codes, target, Operation(kind="add", strength=STRENGTH)).change
+    wanted = STRENGTH * editor.reference.median_norm
+    if ((made.norm(dim=1) - wanted).abs() > NORM_TOLERANCE * wanted).any():
+        raise _failed("an edit has another norm than the one that was asked for", editor)
+    ablated = edit(editor, codes, target, Operation.parse("ablate")).change
+    fires = torch.zeros(codes.n_tokens, dtype=torch.bool, device=ablated.device)
+    fires[codes.token[codes.latent == latent]] = True
+    if not torch.equal(ablated.norm(dim=1) > 0, fires):
+        raise _failed("an ablation does not stand on the tokens where its latent fires", editor)
+    first = _logits(editor, case, made)
+    _logits(editor, case, -made)
+    if not torch.equal(_logits(editor, case, made), first):
+        raise _failed("the answer to an edit depends on what was run before", editor)
+
+
+def _logits(editor: Editor, case: Case, change: Float[Tensor, "token d_in"]) -> Float[Tensor, "item order letter"]:
+    return edited_logits(editor.model, case, [change], 1)[0][0]
+
+
+def _failed(what: str, editor: Editor) -> UserError:
+    return UserError(
+        f"{printable(editor.model.vlm.name)} fails a self-test of this stage at {editor.model.site}: {what}. No effect "
+        "could be believed: try --device cpu, and report the model with its versions if it fails there too."
+    )

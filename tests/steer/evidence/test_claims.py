@@ -1,0 +1,144 @@
+"""Every claim follows from its rule, one condition at a time; a null model claims nothing."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ask.questions import Item
+from steer.config import Operation
+from steer.controls import FAMILIES
+from steer.evidence.claims import RULES, claim_name, claims, direction, dissociations
+from steer.evidence.summary import SIGNIFICANT_Q, summarise
+from steer.tables import CLAIM_NAMES, CONTROLS
+from steer.targets import Target
+from tests.steer.effect_rows import effect_row
+from tests.steer.toy import SUBJECT, counting_item
+
+
+def row(**values: Any) -> dict[str, Any]:
+    return effect_row("3", "ablate", -0.5, **{"n_videos_active": 6, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "claim"),
+    [
+        ({}, "specific"),
+        ({"delta_margin_other_low": -0.13}, "not specific"),  # beyond a quarter of 0.5
+        ({"delta_margin_control_high": 0.13}, "not specific"),
+        ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
+        ({"control_q_value": 0.05}, "generic damage"),
+        ({"limit": None}, "no controls"),
+        ({"q_value": 0.05}, "undecided"),
+        ({"q_value": 0.05, "delta_margin_high": 0.0}, "no effect"),
+        ({"q_value": 0.05, "n_videos_active": 5}, "too few videos"),
+        ({"q_value": float("nan"), "n_videos_active": 0}, "too few videos"),
+    ],
+)
+def test_a_claim_follows_from_its_rule(values: dict[str, Any], claim: str) -> None:
+    assert (
+        claim_name(row(**{name: float("nan") if v is None and name != "limit" else v for name, v in values.items()}))
+        == claim
+    )
+
+
+def test_every_claim_has_a_rule() -> None:
+    assert set(RULES) == set(CLAIM_NAMES)
+
+
+def test_directions_are_those_of_the_expected_count() -> None:
+    assert direction(row(delta_expected_count_low=-0.3, delta_expected_count_high=-0.1)) == "lower"
+    assert (
+        direction(row(delta_expected_count=0.2, delta_expected_count_low=0.1, delta_expected_count_high=0.3))
+        == "higher"
+    )
+    assert direction(row(delta_expected_count_low=-0.1, delta_expected_count_high=0.3)) == "undecided"
+    assert direction(row(delta_expected_count=-0.04)) == "undecided"  # too little to tell
+
+
+def test_opposite_edits_oppose_each_other_only_beyond_their_intervals() -> None:
+    ablated, doubled = effect_row("3", "ablate", -0.5), effect_row("3", "scale:2", 0.4)
+    found = claims(pd.DataFrame([ablated, doubled, effect_row("4", "ablate", -0.5)]))
+    assert found["opposed"].tolist() == [True, True, None]
+    tiny = effect_row("3", "scale:2", 0.4, delta_expected_count_low=-0.001, delta_expected_count_high=0.002)
+    assert claims(pd.DataFrame([ablated, tiny]))["opposed"].tolist() == [False, False]
+
+
+def test_the_bound_of_a_missing_effect_is_what_would_have_been_found() -> None:
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.7)]))["bound"]
+    assert found == 0.7
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.1)]))["bound"]
+    assert found == pytest.approx(0.6)  # the interval reaches to -0.6
+
+
+def single(name: str, subject: str) -> Target:
+    return Target(id=name, latents=(int(name),), selected_by="sweep", subject=subject)
+
+
+@pytest.mark.parametrize(("across", "n"), [(0.01, 1), (-0.13, 0)])
+def test_a_double_dissociation_needs_both_sides(across: float, n: int) -> None:
+    summary = pd.DataFrame([effect_row("3", "ablate", -0.5), effect_row("4", "ablate", -0.5, subject="cup")])
+    values = {("3", "object"): -0.5, ("3", "cup"): 0.0, ("4", "object"): across, ("4", "cup"): -0.5}
+    by_subject = pd.DataFrame(
+        [
+            {"target": target, "operation": "ablate", "subject": subject}
+            | {f"delta_margin{end}": value for end in ("", "_low", "_high")}
+            for (target, subject), value in values.items()
+        ]
+    )
+    found = dissociations(summary, by_subject, [single("3", "object"), single("4", "cup")])
+    assert len(found) == n
+    same = dissociations(summary.assign(subject="object"), by_subject, [single("3", "object"), single("4", "object")])
+    assert len(same) == 0
+
+
+def null_items(n: int) -> list[Item]:
+    own = [counting_item(f"v{number:02d}") for number in range(n)]
+    return own + [dataclasses.replace(item, question="How many cups?", question_id=1) for item in own]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_null_model_claims_no_specific_latent_more_often_than_its_thresholds_allow(scale: float) -> None:
+    """Effects and controls from one distribution: p-values against controls are uniform, and nothing is specific."""
+    rng = np.random.default_rng(0)
+    items, found = null_items(10), list[str]()
+    p_values: list[float] = []
+    for seed in range(20):
+        names = [str(number) for number in range(6)]
+        targets = [single(name, SUBJECT) for name in names]
+        effects = pd.DataFrame(
+            [
+                {
+                    **dict.fromkeys(("delta_accuracy", "right_to_wrong", "wrong_to_right", "kl"), 0.0),
+                    "target": name,
+                    "operation": "ablate",
+                    "item": item.item_id,
+                    "delta_margin": rng.normal(scale=scale),
+                    "delta_expected_count": 0.0,
+                }
+                for name in names
+                for item in items
+            ]
+        )
+        controls = pd.DataFrame(
+            [
+                dict.fromkeys(CONTROLS.names, 0)
+                | {"target": name, "magnitude": "scale 1", "family": family, "index": index}
+                | {"delta_margin": rng.normal(scale=scale, size=10).mean()}
+                for name in names
+                for family in FAMILIES
+                for index in range(20)
+            ]
+        )
+        screen = pd.DataFrame({"latent": range(6), "firing_rate": 0.1})
+        table = summarise(effects, controls, screen, items, targets, [Operation.parse("ablate")], seed).summary
+        found += claims(table)["claim"].tolist()
+        p_values += table["control_p_value"].tolist()
+    assert found.count("specific") == found.count("not specific") == 0
+    if scale:
+        assert 0.4 < np.mean(p_values) < 0.6
+        assert np.mean(np.array(p_values) < SIGNIFICANT_Q) < 0.1
+    else:
+        assert set(p_values) == {1.0}

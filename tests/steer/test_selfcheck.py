@@ -1,0 +1,74 @@
+"""The self-tests pass on a model that does what it should, and name what is wrong with one that does not."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from collect.errors import UserError
+from steer import selfcheck
+from steer.selfcheck import check_edits
+from tests.steer.test_effects import case_and_codes, editor
+
+
+def test_a_sound_model_passes() -> None:
+    own = editor()
+    check_edits(own, *case_and_codes(own))
+
+
+def drifting() -> Callable[..., Any]:
+    """Answers that depend on how many passes came before, except for edits of nothing."""
+    n_passes = 0
+    whole = selfcheck.edited_logits
+
+    def answer(model: Any, case: Any, changes: Any, batch_size: int) -> Any:
+        nonlocal n_passes
+        n_passes += 1
+        changes = list(changes)
+        logits, mass = whole(model, case, changes, batch_size)
+        return logits + 1e-6 * n_passes * float(any(change.any() for change in changes)), mass
+
+    return answer
+
+
+def shifted(model: Any, case: Any, changes: Any, batch_size: int) -> Any:
+    del model, changes, batch_size
+    return case.logits[None] + 1e-6, case.mass[None]
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "said"),
+    [
+        ("edited_logits", lambda: shifted, "an edit of nothing changes the answers"),
+        ("edited_logits", drifting, "depends on what was run before"),
+    ],
+)
+def test_a_model_that_answers_otherwise_is_named(
+    name: str, broken: Callable[[], Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = editor()
+    case, codes = case_and_codes(own)
+    monkeypatch.setattr(selfcheck, name, broken())
+    with pytest.raises(UserError, match=f"toy fails a self-test of this stage at resid/0: .*{said}"):
+        check_edits(own, case, codes)
+
+
+@pytest.mark.parametrize(
+    ("factor", "roll", "said"), [(0.9, 0, "another norm"), (1.0, 1, "does not stand on the tokens")]
+)
+def test_an_edit_that_is_not_what_was_asked_for_is_named(
+    factor: float, roll: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = editor()
+    case, codes = case_and_codes(own)
+    made = selfcheck.edit
+
+    def other(*arguments: Any) -> Any:
+        found = made(*arguments)
+        return dataclasses.replace(found, change=torch.roll(factor * found.change, roll, dims=0))
+
+    monkeypatch.setattr(selfcheck, "edit", other)
+    with pytest.raises(UserError, match=said):
+        check_edits(own, case, codes)
