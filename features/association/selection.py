@@ -26,7 +26,7 @@ PER_LABEL = 5
 MIN_CORRELATION = 0.1
 """Correlation on train below which a label says too little about a latent to be tested as its name."""
 MAX_NONZEROS = 2_000_000
-"""Activations of the latents that are scored at once; each may be alone in its video, and count for all labels there."""
+"""Activations of the latents that are scored at once; each may be alone in its video, and meet all labels there."""
 
 
 @dataclass(frozen=True, kw_only=True)
