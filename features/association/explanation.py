@@ -111,7 +111,7 @@ def explain(codes: Codes, corpus: Corpus, division: Division = ALONE) -> Explana
     parts = [_nothing(n_labels)]
     if n_labels:
         tokens = _Tokens(corpus)
-        blocks = list(blocks_of(n_active[own.start : own.stop], MAX_NONZEROS))
+        blocks = list(blocks_of(n_active[own.start : own.stop] + tokens.n_sums, MAX_NONZEROS))
         parts += [
             tokens.explain(codes.by_latent(np.arange(own.start + block.start, own.start + block.stop)))
             for block in tqdm(blocks, unit="blocks", desc="explain latents")
@@ -156,6 +156,11 @@ class _Tokens:
         ).reshape(self._n_groups, self._n_cells)
         self._labels = self._label_values(corpus)
         self._label_tokens = self._count_labels()
+
+    @property
+    def n_sums(self) -> int:
+        """Numbers that are kept for each latent, whether it is active or not."""
+        return self._n_groups * (self._n_cells + self._label_tokens.shape[1])
 
     def _label_values(self, corpus: Corpus) -> list[tuple[str, sparse.csr_array]]:
         """Values of each space's labels: by token or frame where they are annotated, by cell where they are places."""

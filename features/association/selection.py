@@ -25,8 +25,8 @@ PER_LABEL = 5
 """Latents with which each label of objects, actions and sounds enters the tests, whatever their own best labels are."""
 MIN_CORRELATION = 0.1
 """Correlation on train below which a label says too little about a latent to be tested as its name."""
-MAX_NONZEROS = 8_000_000
-"""Activations of the latents that are scored at once; sorting them takes about 200 bytes each."""
+MAX_NONZEROS = 2_000_000
+"""Activations of the latents that are scored at once; each may be alone in its video, and meet all labels there."""
 
 
 @dataclass(frozen=True, kw_only=True)
