@@ -47,7 +47,7 @@ class LaidTracks:
     def centres(self) -> Bool[np.ndarray, "track token"]:
         """The token with the middle of each thing."""
         centre = centre_patches(self.boxes, self.patches) & self.is_thing[:, :, None]
-        return centre.reshape(len(self.tracks), -1)
+        return centre.reshape(self.cover.shape)
 
     def over_tokens(self, frames: Bool[np.ndarray, "track n_t"]) -> Bool[np.ndarray, "track token"]:
         """The same for every token of the frames."""

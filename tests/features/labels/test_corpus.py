@@ -101,3 +101,27 @@ def test_an_events_own_name_stands_for_its_forms(planted: list[PlantedVideo]) ->
     names = corpus.labels[Space("action", "frame")].names
     assert "clapping" in names
     assert "since clapping" not in names
+
+
+def test_videos_without_tracks_tracks_without_frames_and_labels_from_right_to_left_are_labelled() -> None:
+    cup, pen = make_track(0, "كوب أحمر", [3] * 4), make_track(1, "pen", [0])
+    nothing = np.zeros(0)
+    pen = replace(
+        pen,
+        boxes=np.zeros((0, 4)),
+        frame_ids=nothing.astype(np.int64),
+        times_s=nothing,
+        is_masked=nothing.astype(bool),
+    )
+    videos = [with_tracks(index, [cup, pen] if index < 2 else []) for index in range(4)]
+    corpus = build(videos)
+    assert "كوب أحمر" in corpus.labels[OBJECTS].names
+    assert "pen" not in corpus.labels[OBJECTS].names
+    positive = corpus.labels[OBJECTS].positive
+    assert positive[: 2 * 64].nnz > 0
+    assert positive[2 * 64 :].nnz == 0
+    assert corpus.annotated.all()
+
+
+def test_one_video_alone_has_no_label() -> None:
+    assert build([with_tracks(0, [make_track(0, "cup", [3] * 4)])]).labels == {}
