@@ -76,7 +76,7 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
         case "undecided":
             text = f"{changes}): the interval leaves out zero, but the test over videos does not decide."
         case "no effect":
-            limit = f"±{number(row['bound'], 2)}\u00a0nats"
+            limit = f"±{number(row['bound'], 2 if row['bound'] >= 0.01 else 4)}\u00a0nats"
             return f"{who}: no effect on {matched} beyond {limit}; {videos} could have found it."
         case _:
             active = counted(row["n_videos_active"], "video")
