@@ -68,7 +68,9 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
         case "specific":
             text = f"{changes}, against {against}), and no others: {others}."
         case "not specific":
-            text = f"{changes}, against {against}), but not these alone: {others}."
+            beside = f"“{row['beside_subject']}” questions {signed(row['delta_margin_beside'], 2)}"
+            most = f"; among them {beside}" if isinstance(row["beside_subject"], str) else ""
+            text = f"{changes}, against {against}), but not these alone: {others}{most}."
         case "generic damage":
             text = f"{changes}), but directions of its size do as much (against {against}): {others}."
         case "no controls":
