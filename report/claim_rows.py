@@ -68,7 +68,9 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
         case "specific":
             text = f"{changes}, against {against}), and no others: {others}."
         case "not specific":
-            text = f"{changes}, against {against}), but not these alone: {others}."
+            beside = f"“{row['beside_subject']}” questions {signed(row['delta_margin_beside'], 2)}"
+            most = f"; among them {beside}" if isinstance(row["beside_subject"], str) else ""
+            text = f"{changes}, against {against}), but not these alone: {others}{most}."
         case "generic damage":
             text = f"{changes}), but directions of its size do as much (against {against}): {others}."
         case "no controls":
@@ -76,7 +78,7 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
         case "undecided":
             text = f"{changes}): the interval leaves out zero, but the test over videos does not decide."
         case "no effect":
-            limit = f"±{number(row['bound'], 2)}\u00a0nats"
+            limit = f"±{number(row['bound'], 2 if row['bound'] >= 0.01 else 4)}\u00a0nats"
             return f"{who}: no effect on {matched} beyond {limit}; {videos} could have found it."
         case _:
             active = counted(row["n_videos_active"], "video")

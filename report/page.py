@@ -293,7 +293,7 @@ def limits(record: Record) -> list[str]:
         notes.append(
             "A claim needs q < 0.05 over videos and q < 0.05 against controls, each by Benjamini-Hochberg within one "
             "family: single latents or sets of one origin, one operation, one subject. Over all families together, "
-            "more than one in twenty claims may be wrong. How far a train effect leads is not reported as an estimate."
+            "more than one in twenty claims may be wrong. Effects on train videos only choose, and are no estimates."
         )
         notes.append(
             "Whether a latent stands for the count itself was not tested: that would also need a monotone "

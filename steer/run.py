@@ -229,8 +229,8 @@ def finish(
         joined["effects"], joined["controls"], screen, items, chosen, config.parsed_operations, config.seed
     )
     summary = found.summary
-    claimed = claims(summary)
-    pairs = dissociations(summary, found.subjects, chosen)
+    claimed = claims(summary, found.subjects)
+    pairs = dissociations(claimed, found.subjects, chosen)
     reasons = {target.latents[0]: target.selected_by for target in reversed(chosen) if not target.is_set}
     write_table(folder / "screen.parquet", screen.assign(selected_by=screen["latent"].map(reasons)), SCREEN)
     named = [{"target": target.id, **dataclasses.asdict(target)} for target in chosen]

@@ -209,6 +209,13 @@ CLAIMS = _schema(
     column("n_videos", WHOLE, "held-out videos with matched questions", least=0),
     *(_BY_NAME[name] for name in ("n_videos_active", "delta_margin", "delta_margin_low", "delta_margin_high")),
     *(_BY_NAME[f"delta_margin_{of}{end}"] for of in ("other", "control") for end in ("", "_low", "_high")),
+    column(
+        "beside_subject",
+        TEXT,
+        "of the other subjects with six held-out videos or more, the one whose questions move most; null if none",
+        null=True,
+    ),
+    column("delta_margin_beside", REAL, "change of the margin of its questions; 0 if there is none"),
     *(_BY_NAME[f"delta_expected_count{end}"] for end in ("", "_low", "_high")),
     column("q_value", REAL, "as in summary.parquet"),
     column("control_q_value", REAL, "as in summary.parquet"),

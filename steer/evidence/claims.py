@@ -1,7 +1,7 @@
 """What the held-out effects allow to say: one function, with stated rules, whose words every page prints.
 
-    specific         moves its subject's questions, more than its controls, and neither other counting questions nor
-                     control questions
+    specific         moves its subject's questions, more than its controls, and neither other counting questions, taken
+                     together and subject by subject, nor control questions
     not specific     moves its subject's questions more than its controls, but others too
     generic damage   moves its subject's questions, but controls of its norms do as much
     no effect        none was found, and one beyond the stated bound would have been
@@ -29,8 +29,10 @@ LEAST_COUNT = 0.05
 
 _CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
 RULES = {
-    "specific": f"{_CONFIRMED}; intervals of other and control questions within {OTHERS_SHARE:.0%} of the effect",
-    "not specific": f"{_CONFIRMED}; the interval of other or control questions beyond {OTHERS_SHARE:.0%} of the effect",
+    "specific": f"{_CONFIRMED}; intervals of other and control questions, and the mean of every other subject with "
+    f"{ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
+    "not specific": f"{_CONFIRMED}; the interval of other or control questions, or another subject's mean, beyond "
+    f"{OTHERS_SHARE:.0%} of the effect",
     "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls",
     "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
     "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} active videos or more",
@@ -39,18 +41,25 @@ RULES = {
 }
 
 
-def claims(summary: pd.DataFrame) -> pd.DataFrame:
+def claims(summary: pd.DataFrame, by_subject: pd.DataFrame) -> pd.DataFrame:
     """Return claims.parquet.
 
     Args:
         summary: summary.parquet.
+        by_subject: target_subjects.parquet.
     """
+    others = by_subject[~by_subject["is_chosen"].astype(bool) & (by_subject["n_videos"] >= ENOUGH_VIDEOS)]
+    others = others.assign(size=others["delta_margin"].abs()).sort_values("size", ascending=False, kind="stable")
+    largest = others.drop_duplicates(["target", "operation"]).to_dict("records")
+    beside = {(row["target"], row["operation"]): (row["subject"], row["delta_margin"]) for row in largest}
     rows = summary.to_dict("records")
+    for row in rows:
+        row["beside_subject"], row["delta_margin_beside"] = beside.get((row["target"], row["operation"]), (None, 0.0))
     return pd.DataFrame([_claim(row, rows) for row in rows], columns=CLAIMS.names)
 
 
 def claim_name(row: dict[str, Any]) -> str:
-    """Which claim a row of summary.parquet supports; the rules are `RULES`."""
+    """Which claim a row of summary.parquet supports, `delta_margin_beside` in it; the rules are `RULES`."""
     moves = _below(row["q_value"])
     if moves and row["n_controls"] == 0:
         return "no controls"
@@ -64,13 +73,13 @@ def claim_name(row: dict[str, Any]) -> str:
 
 
 def others_within(row: dict[str, Any]) -> bool:
-    """Whether neither other counting questions nor control questions move by more than a share of the effect.
+    """Whether neither other counting questions, nor another subject, nor control questions move by more than a share.
 
     Where a split has no such questions, nothing speaks against it.
     """
     limit = OTHERS_SHARE * abs(row["delta_margin"])
     ends = [row[f"delta_margin_{of}_{end}"] for of in ("other", "control") for end in ("low", "high")]
-    return all(abs(end) <= limit for end in ends if end == end)
+    return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if end == end)
 
 
 def direction(row: dict[str, Any]) -> str:
@@ -82,19 +91,19 @@ def direction(row: dict[str, Any]) -> str:
     return "higher" if row["delta_expected_count_low"] > 0 else "undecided"
 
 
-def dissociations(summary: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequence[Target]) -> pd.DataFrame:
+def dissociations(claimed: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequence[Target]) -> pd.DataFrame:
     """Return dissociations.parquet: pairs of specific single latents of which neither moves the other's questions.
 
     Args:
-        summary: summary.parquet.
+        claimed: claims.parquet.
         by_subject: target_subjects.parquet.
         targets: what was edited.
     """
-    single = {target.id for target in targets if not target.is_set}
+    single = {target.id: target.latents for target in targets if not target.is_set}
     rows = [
         row
-        for row in summary.to_dict("records")
-        if row["operation"] == "ablate" and row["target"] in single and claim_name(row) == "specific"
+        for row in claimed.to_dict("records")
+        if row["operation"] == "ablate" and row["target"] in single and row["claim"] == "specific"
     ]
     rows.sort(key=lambda row: (-abs(row["delta_margin"]), row["target"]))
     ablated = by_subject[by_subject["operation"] == "ablate"]
@@ -108,7 +117,7 @@ def dissociations(summary: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequ
     found: list[dict[str, Any]] = []
     for place, one in enumerate(rows):
         for other in rows[place + 1 :]:
-            if one["subject"] == other["subject"] or list(one["latents"]) == list(other["latents"]):
+            if one["subject"] == other["subject"] or single[one["target"]] == single[other["target"]]:
                 continue
             across, back = effect[one["target"], other["subject"]], effect[other["target"], one["subject"]]
             limits = [OTHERS_SHARE * abs(row["delta_margin"]) for row in (one, other)]

@@ -7,11 +7,13 @@ import pyarrow as pa
 
 from steer.controls import FAMILIES
 from steer.evidence.claims import claims
-from steer.tables import CONTROLS, LATENT_SUBJECTS, SUMMARY
+from steer.tables import CONTROLS, LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
 SUBJECT, OTHER_SUBJECT = "object", "action"
 """What the questions of `item_rows` count."""
+NO_SUBJECTS = pd.DataFrame(columns=TARGET_SUBJECTS.names)
+"""Effects on no other subject."""
 
 
 def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def control_rows(target: str) -> list[dict[str, Any]]:
 
 def claimed(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of claims.parquet for rows of summary.parquet."""
-    return claims(pd.DataFrame(effects)).to_dict("records")
+    return claims(pd.DataFrame(effects), NO_SUBJECTS).to_dict("records")
 
 
 def latent_subject_rows() -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ from steer.evidence.claims import RULES, claim_name, claims, direction, dissocia
 from steer.evidence.summary import SIGNIFICANT_Q, summarise
 from steer.tables import CLAIM_NAMES, CONTROLS
 from steer.targets import Target
-from tests.steer.effect_rows import effect_row
+from tests.steer.effect_rows import NO_SUBJECTS, effect_row
 from tests.steer.toy import SUBJECT, counting_item
 
 
 def row(**values: Any) -> dict[str, Any]:
-    return effect_row("3", "ablate", -0.5, **{"n_videos_active": 6, **values})
+    beside = values.pop("delta_margin_beside", 0.0)
+    return effect_row("3", "ablate", -0.5, **{"n_videos_active": 6, **values}) | {"delta_margin_beside": beside}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ def row(**values: Any) -> dict[str, Any]:
         ({"delta_margin_other_low": -0.13}, "not specific"),  # beyond a quarter of 0.5
         ({"delta_margin_control_high": 0.13}, "not specific"),
         ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
+        ({"delta_margin_beside": 0.13}, "not specific"),
         ({"control_q_value": 0.05}, "generic damage"),
         ({"limit": None}, "no controls"),
         ({"q_value": 0.05}, "undecided"),
@@ -60,16 +62,16 @@ def test_directions_are_those_of_the_expected_count() -> None:
 
 def test_opposite_edits_oppose_each_other_only_beyond_their_intervals() -> None:
     ablated, doubled = effect_row("3", "ablate", -0.5), effect_row("3", "scale:2", 0.4)
-    found = claims(pd.DataFrame([ablated, doubled, effect_row("4", "ablate", -0.5)]))
+    found = claims(pd.DataFrame([ablated, doubled, effect_row("4", "ablate", -0.5)]), NO_SUBJECTS)
     assert found["opposed"].tolist() == [True, True, None]
     tiny = effect_row("3", "scale:2", 0.4, delta_expected_count_low=-0.001, delta_expected_count_high=0.002)
-    assert claims(pd.DataFrame([ablated, tiny]))["opposed"].tolist() == [False, False]
+    assert claims(pd.DataFrame([ablated, tiny]), NO_SUBJECTS)["opposed"].tolist() == [False, False]
 
 
 def test_the_bound_of_a_missing_effect_is_what_would_have_been_found() -> None:
-    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.7)]))["bound"]
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.7)]), NO_SUBJECTS)["bound"]
     assert found == 0.7
-    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.1)]))["bound"]
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.1)]), NO_SUBJECTS)["bound"]
     assert found == pytest.approx(0.6)  # the interval reaches to -0.6
 
 
@@ -77,21 +79,43 @@ def single(name: str, subject: str) -> Target:
     return Target(id=name, latents=(int(name),), selected_by="sweep", subject=subject)
 
 
-@pytest.mark.parametrize(("across", "n"), [(0.01, 1), (-0.13, 0)])
-def test_a_double_dissociation_needs_both_sides(across: float, n: int) -> None:
-    summary = pd.DataFrame([effect_row("3", "ablate", -0.5), effect_row("4", "ablate", -0.5, subject="cup")])
-    values = {("3", "object"): -0.5, ("3", "cup"): 0.0, ("4", "object"): across, ("4", "cup"): -0.5}
-    by_subject = pd.DataFrame(
+def on_subjects(**effects: tuple[float, float]) -> pd.DataFrame:
+    """Rows of target_subjects.parquet: the effects of targets 3 and 4 on `object` and on `cup` questions."""
+    return pd.DataFrame(
         [
-            {"target": target, "operation": "ablate", "subject": subject}
-            | {f"delta_margin{end}": value for end in ("", "_low", "_high")}
-            for (target, subject), value in values.items()
+            {
+                "target": target,
+                "operation": "ablate",
+                "subject": subject,
+                "n_videos": 6,
+                "is_chosen": (target == "3") == (subject == "object"),
+                **{f"delta_margin{end}": value for end in ("", "_low", "_high")},
+            }
+            for target, values in (("3", effects["three"]), ("4", effects["four"]))
+            for subject, value in zip(("object", "cup"), values, strict=True)
         ]
     )
-    found = dissociations(summary, by_subject, [single("3", "object"), single("4", "cup")])
-    assert len(found) == n
-    same = dissociations(summary.assign(subject="object"), by_subject, [single("3", "object"), single("4", "object")])
-    assert len(same) == 0
+
+
+SUMMARY_ROWS = pd.DataFrame([effect_row("3", "ablate", -0.5), effect_row("4", "ablate", -0.5, subject="cup")])
+
+
+def test_a_subject_that_hides_among_all_others_is_seen() -> None:
+    found = claims(SUMMARY_ROWS, on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)))
+    assert found["claim"].tolist() == ["specific", "not specific"]  # although all others together move by 0.02
+    assert found["beside_subject"].tolist() == ["cup", "object"]
+    assert found["delta_margin_beside"].tolist() == [0.0, 0.2]
+    few = on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)).assign(n_videos=5)
+    assert claims(SUMMARY_ROWS, few)["claim"].tolist() == ["specific", "specific"]
+
+
+@pytest.mark.parametrize(("across", "n"), [(0.01, 1), (-0.13, 0)])
+def test_a_double_dissociation_needs_both_sides(across: float, n: int) -> None:
+    by_subject = on_subjects(three=(-0.5, 0.0), four=(across, -0.5))
+    claimed = claims(SUMMARY_ROWS, NO_SUBJECTS)
+    assert len(dissociations(claimed, by_subject, [single("3", "object"), single("4", "cup")])) == n
+    same = claimed.assign(subject="object")
+    assert len(dissociations(same, by_subject, [single("3", "object"), single("4", "object")])) == 0
 
 
 def null_items(n: int) -> list[Item]:
@@ -134,7 +158,7 @@ def test_a_null_model_claims_no_specific_latent_more_often_than_its_thresholds_a
         )
         screen = pd.DataFrame({"latent": range(6), "firing_rate": 0.1})
         table = summarise(effects, controls, screen, items, targets, [Operation.parse("ablate")], seed).summary
-        found += claims(table)["claim"].tolist()
+        found += claims(table, NO_SUBJECTS)["claim"].tolist()
         p_values += table["control_p_value"].tolist()
     assert found.count("specific") == found.count("not specific") == 0
     if scale:

@@ -1,0 +1,132 @@
+"""Claims in words, and effects by target and subject: every case of a claim has its sentence."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from report.claim_rows import claim_counts, claim_lines, dissociation_lines, screen_agreement, subject_table
+from steer.evidence.claims import claims
+from steer.tables import DISSOCIATIONS, TARGET_SUBJECTS
+from tests.steer.effect_rows import (
+    NO_SUBJECTS,
+    OTHER_SUBJECT,
+    SUBJECT,
+    effect_row,
+    latent_subject_rows,
+    row,
+    targets_of,
+)
+
+TARGETS = targets_of("3", "4", "set")
+
+
+def claimed(*rows: dict[str, Any]) -> pd.DataFrame:
+    return claims(pd.DataFrame(list(rows)), NO_SUBJECTS)
+
+
+def effect(target: str = "3", delta: float = -0.5, **values: Any) -> dict[str, Any]:
+    return effect_row(target, "ablate", delta, **{"n_videos_active": 6, "n_videos": 8, **values})
+
+
+def test_a_specific_latent_is_set_against_the_other_questions() -> None:
+    both = claimed(effect(), effect_row("3", "scale:2", 0.4, n_videos_active=6))
+    (line,) = claim_lines(both, TARGETS, 5)
+    assert line.claim == "specific"
+    assert line.text == (
+        "Ablating latent 3 changes the margin of “object” questions by −0.50\u00a0nats [−0.60, −0.40] (8 videos, "
+        "q\u00a0= 0.010, against 9 controls q\u00a0= 0.020), and no others: other counting questions +0.02 "
+        "[+0.00, +0.03]; control questions +0.05 [+0.00, +0.10]. The expected count gets lower: −0.10 [−0.11, −0.09], "
+        "and the opposite edit moves it the other way."
+    )
+    assert "q < 0.05 against controls" in line.rule
+
+
+@pytest.mark.parametrize(
+    ("values", "claim", "said"),
+    [
+        ({"delta_margin_other_low": -0.4}, "not specific", "but not these alone: other counting questions"),
+        (
+            {"control_q_value": 0.2},
+            "generic damage",
+            "directions of its size do as much (against 9 controls",
+        ),
+        ({"q_value": 0.2}, "undecided", "the interval leaves out zero, but the test over videos does not decide"),
+        (
+            {"q_value": 0.2, "delta_margin_high": 0.1},
+            "no effect",
+            "the margin of “object” questions beyond ±0.60",
+        ),
+        (
+            {"q_value": 0.2, "n_videos_active": 2},
+            "too few videos",
+            "2 videos with “object” questions are too few",
+        ),
+        ({"limit": None}, "no controls", "it was not compared with controls"),
+        ({"delta_expected_count": 0.0}, "specific", "Where the count goes is undecided."),
+    ],
+)
+def test_every_claim_has_its_sentence(values: dict[str, Any], claim: str, said: str) -> None:
+    (line,) = claim_lines(claimed(effect(**values)), TARGETS, 5)
+    assert line.claim == claim
+    assert said in line.text
+    assert "nan" not in line.text
+
+
+def test_lines_come_by_claim_then_single_latents_then_size() -> None:
+    table = claimed(
+        effect("set", -2.0), effect("4", -0.4), effect("3", -0.5), effect("3", -0.1) | {"operation": "scale:2"}
+    )
+    lines = claim_lines(table, TARGETS, 5)
+    assert [line.text.split(" changes")[0] for line in lines] == [
+        "Ablating latent 3",
+        "Ablating latent 4",
+        "Ablating the set of 3 latents",
+    ]
+    assert len(claim_lines(table, TARGETS, 1)) == 1
+    assert claim_counts(table) == [("specific", 3), ("generic damage", 1)]  # -0.1 is within its controls
+
+
+def test_specific_latents_stand_against_every_chosen_subject() -> None:
+    by_subject = pd.DataFrame(
+        [
+            row(TARGET_SUBJECTS, target=name, operation="ablate", subject=subject, delta_margin=value)
+            for name in ("3", "set")
+            for subject, value in ((SUBJECT, -0.5), (OTHER_SUBJECT, 0.0))
+        ]
+    )
+    found = subject_table(by_subject, claimed(effect(), effect("set", -2.0), effect("4", -0.1)), TARGETS, 3)
+    assert found is not None
+    assert found.subjects == (SUBJECT,)  # what any target was chosen for
+    ((target, (cell,)),) = found.rows  # neither the set nor what is not specific
+    assert target.id == "3"
+    assert cell is not None
+    assert cell["delta_margin"] == -0.5
+    assert subject_table(by_subject, claimed(effect("4", -0.1)), TARGETS, 3) is None
+
+
+def test_a_double_dissociation_names_all_four_effects() -> None:
+    pair = row(
+        DISSOCIATIONS,
+        one="3",
+        one_subject="lamp",
+        other="4",
+        other_subject="cover",
+        one_on_one=-11.0,
+        one_on_other=0.0,
+        other_on_one=0.01,
+        other_on_other=-5.8,
+    )
+    (line,) = dissociation_lines(pd.DataFrame([pair]), TARGETS, 5)
+    assert line == (
+        "latent 3 moves “lamp” questions (−11.00) and not “cover” questions (+0.00); latent 4 moves the latter (−5.80) "
+        "and not the former (+0.01)."
+    )
+
+
+def test_the_screen_is_compared_with_the_sweep() -> None:
+    rows = latent_subject_rows()
+    text = screen_agreement(pd.DataFrame(rows))
+    assert "5 of 6 active latents were ablated exactly" in text
+    assert "rank correlation of" in text
+    assert screen_agreement(pd.DataFrame(rows[:6])) == ""  # three latents
