@@ -84,7 +84,7 @@ def test_the_closing_table_names_site_and_quality(twice: tuple[Path, Path]) -> N
     sae = find_sae(twice[0])
     text = closing_table(twice[0], sae.name, load_sae(sae).site)
     assert "held-out FVU" in text
-    assert "strongest ablation" in text
+    assert "strongest specific one" in text
 
 
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
