@@ -12,6 +12,7 @@
     arguments   rules for options: numbers in range, names of folders
     assignment  which process collects which videos
     config      arguments of collect, check, archive and verify
+    drawing     scales, ticks and SVG drawings, for every chart
     errors      the one exception whose message is meant for the user
     pipeline    from videos to activations in host memory, overlapped
     printable   text from outside, made safe to show

@@ -3,7 +3,6 @@
     charts       the charts of the page
     claim_rows   claims in words, and effects by target and subject
     config       arguments
-    drawing      scales, ticks and an SVG drawing
     page         the stage `report`: one self-contained page
     pictures     pictures of latents, taken from features or newly drawn
     record       what a run holds, read through each package's `reading`

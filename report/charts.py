@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from report.drawing import INK, Drawing, Number, Scale, shorten, tick_text
+from collect.drawing import INK, Drawing, Number, Scale, shorten, tick_text
 from report.target_rows import TargetRow, beyond_controls
 from report.verdicts import ALL_COUNTING
 from report.wording import is_known, number

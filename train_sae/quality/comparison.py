@@ -1,17 +1,15 @@
 """All finished SAEs of a run side by side: a table, and a picture of FVU against L0 with its Pareto front."""
 
-import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from collect.artefact.folder import write_atomic, write_table
 from collect.artefact.stage import SUMMARY_NAME
-from collect.printable import printable
+from collect.drawing import Drawing, Scale, tick_text
 from train_sae.reading import read_summary
 
 TABLE_NAME = "comparison.parquet"
@@ -40,11 +38,7 @@ COMPARISON = pa.schema(
 COLOURS = ("#0b5fa5", "#c2410c", "#2f9e77", "#9b5fc0", "#b08a2e", "#5d6770", "#35a4a4", "#d0507a")
 _WIDTH, _HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 180, 24, 56
-
-
-class _Point(NamedTuple):
-    x: float
-    y: float
+_GRID = "#e6e9ec"
 
 
 def write_comparison(folder: Path) -> Path:
@@ -92,60 +86,27 @@ def pareto_chart(table: pd.DataFrame) -> str:
         table: from `comparison`; rows without an FVU are left out.
     """
     table = table.dropna(subset=["fvu", "l0"])
-    x_ticks, y_ticks = _ticks(0.0, float(table["l0"].max())), _ticks(0.0, float(table["fvu"].max()))
-    x_top, y_top = x_ticks[-1], y_ticks[-1]
-
-    def place(l0: float, fvu: float) -> _Point:
-        x = _LEFT + l0 / x_top * (_WIDTH - _LEFT - _RIGHT)
-        return _Point(round(x, 1), round(_HEIGHT - _BOTTOM - fvu / y_top * (_HEIGHT - _TOP - _BOTTOM), 1))
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif">',
-        "<title>FVU against L0 of all SAEs of the run</title>",
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-    ]
-    for tick in x_ticks:
-        at = place(tick, 0.0)
-        parts.append(_line(at, place(tick, y_top), "#e6e9ec"))
-        parts.append(_text(at.x, at.y + 18, f"{tick:g}", "middle"))
-    for tick in y_ticks:
-        at = place(0.0, tick)
-        parts.append(_line(at, place(x_top, tick), "#e6e9ec"))
-        parts.append(_text(at.x - 8, at.y + 4, f"{tick:g}", "end"))
-    parts.append(_text(place(x_top / 2, 0.0).x, _HEIGHT - 14.0, "L0 (active latents a token)", "middle"))
-    parts.append(_text(float(_LEFT), _TOP - 8.0, "FVU", "end"))
-    groups = list(table.groupby(["site", "architecture"], sort=True))
+    x_top, y_top = (float(table[name].max()) or 1.0 for name in ("l0", "fvu"))
+    x = Scale(low=0, high=1.08 * x_top, start_px=_LEFT, stop_px=_WIDTH - _RIGHT)
+    y = Scale(low=0, high=1.08 * y_top, start_px=_HEIGHT - _BOTTOM, stop_px=_TOP)
+    drawing = Drawing(_WIDTH, _HEIGHT, "FVU against L0 of all SAEs of the run")
+    for tick in x.ticks:
+        drawing.line(x(tick), y.start_px, x(tick), y.stop_px, _GRID)
+        drawing.text(x(tick), y.start_px + 18, tick_text(tick), anchor="middle")
+    for tick in y.ticks:
+        drawing.line(x.start_px, y(tick), x.stop_px, y(tick), _GRID)
+        drawing.text(x.start_px - 8, y(tick) + 4, tick_text(tick), anchor="end")
+    drawing.text((x.start_px + x.stop_px) / 2, _HEIGHT - 14, "L0 (active latents per token)", anchor="middle")
+    drawing.text(_LEFT, _TOP - 8, "FVU", anchor="end")
     for _, group in table[table["pareto"]].groupby("site"):
-        front = [place(l0, fvu) for l0, fvu in group.sort_values("l0")[["l0", "fvu"]].itertuples(index=False)]
-        points = " ".join(f"{x},{y}" for x, y in front)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="#aab2ba" stroke-dasharray="4 3"/>')
-    for number, ((site, architecture), group) in enumerate(groups):
+        front = group.sort_values("l0")[["l0", "fvu"]].itertuples(index=False)
+        drawing.path([(x(l0), y(fvu)) for l0, fvu in front], "#aab2ba", 1, dash="4 3")
+    for number, ((site, architecture), group) in enumerate(table.groupby(["site", "architecture"], sort=True)):
         colour = COLOURS[number % len(COLOURS)]
         for row in group.to_dict("records"):
-            at = place(row["l0"], row["fvu"])
             note = f"{row['sae']}: FVU {row['fvu']:.4f}, L0 {row['l0']:.1f}, {row['n_dead']} dead ({row['split']})"
-            parts.append(
-                f'<circle cx="{at.x}" cy="{at.y}" r="{5 if row["pareto"] else 3.5}" fill="{colour}">'
-                f"<title>{escape(printable(note))}</title></circle>"
-            )
-        y = _TOP + 18.0 * number
-        parts.append(f'<circle cx="{_WIDTH - _RIGHT + 16}" cy="{y}" r="4" fill="{colour}"/>')
-        parts.append(_text(_WIDTH - _RIGHT + 26.0, y + 4, f"{architecture} {site}", "start"))
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` to beyond `high`."""
-    rough = (high - low) / 4 or 1.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [round(low + step * i, 10) for i in range(math.ceil((high - low) / step) + 1)]
-
-
-def _line(start: _Point, stop: _Point, colour: str) -> str:
-    return f'<line x1="{start.x}" y1="{start.y}" x2="{stop.x}" y2="{stop.y}" stroke="{colour}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    place = f'x="{round(x, 1)}" y="{round(y, 1)}" text-anchor="{anchor}"'
-    return f'<text {place} font-size="12" fill="#39424a">{escape(printable(text))}</text>'
+            drawing.dot(x(row["l0"]), y(row["fvu"]), 5 if row["pareto"] else 3.5, colour, note=note)
+        at = _TOP + 18 * number
+        drawing.dot(_WIDTH - _RIGHT + 16, at, 4, colour)
+        drawing.text(_WIDTH - _RIGHT + 26, at + 4, f"{architecture} {site}")
+    return drawing.file()

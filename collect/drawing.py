@@ -1,4 +1,4 @@
-"""Scales, ticks and an SVG drawing: what the charts of the report are made of.
+"""Scales, ticks and SVG drawings: what every chart is made of.
 
 Drawn by hand instead of by a plotting library: text stays text, the same numbers give the same bytes, and every string
 from outside is escaped. Sizes are in CSS pixels.
@@ -101,11 +101,21 @@ class Drawing:
         size = f'width="{_px(max(width, 0))}" height="{_px(height)}"'
         self._parts.append(f'<rect x="{_px(x)}" y="{_px(y)}" {size} fill="{fill}"{faint}/>')
 
-    def dot(self, x: Number, y: Number, radius: Number, fill: str, stroke: str = "none", opacity: Number = 1) -> None:
-        """A circle."""
+    def dot(
+        self,
+        x: Number,
+        y: Number,
+        radius: Number,
+        fill: str,
+        stroke: str = "none",
+        opacity: Number = 1,
+        note: str = "",
+    ) -> None:
+        """A circle; the note is shown while a pointer is on it."""
         faint = f' fill-opacity="{opacity:g}"' if opacity < 1 else ""
         outline = f' stroke="{stroke}" stroke-width="1.6"' if stroke != "none" else ""
-        self._parts.append(f'<circle cx="{_px(x)}" cy="{_px(y)}" r="{radius:g}" fill="{fill}"{outline}{faint}/>')
+        shape = f'<circle cx="{_px(x)}" cy="{_px(y)}" r="{radius:g}" fill="{fill}"{outline}{faint}'
+        self._parts.append(f"{shape}><title>{escape(printable(note, 400))}</title></circle>" if note else f"{shape}/>")
 
     def text(
         self,
@@ -123,6 +133,15 @@ class Drawing:
         self._parts.append(
             f'<text x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}" fill="{colour}" font-size="{size:g}"{weight}>'
             f"{escape(printable(text))}</text>"
+        )
+
+    def file(self) -> str:
+        """The content of an SVG file, on white."""
+        width, height = self._size
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {_px(height)}" font-family="sans-serif">\n'
+            f"<title>{escape(printable(self._title))}</title>\n"
+            f'<rect width="{width:g}" height="{_px(height)}" fill="white"/>\n' + "\n".join(self._parts) + "\n</svg>\n"
         )
 
     def finish(self) -> Markup:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.drawing import Drawing, Scale, linear_ticks, log_ticks, shorten
+from collect.drawing import Drawing, Scale, linear_ticks, log_ticks, shorten
 
 
 @given(low=st.floats(-1e6, 1e6), spread=st.floats(1e-3, 1e6))
