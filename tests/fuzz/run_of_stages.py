@@ -50,7 +50,7 @@ def build(folder: Path) -> None:
     _run("train")
     for name in ("train another", "evaluate"):
         _run(name)
-    _stop("resume features", folder, "features.run.build_corpus", after=0)
+    _stop("resume features", folder, "features.run.measure_activity", after=0)
     _run("features")
     _stop("resume steer", folder, "steer.run.finish", after=0)
     for name in ("steer", "report", "archive plain", "archive packed"):
