@@ -62,7 +62,7 @@ class TargetRow:
         """Its label, or that it has none that holds."""
         if self.association is None:
             return "" if self.target.label is None else f"{len(self.target.latents)} latents"
-        return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no label holds"
+        return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no name"
 
 
 def target_rows(

@@ -20,7 +20,7 @@ def test_labels_and_effects_are_counted_together() -> None:
         frame(*(effect_row(name, "ablate", d) for name, d in effects)), targets_of("0", "1", "2", "set"), catalogue
     )
     assert [row.target.id for row in rows] == ["1", "0", "2", "set"]  # by size, the set last
-    assert [row.label for row in rows] == ["cup", "no label holds", "ball", ""]
+    assert [row.label for row in rows] == ["cup", "no name", "ball", ""]
     assert coincidence(rows) == (
         "Of 2 edited latents with a label that holds, 1 has a confirmed effect; of 1 without one, 1."
     )
