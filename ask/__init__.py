@@ -9,7 +9,7 @@
     opened      a run with its model and questions, checked to belong together
     packing     many questions after one visual prefix
     profile     `video-sae profile`: where the answer reads the video
-    questions   counting and control questions, their options and prompts
+    questions   counting and non-counting questions, their options and prompts
     reading     the tables of this package, as others read them
     subjects    what a counting question counts
     tables      schemas: items, baselines, profile

@@ -50,7 +50,7 @@ class Answers:
     accuracy: Float[Tensor, "*batch item"]
     """Share of the orders answered correctly."""
     expected_count: Float[Tensor, "*batch item"]
-    """NaN for control questions."""
+    """NaN for non-counting questions."""
     option_mass: Float[Tensor, "*batch item"]
     """Probability of the three letters together among all tokens of the vocabulary."""
 
@@ -67,7 +67,7 @@ def answers(
         logits: logits of the letters A, B, C.
         mass: probability of the three letters together.
         correct: position of the correct letter.
-        values: numbers that the letters stand for; NaN for control questions.
+        values: numbers that the letters stand for; NaN for non-counting questions.
     """
     truth = correct.expand(logits.shape[:-1])
     return Answers(

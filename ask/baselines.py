@@ -55,7 +55,7 @@ def kinds_of(items: Sequence[Item]) -> list[tuple[str, bool, list[Item]]]:
     """
     counting = [item for item in items if item.counting]
     other = [item for item in items if not item.counting]
-    groups = [("all counting", True, counting), ("all control", False, other)]
+    groups = [("all counting", True, counting), ("all non-counting", False, other)]
     for flag, group in ((True, counting), (False, other)):
         kinds = sorted({item.kind for item in group})
         groups += [(kind, flag, [item for item in group if item.kind == kind]) for kind in kinds]

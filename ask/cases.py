@@ -47,7 +47,7 @@ class Case:
     """Residuals at the site; question number = 3 x item + cyclic order."""
     correct: Int[Tensor, "item order"]
     values: Float[Tensor, "item order letter"]
-    """Numbers that the letters stand for; NaN for control questions."""
+    """Numbers that the letters stand for; NaN for non-counting questions."""
     logits: Float[Tensor, "item order letter"]
     mass: Float[Tensor, "item order"]
 

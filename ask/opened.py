@@ -29,8 +29,8 @@ class Wanted:
     """Tags of the counting questions."""
     items: int
     """Most counting questions about the train videos, and about the held-out videos."""
-    control_items: int
-    """The same for control questions."""
+    noncounting_items: int
+    """The same for non-counting questions."""
     seed: int
     """Of the draw."""
     device: str
@@ -128,7 +128,7 @@ def open_asked(
 def drawn(items: Sequence[Item], wanted: Wanted) -> tuple[Item, ...]:
     """Draw the items to evaluate, separately for train and held-out videos.
 
-    Control questions are drawn first about videos that have a counting question, because these are run anyway.
+    Non-counting questions are drawn first about videos that have a counting question, because these are run anyway.
     """
     kept: set[str] = set()
     for held_out in (False, True):
@@ -137,8 +137,8 @@ def drawn(items: Sequence[Item], wanted: Wanted) -> tuple[Item, ...]:
         videos = {item.video_id for item in counting}
         other = [item for item in own if not item.counting]
         near = [item for item in other if item.video_id in videos]
-        control = sample_items(near, wanted.control_items, wanted.seed)
+        others = sample_items(near, wanted.noncounting_items, wanted.seed)
         far = [item for item in other if item.video_id not in videos]
-        control += sample_items(far, wanted.control_items - len(control), wanted.seed)
-        kept |= {item.item_id for item in (*counting, *control)}
+        others += sample_items(far, wanted.noncounting_items - len(others), wanted.seed)
+        kept |= {item.item_id for item in (*counting, *others)}
     return tuple(item for item in items if item.item_id in kept)

@@ -1,7 +1,7 @@
-"""Counting questions, control questions, their prompts, and what can be scored without looking at the video.
+"""Counting questions, non-counting questions, their prompts, and what can be scored without looking at the video.
 
 A counting question carries one of the counting tags and three numeric options; every question without such a tag is a
-control question. Each item is asked in all three cyclic orders of its options, so that a preference for a letter
+non-counting question. Each item is asked in all three cyclic orders of its options, so that a preference for a letter
 cancels. Nothing here runs a model.
 """
 
@@ -41,9 +41,9 @@ class Item:
     answer_id: int
     """Position of the correct option, from 0."""
     kind: str
-    """The counting tag, or the first tag of a control question."""
+    """The counting tag, or the first tag of a non-counting question."""
     values: tuple[float, ...] | None
-    """Numbers that the options name (`collect.data.counting`); None for a control question."""
+    """Numbers that the options name (`collect.data.counting`); None for a non-counting question."""
     held_out: bool
 
     @property
@@ -58,7 +58,7 @@ class Item:
 
     @property
     def subject(self) -> str | None:
-        """What it counts; None for a control question."""
+        """What it counts; None for a non-counting question."""
         return subject_of(self.question, (self.kind,)).name if self.counting else None
 
     @property
@@ -73,7 +73,7 @@ class Item:
 
     @property
     def letter_values(self) -> tuple[tuple[float, ...], ...] | None:
-        """Numbers that the letters A, B, C stand for in each cyclic order; None for a control question."""
+        """Numbers that the letters A, B, C stand for in each cyclic order; None for a non-counting question."""
         return None if self.values is None else tuple(rotate(self.values, shift) for shift in range(N_OPTIONS))
 
     @property

@@ -23,13 +23,15 @@ ITEMS = table_schema(
     column("item", TEXT, "video_id/question_id"),
     column("video_id", TEXT, "video"),
     column("question_id", WHOLE, "id of the question in the annotations"),
-    column("kind", TEXT, "the tag that made it a counting question, or the first tag of a control question"),
-    column("counting", FLAG, "whether it is a counting question; else it is a control question"),
-    column("subject", TEXT, "what a counting question counts (ask.subjects); null for a control question", null=True),
+    column("kind", TEXT, "the tag that made it a counting question, or the first tag of a non-counting question"),
+    column("counting", FLAG, "whether it is a counting question; else it is a non-counting question"),
+    column(
+        "subject", TEXT, "what a counting question counts (ask.subjects); null for a non-counting question", null=True
+    ),
     column("held_out", FLAG, "whether its video is held out"),
     column("question", TEXT, "text of the question"),
     column("options", pa.list_(TEXT), "the three options in annotated order"),
-    column("values", pa.list_(REAL), "numbers that the options name; null for a control question"),
+    column("values", pa.list_(REAL), "numbers that the options name; null for a non-counting question"),
     column("answer_id", WHOLE, "position of the correct option, from 0", least=0),
     column("hash", TEXT, "SHA-256 of video, prompts in all orders of the options, and answer"),
     column("question_only", REAL, "score of the question-only baseline learned on the train videos (1, 0, or chance)"),
@@ -45,7 +47,7 @@ ITEMS = table_schema(
 
 BASELINES = table_schema(
     "One row per kind of question and split: what the model scores and what it could score without the video.",
-    column("kind", TEXT, "kind of question, or `all counting`, `all control`"),
+    column("kind", TEXT, "kind of question, or `all counting`, `all non-counting`"),
     column("counting", FLAG, "whether the kind is a counting kind"),
     column("split", TEXT, "train or held_out", among=SPLITS),
     column("n_items", WHOLE, "questions", least=0),
@@ -68,7 +70,7 @@ PROFILE = table_schema(
     "One row per site and kind of question: the fall of the margin when every visual token becomes the mean one.",
     column("site", TEXT, "site whose visual residuals are replaced by their mean over the evaluated videos"),
     column("depth", WHOLE, "decoder layers before the site", least=0),
-    column("kind", TEXT, "kind of question, or `all counting`, `all control`"),
+    column("kind", TEXT, "kind of question, or `all counting`, `all non-counting`"),
     column("counting", FLAG, "whether the kind is a counting kind"),
     column("n_items", WHOLE, "questions", least=0),
     column("n_videos", WHOLE, "videos", least=0),

@@ -85,7 +85,7 @@ def _demo(config: DemoConfig) -> Path:
         budget_minutes=1.0,
         controls=20,
         items=90,
-        control_items=45,
+        noncounting_items=45,
         batch_size=16,
         seed=seed,
     )

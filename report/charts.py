@@ -36,7 +36,7 @@ def profile_chart(table: pd.DataFrame, picked: str, kept_share: Number) -> Marku
     sites = list(dict.fromkeys(table.sort_values("depth", kind="stable")["site"]))
     kinds = [kind for kind in dict.fromkeys(table["kind"]) if not kind.startswith("all ")]
     counting = set(table.loc[table["counting"].astype(bool), "kind"])
-    shown = [ALL_COUNTING, *[kind for kind in kinds if kind in counting], "all control"]
+    shown = [ALL_COUNTING, *[kind for kind in kinds if kind in counting], "all non-counting"]
     rows = {(row["site"], row["kind"]): row for row in table.to_dict("records")}
     shown = [kind for kind in shown if (sites[0], kind) in rows]
     edges = [row[name] for row in rows.values() if row["kind"] in shown for name in ("fall", "fall_low", "fall_high")]
@@ -79,7 +79,7 @@ def profile_chart(table: pd.DataFrame, picked: str, kept_share: Number) -> Marku
 def _kind_style(kind: str, place: int) -> tuple[str, float, str]:
     if kind == ALL_COUNTING:
         return EFFECT, 2.6, ""
-    if kind == "all control":
+    if kind == "all non-counting":
         return OTHER, 2.2, "6 3"
     return KIND_COLOURS[(place - 1) % len(KIND_COLOURS)], 1.3, ""
 
@@ -166,8 +166,9 @@ LANE_PX = 7
 def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFrame) -> Markup:
     """Effects of one operation on the answer margin, each against its matched controls.
 
-    Per target: a filled dot with the change on counting questions and its interval, a ring for the control questions,
-    and below them one lane of dots per family of controls, with marks at plus and minus the largest of their sizes.
+    Per target: a filled dot with the change on counting questions and its interval, a ring for the non-counting
+    ones, and below them one lane of dots per family of controls, with marks at plus and minus the largest of their
+    sizes.
     Latents share one axis; the set, which moves more, has its own.
 
     Args:
@@ -208,7 +209,7 @@ def _effect_scale(
     found: Mapping[str, Mapping[str, Any]], dots: Mapping[str, pd.DataFrame], start_px: Number, stop_px: Number
 ) -> Scale:
     names = ("delta_margin", "delta_margin_low", "delta_margin_high")
-    names += ("delta_margin_control", "delta_margin_control_low", "delta_margin_control_high")
+    names += ("delta_margin_noncounting", "delta_margin_noncounting_low", "delta_margin_noncounting_high")
     values = [0.0, *(float(row[name]) for row in found.values() for name in names if is_known(row[name]))]
     for row in found.values():
         if is_known(row["control_max"]):
@@ -230,12 +231,17 @@ def _draw_effect(
     drawing.text(4, top + 20, row.title, bold=beats, size=12.5)
     drawing.text(4, top + 35, shorten(row.label, 19), colour=MUTED, size=11)
     main, other = top + 12, top + 24
-    if is_known(effect["delta_margin_control"]):
-        if is_known(effect["delta_margin_control_low"]):
+    if is_known(effect["delta_margin_noncounting"]):
+        if is_known(effect["delta_margin_noncounting_low"]):
             drawing.line(
-                x(effect["delta_margin_control_low"]), other, x(effect["delta_margin_control_high"]), other, OTHER, 1.4
+                x(effect["delta_margin_noncounting_low"]),
+                other,
+                x(effect["delta_margin_noncounting_high"]),
+                other,
+                OTHER,
+                1.4,
             )
-        drawing.dot(x(effect["delta_margin_control"]), other, 3.4, "white", OTHER)
+        drawing.dot(x(effect["delta_margin_noncounting"]), other, 3.4, "white", OTHER)
     if is_known(effect["delta_margin_low"]):
         drawing.line(x(effect["delta_margin_low"]), main, x(effect["delta_margin_high"]), main, EFFECT, 2.2)
     drawing.dot(x(effect["delta_margin"]), main, 4.4, EFFECT if beats else "white", EFFECT)
@@ -261,7 +267,7 @@ def effects_key() -> Markup:
     drawing.text(318, 16, "its questions, not beyond them")
     drawing.line(6, 32, 30, 32, OTHER, 1.4)
     drawing.dot(18, 32, 3.4, "white", OTHER)
-    drawing.text(38, 36, "control questions")
+    drawing.text(38, 36, "non-counting questions")
     drawing.rect(286, 25, 24, 14, "#e3e8eb")
     drawing.text(318, 36, "no larger than the largest control")
     for place, (family, colour) in enumerate(FAMILY_COLOURS.items()):

@@ -60,7 +60,7 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
     others = "; ".join(
         f"{of} {signed(row[f'delta_margin_{name}'], 2)} "
         f"{interval(row[f'delta_margin_{name}_low'], row[f'delta_margin_{name}_high'], 2, sign=True)}"
-        for of, name in (("other counting questions", "other"), ("control questions", "control"))
+        for of, name in (("other counting questions", "other"), ("non-counting questions", "noncounting"))
     )
     changes = f"{who} changes {matched} by {size} ({videos}, q\u00a0{_q(row['q_value'])}"
     against = f"{row['n_controls']} controls q\u00a0{_q(row['control_q_value'])}"

@@ -251,14 +251,14 @@ def effect_verdict(summary: pd.DataFrame | None, claims: pd.DataFrame | None, ta
 
 
 def effect_sentence(row: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
-    """One edit, from its name to its control questions."""
+    """One edit, from its name to its non-counting questions."""
     text = (
         f"{action(row['operation']).lower()} {target_name(targets[row['target']])}, "
         f"{signed(row['delta_margin'], 2)} nats "
         f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} on “{row['subject']}” questions, "
         f"where its controls stay within ±{number(row['control_max'], 2)}"
     )
-    for of, name in (("other counting questions", "other"), ("control questions", "control")):
+    for of, name in (("other counting questions", "other"), ("non-counting questions", "noncounting")):
         if is_known(row[f"delta_margin_{name}"]):
             text += f"; {of} {signed(row[f'delta_margin_{name}'], 2)}"
     return text + "."

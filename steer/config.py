@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from collect.arguments import require_at_least, require_wanted
 from collect.data.counting import COUNTING_TAGS
@@ -78,7 +81,7 @@ class SteerConfig:
     data: Path | None = None
     """Folder of the videos and annotations; where the activations came from if not given."""
     tasks: tuple[str, ...] = COUNTING_TAGS
-    """Tags of the counting questions; every other question is a control question."""
+    """Tags of the counting questions; every other question is a non-counting question."""
     latents: tuple[int, ...] = ()
     """Latents to run on the held-out videos, beside those of the sweep and of the labels."""
     top: int = 3
@@ -97,8 +100,8 @@ class SteerConfig:
     first ones show already that an effect does not exceed them."""
     items: int = 300
     """Most counting questions to evaluate in each of the train and held-out videos."""
-    control_items: int = 300
-    """Most control questions to evaluate in each of the train and held-out videos."""
+    noncounting_items: Annotated[int, tyro.conf.arg(aliases=["--control-items"])] = 300
+    """Most non-counting questions to evaluate in each of the train and held-out videos."""
     batch_size: int = 8
     """Edited copies of a video per forward."""
     device: str = "auto"
@@ -118,7 +121,7 @@ class SteerConfig:
             ("--associated", self.associated, 0),
             ("--controls", self.controls, 0),
             ("--items", self.items, 1),
-            ("--control-items", self.control_items, 0),
+            ("--noncounting-items", self.noncounting_items, 0),
             ("--batch-size", self.batch_size, 1),
         ):
             require_at_least(flag, value, least)

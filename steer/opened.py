@@ -50,7 +50,7 @@ def load_inputs(config: SteerConfig) -> Inputs:
     wanted = Wanted(
         tasks=config.tasks,
         items=config.items,
-        control_items=config.control_items,
+        noncounting_items=config.noncounting_items,
         seed=config.seed,
         device=config.device,
         data=config.data,

@@ -244,7 +244,7 @@ def finish(
     content = {
         "n_items": len(items),
         "n_counting_held_out": sum(item.held_out and item.counting for item in items),
-        "n_control_held_out": sum(item.held_out and not item.counting for item in items),
+        "n_noncounting_held_out": sum(item.held_out and not item.counting for item in items),
         "n_targets": len(chosen),
         "n_confirmed": int(summary["confirmed"].fillna(value=False).astype(bool).sum()),
         "claims": {name: int((claimed["claim"] == name).sum()) for name in CLAIM_NAMES},
@@ -297,7 +297,7 @@ def describe(claimed: pd.DataFrame) -> str:
                 for low, high in zip(claimed["delta_margin_low"], claimed["delta_margin_high"], strict=True)
             ],
             "others": claimed["delta_margin_other"].map(signed),
-            "control questions": claimed["delta_margin_control"].map(signed),
+            "non-counting questions": claimed["delta_margin_noncounting"].map(signed),
             "Δcount": claimed["delta_expected_count"].map(signed),
             "videos": claimed["n_videos"],
             "q": claimed["q_value"].map("{:.3f}".format),

@@ -55,7 +55,7 @@ def answer_and_screen(
         return found[2], found[3]
     d_sae = inputs.sae.d_sae
     norms = inputs.sae.decoder_norm.float()
-    moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "control")}
+    moments = {name: RunningMoments.zeros(d_sae) for name in ("train", "held_out", "noncounting")}
     n_active = np.zeros(d_sae, dtype=np.int64)
     learned = question_only_answers(inputs.asked.items)
     rows: list[dict[str, Any]] = []
@@ -66,14 +66,14 @@ def answer_and_screen(
         other = [place for place, item in enumerate(case.items) if not item.counting]
         if case.items[0].held_out:
             estimates = _estimates(inputs, cases, case, codes, [case.counting, other])
-            pooled = {"held_out": estimates[0], "control": estimates[1]}
+            pooled = {"held_out": estimates[0], "noncounting": estimates[1]}
         else:
             estimates = _estimates(inputs, cases, case, codes, [[place] for place in range(len(case.items))])
             by_item = [each for each in estimates if each is not None]
             frames.append(screened_rows(case, codes, norms, by_item))
             pooled = {
                 name: torch.stack([by_item[place] for place in places]).mean(dim=0) if places else None
-                for name, places in (("train", case.counting), ("control", other))
+                for name, places in (("train", case.counting), ("noncounting", other))
             }
         for name, estimate in pooled.items():
             if estimate is not None:
@@ -116,7 +116,7 @@ def _screen_table(moments: dict[str, RunningMoments], n_active: np.ndarray, usua
         "n_videos_active": n_active,
         "firing_rate": usual.firing_rate.double().cpu().numpy(),
         "mean_active": usual.mean_active.double().where(usual.firing_rate > 0, torch.nan).cpu().numpy(),
-        "attribution_control": np.where(alive, moments["control"].mean, np.nan),
+        "attribution_noncounting": np.where(alive, moments["noncounting"].mean, np.nan),
         "selected_by": None,
     }
     for split in ("train", "held_out"):

@@ -39,7 +39,9 @@ SCREEN = _schema(
     column("z_train", REAL, "the same divided by its standard error, with a floor (see screen.standardise)"),
     column("attribution_held_out", REAL, "as attribution_train, over held-out videos"),
     column("z_held_out", REAL, "as z_train, over held-out videos"),
-    column("attribution_control", REAL, "as attribution_train, of the control questions' margin, over all videos"),
+    column(
+        "attribution_noncounting", REAL, "as attribution_train, of the non-counting questions' margin, over all videos"
+    ),
     column(
         "selected_by",
         TEXT,
@@ -54,14 +56,16 @@ SWEEP = _schema(
     column("latent", WHOLE, "latent", least=0),
     column("item", TEXT, "item of items.parquet"),
     column("video_id", TEXT, "video"),
-    column("subject", TEXT, "what a counting question counts; null for a control question", null=True),
+    column("subject", TEXT, "what a counting question counts; null for a non-counting question", null=True),
     column("counting", FLAG, "whether it is a counting question"),
     column("method", TEXT, "`exact`: the edited model was run; `screened`: the budget ended before", among=METHODS),
     column("n_tokens_edited", WHOLE, "visual tokens on which the latent fires", least=0),
     column("mean_norm", REAL, "mean norm of what it writes there"),
     column("delta_margin", REAL, "change of the answer margin; null if screened"),
     column("delta_accuracy", REAL, "change of the accuracy; null if screened"),
-    column("delta_expected_count", REAL, "change of the expected count; null if screened, or for a control question"),
+    column(
+        "delta_expected_count", REAL, "change of the expected count; null if screened, or for a non-counting question"
+    ),
     column("attribution", REAL, "the gradient's estimate of delta_margin", null=False),
 )
 
@@ -80,9 +84,9 @@ _CONTRAST = (
     column("delta_margin_other", REAL, "change of the margin of all other counting questions"),
     column("delta_margin_other_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
     column("delta_margin_other_high", REAL, "upper end"),
-    column("delta_margin_control", REAL, "change of the margin of the control questions"),
-    column("delta_margin_control_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
-    column("delta_margin_control_high", REAL, "upper end"),
+    column("delta_margin_noncounting", REAL, "change of the margin of the non-counting questions"),
+    column("delta_margin_noncounting_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_margin_noncounting_high", REAL, "upper end"),
     column("contrast", REAL, "delta_margin - delta_margin_other"),
     column("contrast_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
     column("contrast_high", REAL, "upper end"),
@@ -136,7 +140,7 @@ EFFECTS = _schema(
     column("delta_accuracy", REAL, "change of the accuracy, = wrong_to_right - right_to_wrong"),
     column("right_to_wrong", REAL, "share of the orders whose answer turned wrong"),
     column("wrong_to_right", REAL, "share of the orders whose answer turned right"),
-    column("delta_expected_count", REAL, "change of the expected count; null for a control question"),
+    column("delta_expected_count", REAL, "change of the expected count; null for a non-counting question"),
     column("delta_option_mass", REAL, "change of the probability of the three letters together"),
     column(
         "kl",
@@ -186,7 +190,7 @@ SUMMARY = _schema(
     column("control_p_value", REAL, "(1 + controls with at least this |delta_margin|) / (1 + controls)"),
     column("control_q_value", REAL, "Benjamini-Hochberg over control_p_value within the row's family"),
     column("confirmed", FLAG, "q_value and control_q_value are both below 0.05; null without controls", null=True),
-    column("specificity", REAL, "|delta_margin| - the larger of |delta_margin_other| and |delta_margin_control|"),
+    column("specificity", REAL, "|delta_margin| - the larger of |delta_margin_other| and |delta_margin_noncounting|"),
 )
 
 CLAIMS = _schema(
@@ -208,7 +212,7 @@ CLAIMS = _schema(
     column("bound", REAL, "no effect larger than this: the larger of detectable and the interval's ends"),
     column("n_videos", WHOLE, "held-out videos with matched questions", least=0),
     *(_BY_NAME[name] for name in ("n_videos_active", "delta_margin", "delta_margin_low", "delta_margin_high")),
-    *(_BY_NAME[f"delta_margin_{of}{end}"] for of in ("other", "control") for end in ("", "_low", "_high")),
+    *(_BY_NAME[f"delta_margin_{of}{end}"] for of in ("other", "noncounting") for end in ("", "_low", "_high")),
     column(
         "beside_subject",
         TEXT,

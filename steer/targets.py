@@ -76,7 +76,7 @@ class TrainEffects:
         own = table[(table["scope"] == "subject") & table["name"].isin(list(subjects))]
         exact = own["method"] == "exact"
         self.subjects = tuple(sorted(subjects))
-        others = own[["delta_margin_other", "delta_margin_control"]].abs().max(axis=1).fillna(0.0)
+        others = own[["delta_margin_other", "delta_margin_noncounting"]].abs().max(axis=1).fillna(0.0)
         # A latent that was not reached is ranked by its estimate, which says nothing about other questions.
         effect = own["delta_margin"].where(exact, own["attribution"])
         lead = effect.abs() - others.where(exact, 0.0)

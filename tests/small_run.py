@@ -29,7 +29,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight short videos, each with two counting questions of two kinds and one control question."""
+    """Eight short videos, each with two counting questions of two kinds and one non-counting question."""
     folder = tmp_path_factory.mktemp("steer-data")
     rng = np.random.default_rng(0)
     annotations = {}

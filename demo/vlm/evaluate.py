@@ -25,7 +25,7 @@ from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Video, load_dataset
 from collect.vlm import load_vlm
 from demo.world.generate import WorldConfig, generate
-from demo.world.questions import CONTROL_KINDS, KINDS
+from demo.world.questions import KINDS, NONCOUNTING_KINDS
 from demo.world.questions import items as scene_items
 from demo.world.scene import SAMPLES
 from demo.world.script import draw_scene
@@ -107,7 +107,7 @@ def summary(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {
         "object_counting": mean([k for k, (tag, _, _) in KINDS.items() if tag == "object counting"]),
         "counting_kinds": mean([k for k, (tag, _, _) in KINDS.items() if tag in COUNTING_TAGS]),
-        "control_kinds": mean(CONTROL_KINDS),
+        "control_kinds": mean(NONCOUNTING_KINDS),
     }
 
 

@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "last toy": ("sequencing", "memory", "descriptive"),
     "which action": ("action recognition", "semantics", "descriptive"),
 }
-CONTROL_KINDS = ("lamp colour", "mug place", "last toy", "which action")
+NONCOUNTING_KINDS = ("lamp colour", "mug place", "last toy", "which action")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What the held-out effects allow to say: one function, with stated rules, whose words every page prints.
 
     specific         moves its subject's questions, more than its controls, and neither other counting questions, taken
-                     together and subject by subject, nor control questions
+                     together and subject by subject, nor non-counting questions
     not specific     moves its subject's questions more than its controls, but others too
     generic damage   moves its subject's questions, but controls of its norms do as much
     no effect        none was found, and one beyond the stated bound would have been
@@ -29,9 +29,9 @@ LEAST_COUNT = 0.05
 
 _CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
 RULES = {
-    "specific": f"{_CONFIRMED}; intervals of other and control questions, and the mean of every other subject with "
-    f"{ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
-    "not specific": f"{_CONFIRMED}; the interval of other or control questions, or another subject's mean, beyond "
+    "specific": f"{_CONFIRMED}; intervals of other and non-counting questions, and the mean of every other subject "
+    f"with {ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
+    "not specific": f"{_CONFIRMED}; the interval of other or non-counting questions, or another subject's mean, beyond "
     f"{OTHERS_SHARE:.0%} of the effect",
     "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls",
     "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
@@ -73,12 +73,12 @@ def claim_name(row: dict[str, Any]) -> str:
 
 
 def others_within(row: dict[str, Any]) -> bool:
-    """Whether neither other counting questions, nor another subject, nor control questions move by more than a share.
+    """Whether other counting questions, other subjects and non-counting questions all move by less than a share.
 
     Where a split has no such questions, nothing speaks against it.
     """
     limit = OTHERS_SHARE * abs(row["delta_margin"])
-    ends = [row[f"delta_margin_{of}_{end}"] for of in ("other", "control") for end in ("low", "high")]
+    ends = [row[f"delta_margin_{of}_{end}"] for of in ("other", "noncounting") for end in ("low", "high")]
     return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if end == end)
 
 

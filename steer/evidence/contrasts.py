@@ -1,4 +1,4 @@
-"""Effects on the questions of one subject, set against other counting questions and against control questions.
+"""Effects on the questions of one subject, set against other counting questions and against non-counting questions.
 
 Pure functions of arrays: effects per item in, means over videos with intervals out, for many edits at once. Questions
 about one video are averaged first; all intervals of a row come from the same draws of videos.
@@ -33,7 +33,7 @@ class Group:
     matched: Bool[np.ndarray, " item"]
     other: Bool[np.ndarray, " item"]
     """The other counting questions."""
-    control: Bool[np.ndarray, " item"]
+    noncounting: Bool[np.ndarray, " item"]
 
 
 def groups_of(items: Sequence[Item], scopes: Sequence[str] = ("subject", "task")) -> list[Group]:
@@ -44,7 +44,7 @@ def groups_of(items: Sequence[Item], scopes: Sequence[str] = ("subject", "task")
         "task": np.array([item.question for item in items], dtype=object),
     }
     return [
-        Group(scope=scope, name=str(name), matched=own, other=counting & ~own, control=~counting)
+        Group(scope=scope, name=str(name), matched=own, other=counting & ~own, noncounting=~counting)
         for scope in scopes
         for name in sorted(set(names[scope][counting]))
         for own in [counting & (names[scope] == name)]
@@ -126,13 +126,13 @@ class Contrasts:
         Args:
             group: the matched questions, and those that they are set against.
             margin: change of the margin by each edit; 0 where it does nothing.
-            count: change of the expected count; anything for control questions.
+            count: change of the expected count; anything for non-counting questions.
         """
         sets = {
             "delta_margin": self.means(margin, group.matched),
             "delta_expected_count": self.means(np.where(group.matched[:, None], count, 0.0), group.matched),
             "delta_margin_other": self.means(margin, group.other),
-            "delta_margin_control": self.means(margin, group.control),
+            "delta_margin_noncounting": self.means(margin, group.noncounting),
         }
         draws = {name: self.draws(means) for name, means in sets.items()}
         found: dict[str, Real] = {}

@@ -197,7 +197,7 @@ class _Edited:
 
 
 def _specificity(contrast: dict[str, Any]) -> float:
-    others = [abs(contrast[f"delta_margin_{of}"]) for of in ("other", "control")]
+    others = [abs(contrast[f"delta_margin_{of}"]) for of in ("other", "noncounting")]
     return abs(contrast["delta_margin"]) - max((other for other in others if not np.isnan(other)), default=0.0)
 
 

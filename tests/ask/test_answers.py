@@ -63,7 +63,7 @@ def test_changes_by_hand() -> None:
     assert float(found.kl) == pytest.approx(share / 3, abs=1e-6)
 
 
-def test_control_questions_have_no_expected_count() -> None:
+def test_noncounting_questions_have_no_expected_count() -> None:
     found = answers(
         torch.zeros(1, 3, 3), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.int64), torch.full((1, 3, 3), NAN)
     )

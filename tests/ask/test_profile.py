@@ -13,7 +13,7 @@ from ask.reading import picked_site
 from ask.tables import PROFILE
 from collect.data.perception_test import Dataset
 from collect.errors import UserError
-from tests.steer.toy import N_VISUAL, ToyVlm, control_item, counting_item, toy_case, visual
+from tests.steer.toy import N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, visual
 
 EVIDENCE = {"dim": 0.5, "bright": 2.5}
 
@@ -25,7 +25,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     monkeypatch.setattr(Dataset, "video", lambda _self, video_id: video_id)
     items: list[Item] = []
     for name in EVIDENCE:
-        items += [counting_item(name, options=("0", "50", "100"), answer_id=2), control_item(name)]
+        items += [counting_item(name, options=("0", "50", "100"), answer_id=2), noncounting_item(name)]
     vlm = ToyVlm()
     return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), frames=1, seed=0)
 
@@ -51,7 +51,7 @@ def test_nothing_falls_after_the_layer_that_reads(table: pd.DataFrame) -> None:
 
 def test_the_table_has_the_schemas_columns_and_a_row_per_site_and_kind(table: pd.DataFrame) -> None:
     assert list(table.columns) == PROFILE.names
-    assert len(table) == 3 * 4  # all counting, all control, object counting, colour
+    assert len(table) == 3 * 4  # all counting, all non-counting, object counting, colour
     assert "projector" in describe(table)
 
 

@@ -16,7 +16,7 @@ from ask.questions import (
 from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Dataset, Question, Video
 from collect.errors import UserError
-from tests.steer.toy import control_item, counting_item
+from tests.steer.toy import counting_item, noncounting_item
 
 
 def _question(
@@ -77,7 +77,7 @@ def test_the_manifest_changes_with_the_answer_and_not_with_the_split() -> None:
 
 
 def test_a_sample_is_even_over_kinds_whatever_the_order() -> None:
-    items = [counting_item(f"v{n}") for n in range(20)] + [control_item(f"v{n}") for n in range(2)]
+    items = [counting_item(f"v{n}") for n in range(20)] + [noncounting_item(f"v{n}") for n in range(2)]
     drawn = sample_items(items, 6, seed=0)
     # Turns: colour, counting, colour, counting, then counting alone.
     assert sum(item.counting for item in drawn) == 4

@@ -79,7 +79,7 @@ def test_effects_stand_against_every_control() -> None:
 
 
 def test_effects_without_controls_can_be_drawn() -> None:
-    summary = pd.DataFrame([effect_row("1", "ablate", 0.0, limit=None, delta_margin_control=None)])
+    summary = pd.DataFrame([effect_row("1", "ablate", 0.0, limit=None, delta_margin_noncounting=None)])
     empty = pd.DataFrame(control_rows("1")).iloc[:0]
     parse(effects_chart(target_rows(summary, targets_of(*summary["target"]), None), "ablate", empty))
 

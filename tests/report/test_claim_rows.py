@@ -36,8 +36,8 @@ def test_a_specific_latent_is_set_against_the_other_questions() -> None:
     assert line.text == (
         "Ablating latent 3 changes the margin of “object” questions by −0.50\u00a0nats [−0.60, −0.40] (8 videos, "
         "q\u00a0= 0.010, against 9 controls q\u00a0= 0.020), and no others: other counting questions +0.02 "
-        "[+0.00, +0.03]; control questions +0.05 [+0.00, +0.10]. The expected count gets lower: −0.10 [−0.11, −0.09], "
-        "and the opposite edit moves it the other way."
+        "[+0.00, +0.03]; non-counting questions +0.05 [+0.00, +0.10]. The expected count gets lower: −0.10 "
+        "[−0.11, −0.09], and the opposite edit moves it the other way."
     )
     assert "q < 0.05 against controls" in line.rule
 

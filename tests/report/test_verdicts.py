@@ -85,7 +85,7 @@ def test_an_effect_must_beat_its_controls_hold_over_videos_and_leave_other_quest
     )
     assert (
         "ablating latent 3, −0.50 nats [−0.60, −0.40] on “object” questions, where its controls stay within ±0.20; "
-        "other counting questions +0.02; control questions +0.05."
+        "other counting questions +0.02; non-counting questions +0.05."
     ) in strong.text
     broad = effects(effect_row("3", "ablate", -0.5, delta_margin_other_low=-0.2))
     assert (broad.answer, broad.headline) == (

@@ -70,9 +70,9 @@ def effect_row(
         "control_p_value": None if limit is None else 0.1 if abs(delta) > limit else 0.5,
         "control_q_value": None if limit is None else 0.02 if abs(delta) > limit else 0.5,
         "confirmed": None if limit is None else abs(delta) > limit and values.get("q_value", 0.01) < 0.05,
-        "delta_margin_control": 0.05,
-        "delta_margin_control_low": 0.0,
-        "delta_margin_control_high": 0.1,
+        "delta_margin_noncounting": 0.05,
+        "delta_margin_noncounting_low": 0.0,
+        "delta_margin_noncounting_high": 0.1,
     }
     return row(SUMMARY, target=target, operation=operation, **(defaults | values))
 

@@ -107,7 +107,7 @@ def profile_rows() -> list[dict[str, Any]]:
             site=site,
             depth=depth,
             kind=kind,
-            counting=kind != "all control",
+            counting=kind != "all non-counting",
             n_items=4,
             n_videos=4,
             fall=3 * share,
@@ -115,7 +115,7 @@ def profile_rows() -> list[dict[str, Any]]:
             fall_high=3 * share + 0.2,
             fall_share=share,
         )
-        for kind in ("all counting", "all control", "object counting", "action counting")
+        for kind in ("all counting", "all non-counting", "object counting", "action counting")
         for depth, (site, share) in enumerate(shares.items())
     ]
 
@@ -143,12 +143,18 @@ def item_rows() -> list[dict[str, Any]]:
 
 
 def baseline_rows() -> list[dict[str, Any]]:
-    scores = {"all counting": 0.92, "all control": 1.0, "object counting": 0.83, "action counting": 1.0, "colour": 1.0}
+    scores = {
+        "all counting": 0.92,
+        "all non-counting": 1.0,
+        "object counting": 0.83,
+        "action counting": 1.0,
+        "colour": 1.0,
+    }
     return [
         row(
             BASELINES,
             kind=kind,
-            counting=kind not in ("all control", "colour"),
+            counting=kind not in ("all non-counting", "colour"),
             split="held_out",
             n_items=4,
             n_videos=4,

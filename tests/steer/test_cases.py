@@ -9,7 +9,7 @@ from ask.answers import answers
 from ask.cases import edited_logits
 from ask.packing import Asked
 from steer.codes import VideoCodes
-from tests.steer.toy import GAIN, LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
+from tests.steer.toy import GAIN, LETTERS, N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, toy_sae, visual
 
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])
 SHARE = GAIN / (1 + N_VISUAL + 4)
@@ -32,7 +32,7 @@ def test_unedited_answers_by_hand() -> None:
 @pytest.mark.parametrize("packed", [True, False])
 def test_an_edit_reaches_every_item_of_its_copy_and_no_other(packed: bool) -> None:
     vlm = ToyVlm()
-    items = (counting_item(question_id=0), counting_item(question_id=1, options=("4", "5", "6")), control_item())
+    items = (counting_item(question_id=0), counting_item(question_id=1, options=("4", "5", "6")), noncounting_item())
     case = toy_case(vlm, visual(EVIDENCE_TOKENS), items, packed=packed)
     more = torch.zeros(N_VISUAL, 8)
     more[1, 0] = 3.0  # evidence rises from 6 to 9
@@ -49,7 +49,7 @@ def test_an_edit_reaches_every_item_of_its_copy_and_no_other(packed: bool) -> No
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_case_of_fewer_items_is_the_same_case_without_the_others(packed: bool) -> None:
     vlm = ToyVlm()
-    items = (control_item(question_id=0), counting_item(question_id=1, options=("4", "5", "6")))
+    items = (noncounting_item(question_id=0), counting_item(question_id=1, options=("4", "5", "6")))
     case = toy_case(vlm, visual(EVIDENCE_TOKENS), items, packed=packed)
     only = case.of_items(case.counting)
     assert only.items == items[1:]

@@ -14,7 +14,17 @@ from steer.controls import FAMILIES
 from steer.effects import ControlSums, Editor, draw_controls, edit, effects, touches
 from steer.reference import summarise
 from steer.targets import Target
-from tests.steer.toy import LETTERS, N_VISUAL, SUBJECT, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
+from tests.steer.toy import (
+    LETTERS,
+    N_VISUAL,
+    SUBJECT,
+    ToyVlm,
+    counting_item,
+    noncounting_item,
+    toy_case,
+    toy_sae,
+    visual,
+)
 
 ABLATE, DOUBLE, ADD = (Operation.parse(text) for text in ("ablate", "scale:2", "add:0.5"))
 EVIDENCE_TOKENS = torch.tensor([0.0, 1.0, 2.0, 3.0])
@@ -39,7 +49,7 @@ def editor(vlm: VideoVlm | None = None, **kwargs: Any) -> Editor:
 
 
 def case_and_codes(own: Editor, noise: torch.Tensor | None = None) -> tuple[Case, VideoCodes]:
-    case = toy_case(own.model.vlm, visual(EVIDENCE_TOKENS, noise), (counting_item(), control_item()))
+    case = toy_case(own.model.vlm, visual(EVIDENCE_TOKENS, noise), (counting_item(), noncounting_item()))
     return case, VideoCodes.of(own.sae, case.sequences.visual)
 
 

@@ -17,11 +17,11 @@ from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixt
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise
 from tests.steer.hooked import ablated_letters, run
-from tests.steer.toy import control_item, counting_item
+from tests.steer.toy import counting_item, noncounting_item
 from train_sae.sae import Sae
 
 CLIP = clip_of([noise(48, 64, seed=i) for i in range(4)])
-ITEMS = (counting_item("v", 0), counting_item("v", 1, options=("2", "4", "7")), control_item("v"))
+ITEMS = (counting_item("v", 0), counting_item("v", 1, options=("2", "4", "7")), noncounting_item("v"))
 LAYER, D_SAE = 0, 12
 
 

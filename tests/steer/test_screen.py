@@ -10,7 +10,7 @@ from ask.packing import Asked
 from steer.codes import VideoCodes
 from steer.interventions import residual_change
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
-from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, control_item, counting_item, toy_case, toy_sae, visual
+from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, toy_sae, visual
 
 EVIDENCE_TOKENS = torch.tensor([0.0, 40.0, 20.0, 60.0])
 
@@ -42,7 +42,7 @@ def test_screen_equals_exact_where_the_margin_is_linear(packed: bool) -> None:
 
 def test_groups_of_items_have_their_own_gradients() -> None:
     vlm = ToyVlm()
-    case = toy_case(vlm, visual(torch.ones(N_VISUAL)), (counting_item(), control_item()))
+    case = toy_case(vlm, visual(torch.ones(N_VISUAL)), (counting_item(), noncounting_item()))
     counting, control, nothing = margin_gradients(
         Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, [(0,), (1,), ()]
     )

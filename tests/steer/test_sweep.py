@@ -14,7 +14,7 @@ from steer.effects import Editor, effects
 from steer.sweep import order_of, screened_rows, sweep
 from steer.tables import SWEEP
 from tests.steer.test_effects import ABLATE, editor, target
-from tests.steer.toy import N_VISUAL, control_item, counting_item, toy_case, visual
+from tests.steer.toy import N_VISUAL, counting_item, noncounting_item, toy_case, visual
 
 
 class Toys(CodedCases):
@@ -24,7 +24,7 @@ class Toys(CodedCases):
         self._made: dict[str, tuple[Case, VideoCodes]] = {}
         for number, video_id in enumerate(("a", "b")):
             noise = torch.rand(N_VISUAL, 4, generator=torch.Generator().manual_seed(number))
-            items = (counting_item(video_id, held_out=False), control_item(video_id, held_out=False))
+            items = (counting_item(video_id, held_out=False), noncounting_item(video_id, held_out=False))
             case = toy_case(own.model.vlm, visual(torch.tensor([0.0, 1.0, 2.0, 3.0 + number]), noise), items)
             self._made[video_id] = (case, VideoCodes.of(own.sae, case.sequences.visual))
 
@@ -58,7 +58,7 @@ def test_subjects_take_turns_in_proportion_to_their_questions() -> None:
     of_lamp = [rows(latent, "lamp", -size, item) for latent, size in ((0, 9.0), (1, 8.0), (2, 7.0)) for item in "ab"]
     of_cup = [rows(latent, "cup", size, "c") for latent, size in ((3, 0.2), (4, 0.1), (0, 0.3))]
     table = pd.DataFrame([*of_lamp, *of_cup, rows(5, None, 99.0, "d")])
-    # Turns: lamp (two questions) 0 at 1/2, 1 at 1, 2 at 3/2; cup 0 at 1, 3 at 2, 4 at 3; 5 fires in a control question.
+    # Turns: lamp (two questions) 0 at 1/2, 1 at 1, 2 at 3/2; cup 0 at 1, 3 at 2, 4 at 3; 5 fires in another.
     assert order_of(table) == [0, 1, 2, 3, 4, 5]
     assert order_of(table[table["subject"] != "lamp"]) == [0, 3, 4, 5]
 

@@ -12,7 +12,7 @@ from collect.errors import UserError
 from features.catalogue import ASSOCIATIONS
 from steer.targets import LabelLatents, TrainEffects, by_label, by_predicted_cost, confirmable, targets
 from tests.steer.finished_run import association_row
-from tests.steer.toy import SUBJECT, control_item, counting_item
+from tests.steer.toy import SUBJECT, counting_item, noncounting_item
 
 SCREEN = pd.DataFrame(
     {
@@ -62,9 +62,9 @@ SUBJECTS = ("cup", "lamp")
 
 
 def train(rows: list[tuple[int, str, float, float, float]] | None = None) -> TrainEffects:
-    """Exact effects on train videos from (latent, subject, effect, on other questions, on control questions)."""
+    """Exact effects on train videos from (latent, subject, effect, on other questions, on non-counting questions)."""
     given = rows or [(latent, subject, 0.0, 0.0, 0.0) for latent in range(5) for subject in SUBJECTS]
-    names = ("latent", "name", "delta_margin", "delta_margin_other", "delta_margin_control")
+    names = ("latent", "name", "delta_margin", "delta_margin_other", "delta_margin_noncounting")
     table = pd.DataFrame(given, columns=list(names))
     table = table.assign(scope="subject", method="exact", attribution=0.0)
     table = table.assign(delta_margin_low=-9.0, delta_margin_high=9.0)  # none is clear
@@ -103,7 +103,7 @@ def test_latents_that_were_not_reached_come_after_those_that_were() -> None:
             "delta_margin_low": [np.nan, -0.3],
             "delta_margin_high": [np.nan, -0.1],
             "delta_margin_other": [np.nan, 0.0],
-            "delta_margin_control": [np.nan, 0.0],
+            "delta_margin_noncounting": [np.nan, 0.0],
         }
     )
     assert TrainEffects(table, ["lamp"]).leading("lamp", 2) == [1]  # the clear one alone
@@ -128,7 +128,7 @@ def test_only_subjects_with_enough_held_out_videos_are_confirmed() -> None:
     few = [replace(counting_item(f"v{number}", 1), question="How many cups?") for number in range(5)]
     train_only = [replace(item, question="How many dogs?", held_out=False) for item in many]
     assert confirmable([*many, *few, *train_only]) == (SUBJECT,)
-    assert confirmable([*many[:5], *few, control_item()]) == ("cup", SUBJECT)  # none has enough
+    assert confirmable([*many[:5], *few, noncounting_item()]) == ("cup", SUBJECT)  # none has enough
 
 
 def labels(**latents: tuple[int, ...]) -> list[LabelLatents]:

@@ -187,7 +187,7 @@ def counting_item(
     )
 
 
-def control_item(video_id: str = "v", question_id: int = 9, held_out: bool = True) -> Item:
+def noncounting_item(video_id: str = "v", question_id: int = 9, held_out: bool = True) -> Item:
     """A question that the toy answers with indifference, whatever it sees."""
     return Item(
         video_id=video_id,

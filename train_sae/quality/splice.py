@@ -98,7 +98,7 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
     wanted = Wanted(
         tasks=COUNTING_TAGS,
         items=config.questions,
-        control_items=config.questions,
+        noncounting_items=config.questions,
         seed=config.seed,
         device=config.device,
         data=config.data,

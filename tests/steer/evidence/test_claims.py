@@ -28,7 +28,7 @@ def row(**values: Any) -> dict[str, Any]:
     [
         ({}, "specific"),
         ({"delta_margin_other_low": -0.13}, "not specific"),  # beyond a quarter of 0.5
-        ({"delta_margin_control_high": 0.13}, "not specific"),
+        ({"delta_margin_noncounting_high": 0.13}, "not specific"),
         ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
         ({"delta_margin_beside": 0.13}, "not specific"),
         ({"control_q_value": 0.05}, "generic damage"),

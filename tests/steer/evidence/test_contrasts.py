@@ -7,7 +7,7 @@ import pytest
 
 from ask.inference import sign_flip_p
 from steer.evidence.contrasts import Contrasts, detectable, groups_of, interval
-from tests.steer.toy import SUBJECT, control_item, counting_item
+from tests.steer.toy import SUBJECT, counting_item, noncounting_item
 
 CUPS = "How many cups are there?"
 ITEMS = [
@@ -16,7 +16,7 @@ ITEMS = [
     replace(counting_item("a", 2), question=CUPS),
     counting_item("b", 0),
     replace(counting_item("c", 0), question=CUPS),
-    control_item("a"),
+    noncounting_item("a"),
 ]
 
 
@@ -26,7 +26,7 @@ def test_groups_are_subjects_and_texts() -> None:
     cup, own = subjects
     assert cup.matched.tolist() == [False, False, True, False, True, False]
     assert own.matched.tolist() == cup.other.tolist() == [True, True, False, True, False, False]
-    assert own.control.tolist() == [False] * 5 + [True]
+    assert own.noncounting.tolist() == [False] * 5 + [True]
     assert [group.name for group in groups_of(ITEMS, ("task",))] == [CUPS, "How many?"]
 
 
@@ -35,10 +35,10 @@ def test_questions_are_averaged_by_video_and_set_against_the_others() -> None:
     own = groups_of(ITEMS, ("subject",))[1]
     margin = np.array([[-1.0], [-3.0], [0.5], [-4.0], [0.1], [0.2]])
     found = contrasts.columns(own, margin, margin / 10)
-    # a: (-1 - 3) / 2 = -2; b: -4. Others: a 0.5, c 0.1. Control questions: a 0.2
+    # a: (-1 - 3) / 2 = -2; b: -4. Others: a 0.5, c 0.1. Non-counting questions: a 0.2
     assert found["delta_margin"] == pytest.approx([-3.0])
     assert found["delta_margin_other"] == pytest.approx([0.3])
-    assert found["delta_margin_control"] == pytest.approx([0.2])
+    assert found["delta_margin_noncounting"] == pytest.approx([0.2])
     assert found["delta_expected_count"] == pytest.approx([-0.3])
     assert found["contrast"] == pytest.approx([-3.3])
     assert found["p_value"] == [2 / 4]  # signs of -2 and -4: only -- and ++ reach 6

@@ -13,15 +13,15 @@ from steer.config import Operation
 from steer.evidence.summary import summarise
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.targets import Target
-from tests.steer.toy import SUBJECT, control_item, counting_item
+from tests.steer.toy import SUBJECT, counting_item, noncounting_item
 
 ITEMS = (
     counting_item("a", 0),
     counting_item("a", 1),
     counting_item("b", 0),
     counting_item("c", 0),
-    control_item("a"),
-    control_item("b"),
+    noncounting_item("a"),
+    noncounting_item("b"),
     counting_item("t", 0, held_out=False),
 )
 TARGET = Target(id="5", latents=(5,), selected_by="sweep", subject=SUBJECT)
@@ -84,10 +84,10 @@ def test_effects_are_averaged_by_video_with_untouched_ones_as_zeros(table: pd.Da
     assert row["p_value"] == 2 / 4  # signs of -2 and -4: only -- and ++ reach 6
 
 
-def test_control_questions_and_specificity(table: pd.DataFrame) -> None:
+def test_noncounting_questions_and_specificity(table: pd.DataFrame) -> None:
     row = table.iloc[0]
     # a: -0.5; b: untouched
-    assert row["delta_margin_control"] == pytest.approx(-0.25)
+    assert row["delta_margin_noncounting"] == pytest.approx(-0.25)
     assert row["specificity"] == pytest.approx(2.0 - 0.25)
 
 
@@ -130,7 +130,7 @@ def test_tables_fit_their_schemas(table: pd.DataFrame, tmp_path: object) -> None
 def test_kinds_begin_with_the_totals() -> None:
     assert [(kind, counting, len(items)) for kind, counting, items in kinds_of(ITEMS)] == [
         ("all counting", True, 5),
-        ("all control", False, 2),
+        ("all non-counting", False, 2),
         ("object counting", True, 5),
         ("colour", False, 2),
     ]
@@ -145,7 +145,7 @@ def test_baselines_stand_beside_the_models_scores() -> None:
     assert row["n_items"] == 4
     assert row["accuracy"] == pytest.approx(0.5)
     assert row["chance"] == CHANCE
-    # The train item's answer is "3", as every held-out item's; control questions were never seen in training.
+    # The train item's answer is "3", as every held-out item's; non-counting questions were never seen in training.
     assert row["question_only"] == 1.0
     assert row["answer_frequency"] == 1.0
     assert found.loc[("held_out", "colour"), "question_only"] == pytest.approx(CHANCE)
