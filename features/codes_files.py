@@ -23,7 +23,7 @@ from zarr.codecs import Crc32cCodec
 
 from collect.artefact.inside import open_regular
 from collect.artefact.json_fields import Fields
-from collect.artefact.json_file import read_json
+from collect.artefact.json_file import read_bytes, read_json
 from collect.errors import UserError
 from collect.printable import printable
 
@@ -129,7 +129,8 @@ def files_hash(folder: Path) -> str:
         metadata = {**metadata, "attributes": {name: v for name, v in attributes.items() if name != SEAL}}
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in ARRAYS:
-        digest.update(json.dumps(_metadata(folder / name), sort_keys=True).encode())
+        _metadata(folder / name)
+        digest.update(read_bytes(folder / name / METADATA_NAME, remedy(folder)))
         for chunk, length, crc in _chunks(folder / name / "c"):
             digest.update(f"{name}/{chunk} {length} {crc.hex()}\n".encode())
     return digest.hexdigest()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from collect.artefact.folder import file_hash, write_table
+from collect.artefact.folder import write_table
 from collect.artefact.lock import writing
 from collect.artefact.run_data import RunData, data_of_run
 from collect.artefact.stage import begin_or_resume, write_summary
@@ -33,7 +33,7 @@ from collect.artefact.table_input import empty_table
 from collect.errors import UserError
 from collect.process.device import resolve_device
 from collect.process.ranks import Process
-from collect.reading import MANIFEST_NAME, ActivationStore
+from collect.reading import ActivationStore
 from features.activity import Activity, measure_activity
 from features.association.associate import Associations, associate
 from features.association.controls import Controls, encode_controls, latents_as_controls, matched_rates
@@ -80,7 +80,7 @@ def features(config: FeaturesConfig) -> Path:
             data = data_of_run(config.run, store, config.data, others, own=STAGE)
             read.append(data)
             inputs = {
-                "store": file_hash(store.folder / MANIFEST_NAME),
+                "store": store.fingerprint,
                 **opened.hashes(),
                 "annotations": data.annotations,
             }
