@@ -52,7 +52,6 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
         UserError: a file is not parquet or has no column `video_name`.
     """
     import datasets
-    import pyarrow
 
     found: dict[str, list[HubVideo]] = {}
     for path in paths:
@@ -63,8 +62,10 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
                 datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True),
             )
             videos = _by_video(rows, str(path), _split_named(path.name))
-        except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # of a damaged file the libraries raise whatever their parsers do
+            reason = printable(str(error).strip().partition("\n")[0] or repr(error), 160)
             raise UserError(
                 f"{path} cannot be read as parquet ({reason}): fetch it again, or move it out of the data folder."
             ) from None

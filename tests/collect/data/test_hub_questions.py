@@ -128,6 +128,18 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def test_a_table_whose_text_is_none(folder: Path) -> None:
+    path = next(folder.glob("**/*.parquet"))
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table, path, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    word = table["question"][0].as_py().encode()
+    assert word in content
+    path.write_bytes(content.replace(word, b"\xff" + word[1:]))
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read as parquet"):
+        load_dataset(folder)
+
+
 def test_a_data_set_in_the_layout_of_the_hub(tmp_path: Path) -> None:
     """`datasets` reads a local folder as it reads the hub: by the configurations that its card names."""
     save(tmp_path / "mc_question_val" / "validation-00000-of-00001.parquet", ROW, OTHER)
