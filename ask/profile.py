@@ -49,7 +49,6 @@ IGNORED = ("device", "batch_size", "out", "data", "model")
 KEPT_SHARE = 0.5
 """Share of the projector's fall that the picked site must keep."""
 FIRST_SITE = "projector"
-SUMMARY_NAME = "summary.json"
 
 
 def run_profile(config: ProfileConfig) -> Path:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ask.profile import KEPT_SHARE, SUMMARY_NAME, TABLE_NAME
+from ask.profile import KEPT_SHARE, TABLE_NAME
 from ask.tables import BASELINES, ITEMS, PROFILE
 from collect.artefact.folder import read_object
 from collect.artefact.json_fields import Fields
+from collect.artefact.stage import SUMMARY_NAME
 from collect.artefact.table_input import read_found_table, require_grid
 from collect.errors import UserError
 from collect.printable import printable

@@ -12,12 +12,42 @@ from tqdm import tqdm
 
 from collect.reading import VideoRecord
 from features.association.runs import Runs
-from features.association.statistics import PairSums
 from features.codes import Codes
 from features.division import ALONE, Division, blocks_of
 
 MAX_NONZEROS = 8_000_000
 """Activations that are looked at at once, which takes about 100 bytes each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSums:
+    """Sums over pairs of units (a, b), per latent, that give the correlation of a's and b's activations."""
+
+    n_pairs: int
+    a: Float64[np.ndarray, " latent"]
+    b: Float64[np.ndarray, " latent"]
+    aa: Float64[np.ndarray, " latent"]
+    bb: Float64[np.ndarray, " latent"]
+    ab: Float64[np.ndarray, " latent"]
+    both_active: Int64[np.ndarray, " latent"]
+
+    def __add__(self, other: PairSums) -> PairSums:
+        return PairSums(
+            n_pairs=self.n_pairs + other.n_pairs,
+            a=self.a + other.a,
+            b=self.b + other.b,
+            aa=self.aa + other.aa,
+            bb=self.bb + other.bb,
+            ab=self.ab + other.ab,
+            both_active=self.both_active + other.both_active,
+        )
+
+    def correlation(self) -> Float64[np.ndarray, " latent"]:
+        """Pearson correlation over the pairs; NaN where a side never varies."""
+        covariance = self.n_pairs * self.ab - self.a * self.b
+        variance_a = self.n_pairs * self.aa - self.a**2
+        variance_b = self.n_pairs * self.bb - self.b**2
+        return _ratio(covariance, np.sqrt(np.clip(variance_a, 0, None) * np.clip(variance_b, 0, None)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +210,6 @@ def _largest(value: Float64[np.ndarray, " active"], runs: Runs) -> Float64[np.nd
 
 
 def _ratio(
-    total: Float64[np.ndarray, " latent"], count: Int64[np.ndarray, " latent"]
+    total: Float64[np.ndarray, " latent"], count: Int64[np.ndarray, " latent"] | Float64[np.ndarray, " latent"]
 ) -> Float64[np.ndarray, " latent"]:
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

@@ -18,6 +18,7 @@ from collect.artefact.config_json import read_config
 from collect.artefact.folder import CONFIG_NAME, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
+from collect.artefact.stage import SUMMARY_NAME
 from collect.data.split import held_out_ids
 from collect.errors import UserError
 from collect.printable import printable
@@ -27,7 +28,6 @@ from steer.reading import Target, read_effects_tables, read_targets
 from train_sae.opened import name_of_wanted
 from train_sae.reading import METRICS_NAME, begun_saes, finished_saes, read_metrics, read_summary
 
-SUMMARY_NAME = "summary.json"
 _TRAINING_COUNTS = ("d_in", "d_sae", "k", "n_steps", "n_training_tokens", "n_train_tokens")
 _FEATURE_COUNTS = ("n_latents", "n_dead", "n_labelled", "n_tested", "n_labels")
 

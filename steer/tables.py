@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from ask.tables import FLAG, REAL, TEXT, WHOLE, table_schema
 from collect.artefact.table import column
 from steer.controls import FAMILIES
 
-TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 REASONS = ("given", "sweep", "associated", "set")
 METHODS = ("exact", "screened")
 CLAIM_NAMES = ("specific", "not specific", "generic damage", "no effect", "undecided", "too few videos", "no controls")
@@ -19,11 +19,7 @@ DIRECTIONS = ("lower", "higher", "undecided")
 SCOPES = ("subject", "task")
 
 
-def _schema(purpose: str, *columns: pa.Field) -> pa.Schema:
-    return pa.schema(columns, metadata={"doc": purpose})
-
-
-SCREEN = _schema(
+SCREEN = table_schema(
     "One row per latent: first-order estimate of what its ablation does to the answer margin.",
     column("latent", WHOLE, "latent", least=0),
     column(
@@ -51,7 +47,7 @@ SCREEN = _schema(
     ),
 )
 
-SWEEP = _schema(
+SWEEP = table_schema(
     "One row per latent and train item where it fires: what its ablation changes; everywhere else that is exactly 0.",
     column("latent", WHOLE, "latent", least=0),
     column("item", TEXT, "item of items.parquet"),
@@ -92,7 +88,7 @@ _CONTRAST = (
     column("contrast_high", REAL, "upper end"),
 )
 
-LATENT_SUBJECTS = _schema(
+LATENT_SUBJECTS = table_schema(
     "One row per latent that fires and group of counting questions: its ablation on the train videos.",
     column("latent", WHOLE, "latent", least=0),
     column("scope", TEXT, "`subject`: all questions that count alike; `task`: all with one text", among=SCOPES),
@@ -102,7 +98,7 @@ LATENT_SUBJECTS = _schema(
     *_CONTRAST,
 )
 
-TARGET_SUBJECTS = _schema(
+TARGET_SUBJECTS = table_schema(
     "One row per target, operation and subject: its effect on the held-out videos.",
     column("target", TEXT, "id of the target in targets.parquet"),
     column("operation", TEXT, "operation, as written on the command line"),
@@ -111,7 +107,7 @@ TARGET_SUBJECTS = _schema(
     *_CONTRAST,
 )
 
-TARGETS = _schema(
+TARGETS = table_schema(
     "One row per target: what is edited together, and how it was chosen.",
     column("target", TEXT, "its id: the key in every other table, and not to be taken apart"),
     column("latents", pa.list_(WHOLE), "the latents that are edited together"),
@@ -126,7 +122,7 @@ TARGETS = _schema(
     ),
 )
 
-EFFECTS = _schema(
+EFFECTS = table_schema(
     "One row per target, operation and item on which the target fires; on every other item the effect is exactly 0.",
     column("target", TEXT, "id of the target in targets.parquet"),
     column("operation", TEXT, "operation, as written on the command line"),
@@ -149,7 +145,7 @@ EFFECTS = _schema(
     ),
 )
 
-CONTROLS = _schema(
+CONTROLS = table_schema(
     "One row per control: a direction put on the same tokens with the same norms as a target's ablation or other edit.",
     column("target", TEXT, "id of the target in targets.parquet"),
     column("magnitude", TEXT, "edit whose norms the control has; operations with equal norms share their controls"),
@@ -165,7 +161,7 @@ CONTROLS = _schema(
 
 _BY_NAME = {field.name: field for field in _CONTRAST}
 
-SUMMARY = _schema(
+SUMMARY = table_schema(
     "One row per target and operation: its effect on the held-out questions of its subject. Means are over all videos "
     "with such questions, those in which the target never fires included as exact zeros.",
     column("target", TEXT, "id of the target in targets.parquet"),
@@ -193,7 +189,7 @@ SUMMARY = _schema(
     column("specificity", REAL, "|delta_margin| - the larger of |delta_margin_other| and |delta_margin_noncounting|"),
 )
 
-CLAIMS = _schema(
+CLAIMS = table_schema(
     "One row per target and operation: what the held-out effects allow to say, and by which rule.",
     column("target", TEXT, "id of the target in targets.parquet"),
     column("operation", TEXT, "operation, as written on the command line"),
@@ -226,7 +222,7 @@ CLAIMS = _schema(
     column("n_controls", WHOLE, "controls that it was compared with", least=0),
 )
 
-DISSOCIATIONS = _schema(
+DISSOCIATIONS = table_schema(
     "One row per pair of specific latents with different subjects, of which neither moves the other's questions.",
     column("one", TEXT, "target", null=False),
     column("one_subject", TEXT, "its subject"),

@@ -14,7 +14,6 @@
     runs          runs of equal neighbours, which ranks are made of
     selection     which pairs are tested
     split_units   the units of one space and split, with their labels
-    statistics    effect sizes of sparse activations against binary labels
 
 Importing the package imports none of its modules.
 """

@@ -68,11 +68,6 @@ class Corpus:
         found = [self.annotations[video] for video in videos]
         return [(video is not None, *(video.strata if video is not None else ())) for video in found]
 
-    def relabel(self, video: int, other: int) -> dict[Space, VideoLabels]:
-        """Labels that the annotations of `other` give to the units of `video`; places and times are left out."""
-        vocabulary = {space: labels.names for space, labels in self.labels.items() if space in ANNOTATED}
-        return _label(self.records[video], self.annotations[other], vocabulary)
-
     @property
     def annotated(self) -> Bool[np.ndarray, " video"]:
         """Videos of which anything is known."""

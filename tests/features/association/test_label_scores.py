@@ -7,10 +7,10 @@ from sklearn.metrics import roc_auc_score
 
 from features.association.inference import clustered_z
 from features.association.label_scores import pooled_auroc, within_video_z
-from features.association.statistics import auroc, rank_codes
 from features.labels.labelling import OBJECTS
 from features.labels.unit_labels import Space
 from tests.features.association.dense import FRAMES, Dense, dense_of, random_codes, random_corpus, units_and_entries
+from tests.features.association.plain_statistics import auroc, rank_codes
 
 
 def plain_auroc(dense: Dense, latent: int, label: int, units: np.ndarray) -> float:

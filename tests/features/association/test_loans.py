@@ -10,7 +10,7 @@ from collect.tokens.grid import TokenGrid
 from features.association.loans import Lender, Loan
 from features.association.split_units import POSITIVE, SPOILED, SplitUnits
 from features.labels.corpus import Corpus, build_corpus
-from features.labels.labelling import OBJECTS
+from features.labels.labelling import ANNOTATED, OBJECTS, label_video
 from features.labels.unit_labels import Space
 from tests.features.association.dense import FRAMES, grid_of, random_corpus, random_labels, records_of
 from tests.features.conftest import PlantedVideo
@@ -94,7 +94,10 @@ def test_a_loan_is_what_another_annotation_labels_where_grids_are_equal(planted:
     records = [replace(record, split="valid") for record in planted_records(planted[:6])]
     corpus = build_corpus(records, videos, min_videos=0)
     corpus = replace(corpus, held_out=np.ones(len(records), dtype=bool))
-    for space, expected in corpus.relabel(2, 4).items():
+    vocabulary = {space: labels.names for space, labels in corpus.labels.items() if space in ANNOTATED}
+    other = corpus.annotations[4]
+    assert other is not None
+    for space, expected in label_video(other, corpus.records[2].grid, vocabulary).items():
         units, lender = lender_of(corpus, space)
         loan = lender.loan(2, np.array([4]))
         np.testing.assert_array_equal(loan.eligible[0], expected.eligible)

@@ -5,7 +5,10 @@ import pytest
 from scipy import sparse
 
 from features.association.pair_effects import pair_effects
-from features.association.statistics import (
+from features.labels.labelling import OBJECTS
+from features.labels.unit_labels import Space
+from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
+from tests.features.association.plain_statistics import (
     auroc,
     average_precision,
     best_threshold,
@@ -13,9 +16,6 @@ from features.association.statistics import (
     rank_codes,
     video_wins,
 )
-from features.labels.labelling import OBJECTS
-from features.labels.unit_labels import Space
-from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
 
 
 @pytest.mark.parametrize("space", [OBJECTS, FRAMES])

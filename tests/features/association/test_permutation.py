@@ -15,9 +15,9 @@ from features.association.inference import benjamini_hochberg, merge_strata, per
 from features.association.loans import Lender, Loan
 from features.association.permutation import TestedPairs, enough_exceedances, permutation_p_values
 from features.association.ranks import RankLevels, VideoRanks
-from features.association.statistics import auroc, rank_codes
 from features.labels.labelling import OBJECTS
 from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
+from tests.features.association.plain_statistics import auroc, rank_codes
 from tests.features.conftest import MemoryCodes
 
 Codes = np.ndarray

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from features.association.statistics import (
+from tests.features.association.plain_statistics import (
     auroc,
     average_precision,
     best_threshold,
@@ -16,7 +16,7 @@ from features.association.statistics import (
     rank_codes,
     video_wins,
 )
-from features.association.statistics import f1_score as f1_at
+from tests.features.association.plain_statistics import f1_score as f1_at
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 

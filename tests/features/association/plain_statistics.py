@@ -2,7 +2,7 @@
 
 Most activations are exactly zero, so every statistic is computed from the sorted non-zeros plus one tie block at zero.
 A *unit* is what is labelled: a visual token, or a frame with its activations max-pooled. Everything here is a pure
-function of arrays; tests and intervals are in `features.association.inference`.
+function of arrays; it is the plain reference for `features.association`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy import sparse
+
+from features.activity import PairSums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,37 +175,6 @@ def video_wins(
     negatives = count(negative)
     beaten = np.cumsum(negatives, axis=1) - 0.5 * negatives
     return count(positive) @ beaten.T
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairSums:
-    """Sums over pairs of units (a, b), per latent, that give the correlation of a's and b's activations."""
-
-    n_pairs: int
-    a: Float64[np.ndarray, " latent"]
-    b: Float64[np.ndarray, " latent"]
-    aa: Float64[np.ndarray, " latent"]
-    bb: Float64[np.ndarray, " latent"]
-    ab: Float64[np.ndarray, " latent"]
-    both_active: Int64[np.ndarray, " latent"]
-
-    def __add__(self, other: PairSums) -> PairSums:
-        return PairSums(
-            n_pairs=self.n_pairs + other.n_pairs,
-            a=self.a + other.a,
-            b=self.b + other.b,
-            aa=self.aa + other.aa,
-            bb=self.bb + other.bb,
-            ab=self.ab + other.ab,
-            both_active=self.both_active + other.both_active,
-        )
-
-    def correlation(self) -> Float64[np.ndarray, " latent"]:
-        """Pearson correlation over the pairs; NaN where a side never varies."""
-        covariance = self.n_pairs * self.ab - self.a * self.b
-        variance_a = self.n_pairs * self.aa - self.a**2
-        variance_b = self.n_pairs * self.bb - self.b**2
-        return _ratio(covariance, np.sqrt(np.clip(variance_a, 0, None) * np.clip(variance_b, 0, None)))
 
 
 def pair_sums(
