@@ -118,6 +118,21 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+def launch_seconds(work: Callable[[], object], times: int) -> float:
+    """Median wall seconds until a call returns, while the GPU may still be at it.
+
+    The GPU is idle before each call, so that no call waits for an earlier one's work.
+    """
+    took: list[float] = []
+    for _ in range(times):
+        _synchronize()
+        begun = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - begun)
+    _synchronize()
+    return statistics.median(took)
+
+
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int, warmups: int = 1) -> dict[str, list[float]]:
     """Time several sides in turn, so that a change of the machine's load falls on all of them.
 

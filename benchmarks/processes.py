@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.harness import PeakMemory, seconds
+from benchmarks.harness import PeakMemory, launch_seconds, seconds
 
 Work = Callable[[], object]
 
@@ -44,6 +44,10 @@ class Side:
     def peak_mib(self, times: int) -> float:
         """Highest resident memory of the process while it does the work several times."""
         return self._ask("peak_mib", (times,))
+
+    def launch_seconds(self, times: int) -> float:
+        """Median time until the work returns, its GPU work not awaited: how long the host takes to launch it."""
+        return self._ask("launch_seconds", (times,))
 
     def _ask(self, what: str, arguments: tuple[object, ...]) -> Any:
         self._pipe.send((what, arguments))
@@ -79,6 +83,8 @@ def _serve(pipe: Connection, prepare: Callable[..., Work], context: Callable[[],
                         work()
                 elif what == "seconds":
                     answer = seconds(work)
+                elif what == "launch_seconds":
+                    answer = launch_seconds(work, arguments[0])
                 else:
                     with PeakMemory() as peak:
                         for _ in range(arguments[0]):

@@ -20,6 +20,8 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
     S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
     S_step_over_gemm_fp32   the same in float32
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
+    S_host_ms               cuda only: until our BatchTopK step with a bfloat16 encoder returns, which is when the host
+                            has launched it
     S_ARCH_PRECISION_ms, …_gemm_ms, …_mm_ms, …_PEER_ms           each combination; medians
     S_ARCH_PRECISION_over_gemm, …_over_mm, …_PEER_speedup        ratios of each combination
     S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_mm_min_ms, …_PEER_min_ms, …_min_over_gemm  of the fastest calls
@@ -211,6 +213,8 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
             found[f"{key}_min_over_gemm"] = times["ours"].fastest / times["gemm"].fastest
             over_gemm[precision_name].append(found[f"{key}_over_gemm"])
     sides["ours"].prepare(size, "batchtopk", torch.bfloat16)
+    if size.device == "cuda":
+        found["host_ms"] = 1000 * sides["ours"].launch_seconds(20)
     return {
         "tokens_per_s": 1000 * size.batch_size / found["batchtopk_bf16_ms"],
         **{f"{name}_speedup": min(ratios) for name, ratios in speedups.items()},

@@ -31,9 +31,10 @@ def test_a_side_works_in_its_own_process_and_context(tmp_path: Path) -> None:
         first.prepare(plain)
         second.prepare(other)
         assert first.seconds() > 0
+        assert first.launch_seconds(3) > 0
         assert second.peak_mib(2) > 1
-    # Twice when it is prepared, then once to be timed and twice for the memory.
-    assert [line.split()[0] for line in plain.read_text().splitlines()] == ["plain"] * 3
+    # Twice when it is prepared, then once to be timed and three times until launched, or twice for the memory.
+    assert [line.split()[0] for line in plain.read_text().splitlines()] == ["plain"] * 6
     assert [line.split()[0] for line in other.read_text().splitlines()] == ["named"] * 4
     pids = {line.split()[1] for path in (plain, other) for line in path.read_text().splitlines()}
     assert len(pids - {str(os.getpid())}) == 2

@@ -17,7 +17,7 @@ TINY = Task(d_in=16, n_features=16, batch_size=64, n_steps=6, dead_steps=2, n_he
 def test_both_sides_are_judged_for_every_architecture() -> None:
     metrics = compare(TINY, "", [sample(TINY, seed) for seed in TINY.seeds])
     for arch in ("topk", "batchtopk", "matryoshka"):
-        for side in ("ours", "sae_lens"):
+        for side in ("ours", "ours_bf16", "sae_lens"):
             assert metrics[f"{arch}_fvu_{side}"] > 0
             assert 0 <= metrics[f"{arch}_dead_{side}"] <= 16
             assert 0 < metrics[f"{arch}_recovery_{side}"] <= 1
@@ -37,6 +37,18 @@ def test_residuals_come_from_videos_of_both_splits_and_are_judged_without_a_trut
     metrics = compare(replace(small, seeds=(0,)), "_residual", [few])
     assert 0 < metrics["topk_residual_fvu_ours"] < 10
     assert "topk_residual_recovery_ours" not in metrics
+
+
+def test_sae_lens_gets_the_rate_that_suits_it_best() -> None:
+    data = [sample(TINY, seed) for seed in TINY.seeds]
+    rates = (0.5, 1.0, 8.0)
+    best = compare(TINY, "", data, sides=("ours", "sae_lens"), rates=rates)
+    fvu = {
+        rate: compare(replace(TINY, rate=rate), "", data, sides=("ours", "sae_lens"))["topk_fvu_sae_lens"]
+        for rate in rates
+    }
+    assert best["topk_fvu_sae_lens"] == min(fvu.values()) < max(fvu.values())
+    assert fvu[best["topk_rate_sae_lens"]] == min(fvu.values())
 
 
 def test_the_true_dictionary_is_recovered_in_full(tmp_path: Path) -> None:
