@@ -1,44 +1,60 @@
 """`collect` end to end over what it cannot avoid, and over the script that people write instead.
 
-    collect_over_bound     wall time of `collect` by the bound: a + b on a CPU, where both use the same cores, and the
-                           larger of the two with a GPU; a = the truncated forward passes alone, on inputs that are
-                           ready, b = decoding alone, with as many threads
+    collect_over_bound     seconds per video of `collect` in its steady state by the bound
+    bound_s                the bound, seconds per video: on a CPU decoding plus the truncated forward passes, which use
+                           the same cores; with a GPU the largest of the parts, each by itself, which is also printed
+    decode_s               decoding alone, in as many threads as `collect` has
+    prepare_s              decoding and preprocessing together, likewise
+    forward_s              the truncated forward passes alone, on inputs that are ready
+    copy_s                 copying their residuals into pinned memory; 0 on a CPU, where there is nothing to copy
+    write_s                writing them into a store
+    steady_s               of `collect`: time for all videos less time for a third of them, per video between
+    start_s                its time for all videos less `steady_s` for each: start-up and the end
+    n_workers              threads that decode: two on a CPU, and with a GPU all cores but two
     naive_speedup          wall time of the naive script by that of `collect`, for a site at half depth: one video after
                            the other through the whole model with a question and `output_hidden_states=True`, then
                            `torch.save`
-    tokens_per_s           visual tokens that `collect` stores per second
+    tokens_per_s           visual tokens that `collect` stores per second in its steady state
     peak_rss_mib           highest memory of the process during `collect`, the model included
-    forward_s, decode_s, prepare_s, collect_s, naive_s
-                           medians of the wall times; `prepare_s` is preprocessing alone, which the bound does not count
+    collect_s, naive_s     wall times for all videos
     tiny_…                 the same for a tiny model, where everything but the model counts
+
+Seconds of parts are per video; all are medians.
 
 The model is a random PerceptionLM of 80 M parameters, float32 on a CPU, or a larger one in bfloat16 on a GPU; videos
 are ten seconds of moving shapes at 480 x 360 and 30 frames a second, of which 12 (16 with a GPU) are sampled. The model
 is loaded before the clock starts, on both sides. All sides run in turn in one process.
 """
 
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 from unittest import mock
 
 import av
 import numpy as np
 import torch
+from torch import Tensor
 
-from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, medians, run_benchmark
+from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, run_benchmark
 from collect import run
-from collect.config import CollectConfig
+from collect.config import CHUNK_ROWS, CollectConfig
 from collect.data.perception_test import load_dataset
-from collect.reading import ActivationStore
-from collect.video.decode import Clip, decode_clip
+from collect.reading import ActivationStore, VideoRecord
+from collect.store.writer import SiteSpec, StoreWriter
+from collect.tokens.grid import TokenGrid, frame_spans
+from collect.video.decode import decode_clip
 from collect.vlm import VideoVlm, load_vlm
 from demo.vlm.architecture import SIZES, Size, build_model, build_processor
 
-BATCH, WORKERS = 4, 2
+BATCH = 4
+T = TypeVar("T")
 QUESTION = "how many objects did the person put on the table"
 MID = Size(
     image_px=112,
@@ -71,7 +87,7 @@ LARGE = Size(
 def measure(options: Options) -> Metrics:
     """Measure the mid-size (or with a GPU the large) model and the tiny one."""
     cuda = torch.cuda.is_available()
-    n_videos, n_frames = (4, 4) if options.quick else (48, 16) if cuda else (12, 12)
+    n_videos, n_frames = (6, 4) if options.quick else (48, 16) if cuda else (12, 12)
     with tempfile.TemporaryDirectory(prefix="video-sae-bench-") as name:
         folder = Path(name)
         data = _write_videos(folder / "data", n_videos, seconds=2 if options.quick else 10)
@@ -90,6 +106,7 @@ def _measure_model(folder: Path, size: Size, data: Path, n_frames: int, rounds: 
     del model
     vlm = load_vlm(str(folder / "model"))
     site = f"resid/{size.layers // 2 - 1}"
+    workers = max(2, len(os.sched_getaffinity(0)) - 2) if torch.cuda.is_available() else 2
     config = CollectConfig(
         data=data,
         model=str(folder / "model"),
@@ -97,47 +114,99 @@ def _measure_model(folder: Path, size: Size, data: Path, n_frames: int, rounds: 
         sites=(site,),
         frames=str(n_frames),
         batch_size=BATCH,
-        workers=WORKERS,
+        workers=workers,
         shard_rows=4096,
     )
-    clips = _decoded(data, n_frames)
+    paths = sorted(data.glob("*.mp4"))
+    n_videos, n_few = len(paths), len(paths) // 3
+    clips = _in_threads(workers, paths, lambda path: decode_clip(path, path.stem, n_frames))
     prefixes = [vlm.prefix(clip) for clip in clips]
+    residuals = [vlm.visual_residuals([prefix], [site])[site][0] for prefix in prefixes]
+    del clips
 
-    def forward() -> None:
-        for i in range(0, len(prefixes), BATCH):
-            vlm.visual_residuals(prefixes[i : i + BATCH], [site])
-
-    def collect() -> None:
+    def collect(config: CollectConfig = config) -> None:
         shutil.rmtree(config.out, ignore_errors=True)
         with mock.patch.object(run, "load_vlm", return_value=vlm):
             run.collect(config)
 
+    def forward() -> None:
+        for i in range(0, n_videos, BATCH):
+            vlm.visual_residuals(prefixes[i : i + BATCH], [site])
+
     sides: dict[str, Callable[[], object]] = {
+        "decode": lambda: _in_threads(workers, paths, lambda path: decode_clip(path, path.stem, n_frames)),
+        "prepare": lambda: _in_threads(workers, paths, lambda path: vlm.prefix(decode_clip(path, path.stem, n_frames))),
         "forward": forward,
-        "decode": lambda: _decoded(data, n_frames),
-        "prepare": lambda: [vlm.prefix(clip) for clip in clips],
+        "write": lambda: _write(folder / "written", config, residuals),
         "collect": collect,
+        "few": lambda: collect(replace(config, select=str(n_few))),
         "naive": lambda: _naive(vlm, data, n_frames, size.layers // 2, folder / "naive"),
     }
+    if torch.cuda.is_available():
+        pinned = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in residuals]
+        sides["copy"] = lambda: [host.copy_(x, non_blocking=True) for host, x in zip(pinned, residuals, strict=True)]
     times = alternate(sides, rounds)
     with PeakMemory() as memory:
         collect()
     n_tokens = ActivationStore.open(config.out / "activations").n_tokens
-    both = zip(times["forward"], times["decode"], strict=True)
-    bound = [max(a, b) if torch.cuda.is_available() else a + b for a, b in both]
+    steady = [(a - b) / (n_videos - n_few) for a, b in zip(times["collect"], times["few"], strict=True)]
+    per_video = {name: [value / n_videos for value in times[name]] for name in sides if name not in ("few", "naive")}
+    if torch.cuda.is_available():
+        parts = ("prepare", "forward", "copy", "write")
+        bound = [max(values) for values in zip(*(per_video[name] for name in parts), strict=True)]
+        name = max(parts, key=lambda part: median(per_video[part]))
+        print(f"{folder.name} model: bounded by {'decoding and preprocessing' if name == 'prepare' else name}")
+    else:
+        bound = [a + b for a, b in zip(per_video["forward"], per_video["decode"], strict=True)]
     return {
-        "collect_over_bound": median_ratio(times["collect"], bound),
+        "collect_over_bound": median_ratio(steady, bound),
+        "bound_s": median(bound),
+        **{
+            f"{name}_s": median(per_video.get(name, [0.0]))
+            for name in ("decode", "prepare", "forward", "copy", "write")
+        },
+        "steady_s": median(steady),
+        "start_s": median(a - n_videos * b for a, b in zip(times["collect"], steady, strict=True)),
+        "n_workers": workers,
         "naive_speedup": median_ratio(times["naive"], times["collect"]),
-        "tokens_per_s": n_tokens / medians(times)["collect"],
+        "tokens_per_s": n_tokens / n_videos / median(steady),
         "peak_rss_mib": memory.mib,
-        **{f"{name}_s": value for name, value in medians(times).items()},
+        **{f"{name}_s": median(times[name]) for name in ("collect", "naive")},
     }
 
 
-def _decoded(data: Path, n_frames: int) -> list[Clip]:
-    """Decode every video, in as many threads as `collect` has."""
-    with ThreadPoolExecutor(max_workers=WORKERS) as executor:
-        return list(executor.map(lambda path: decode_clip(path, path.stem, n_frames), sorted(data.glob("*.mp4"))))
+def _in_threads(workers: int, paths: Sequence[Path], work: Callable[[Path], T]) -> list[T]:
+    """Do something with every video, in as many threads as `collect` has."""
+    with ThreadPoolExecutor(max_workers=workers) as executor:
+        return list(executor.map(work, paths))
+
+
+def _write(folder: Path, config: CollectConfig, residuals: Sequence[Tensor]) -> None:
+    """Write residuals as `collect` does, as one video each."""
+    shutil.rmtree(folder, ignore_errors=True)
+    specs = {config.sites[0]: SiteSpec(d_in=residuals[0].shape[1], dtype=residuals[0].dtype)}
+    with StoreWriter(folder, 0, specs, shard_rows=config.shard_rows, chunk_rows=CHUNK_ROWS, model={}) as writer:
+        for index, rows in enumerate(residuals):
+            writer.add_video(_record(index, writer.next_row, len(rows)), {config.sites[0]: rows.cpu()})
+        writer.finish()
+
+
+def _record(index: int, row_start: int, n_tokens: int) -> VideoRecord:
+    spans = frame_spans(np.zeros(1), 30.0)
+    grid = TokenGrid.uniform(n_rows=1, n_cols=n_tokens, spans_s=spans, frame_ids=np.zeros(1, dtype=np.int64))
+    return VideoRecord(
+        index=index,
+        video_id=f"video_{index}",
+        path="",
+        split="train",
+        row_start=row_start,
+        row_stop=row_start + n_tokens,
+        grid=grid,
+        frame_rate=30.0,
+        n_frames=1,
+        width=64,
+        height=64,
+    )
 
 
 def _naive(vlm: VideoVlm, data: Path, n_frames: int, n_layers: int, out: Path) -> None:
