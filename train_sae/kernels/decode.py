@@ -12,8 +12,9 @@ from train_sae.kernels.jit import kernel, power_of_two
 from train_sae.kernels.select import Entries
 
 _MAX_BLOCK = 1024
-_TILE = 8
-"""Directions that are read at a time: with only one, the memory would wait for the program."""
+_TILE, _UNALIGNED_TILE = 8, 4
+"""Directions that are read at a time: with only one, the memory would wait for the program. Rows whose length is no
+multiple of 16 are read number by number; the places of eight such rows do not fit into the registers."""
 
 
 def prefix_rows(entries: Entries, widths: tuple[int, ...], n_tokens: int) -> Int[Tensor, " slot"]:
@@ -78,9 +79,10 @@ def decode_residuals(
     n_blocks = triton.cdiv(d_in, block)
     squares = target.new_empty(n_tokens, n_blocks, dtype=torch.float32)
     dots = target.new_empty(n_blocks, len(latents), dtype=torch.float32)
+    tile = _UNALIGNED_TILE if d_in % 16 else _TILE
     sizes = (n_tokens, len(bounds) - 1, d_in, n_blocks, len(latents))
     _decode[(n_tokens, n_blocks)](
-        bounds, latents, values, dec, b_dec, target, out, squares, dots, *sizes, TILE=_TILE, BLOCK=block, num_warps=4
+        bounds, latents, values, dec, b_dec, target, out, squares, dots, *sizes, TILE=tile, BLOCK=block, num_warps=4
     )
     return squares.sum() / n_tokens, dots.sum(0) if n_blocks > 1 else dots[0]
 

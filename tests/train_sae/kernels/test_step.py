@@ -214,7 +214,7 @@ def test_small_tiles_and_few_programs_take_the_same_step(clip: float | None, mon
     x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     states = [make_state(5, 12, config.arch) for _ in range(2)]
     kernel_step(states[0], x, config, 1e-2)
-    monkeypatch.setattr(decode, "_TILE", 2)
+    monkeypatch.setattr(decode, "_UNALIGNED_TILE", 2)  # a token has 5 numbers
     monkeypatch.setattr(backward, "_TILE", 2)
     monkeypatch.setattr(backward, "_COLUMNS", 16)
     monkeypatch.setattr(backward, "_MAX_PROGRAMS", 3)
