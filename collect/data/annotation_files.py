@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from collect.artefact.folder import CONFIG_NAME
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import read_json
+from collect.artefact.stage import SUMMARY_NAME
 from collect.data.findings import Findings
 from collect.data.video_ids import plain_id
 from collect.errors import UserError
@@ -29,7 +31,6 @@ CUTS = "cut_frame_mapping"
 REMEDY = "mend the file, fetch it again, or move it out of the data folder"
 _OWN_NAMES = ("all_", "sample", "challenge_", "sot_", *PARTS, *UNREAD_PARTS)
 """Beginnings of the benchmark's names; such files are annotations wherever they lie."""
-_OWN_RECORDS = ("download.json", "config.json")
 _VIDEO_NAMES = ("video_id", "video_name", "video")
 
 
@@ -43,13 +44,22 @@ class Source:
     """An object in the benchmark's own schema; `metadata` and every part may be missing."""
 
 
+def own_records(folder: Path) -> list[Path]:
+    """Files that `video-sae` writes into a data folder: about a download, and about a world that it made."""
+    names = ["download.json", CONFIG_NAME]
+    if (folder / CONFIG_NAME).is_file():
+        names.append(SUMMARY_NAME)
+    return [folder / name for name in names]
+
+
 def annotation_files(folder: Path) -> list[Path]:
     """The JSON files that may hold annotations: those of the folder, then those of `annotations` in it."""
+    own = own_records(folder)
     return [
         path
         for place in (folder, folder / "annotations")
         for path in sorted(place.glob("*.json"))
-        if not path.name.startswith(CUTS) and path.name not in _OWN_RECORDS
+        if not path.name.startswith(CUTS) and path not in own
     ]
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from collect.config import CheckConfig
 from collect.data.annotation import Question, Video
-from collect.data.annotation_files import annotation_files, cut_frame_files, read_cut_frames
+from collect.data.annotation_files import annotation_files, cut_frame_files, own_records, read_cut_frames
 from collect.data.counting import COUNTING_TAGS
 from collect.data.findings import LEVELS, Finding, Findings
 from collect.data.hub_questions import parquet_files
@@ -141,7 +141,7 @@ def _check_passed_over(folder: Path, files: VideoFiles, findings: Findings) -> N
     for path in files.no_files:
         findings.warn(printable(path, 4096), "there is no file at this name (a link to nothing, or a pipe)", _OVER)
     read = {*annotation_files(folder), *cut_frame_files(folder), *parquet_files(folder), *_lists(folder)}
-    read |= {*files.paths.values(), *files.not_utf8, *(folder / name for name in ("download.json", "config.json"))}
+    read |= {*files.paths.values(), *files.not_utf8, *own_records(folder)}
     around = [path for place in (folder, folder / "annotations") for path in place.glob("*") if path.is_file()]
     for path in sorted({*files.others, *files.beside, *around} - read):
         if not path.name.startswith("."):

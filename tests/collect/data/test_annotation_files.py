@@ -103,6 +103,17 @@ def test_other_json_beside_the_videos_is_passed_over(
     assert f"{path}: this JSON file holds no annotations: it is passed over" in caplog.text
 
 
+def test_what_a_made_world_records_about_itself_is_no_finding(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    save(folder, "summary.json", {"n_videos": 1})
+    load_dataset(folder)
+    assert "summary.json: this JSON file holds no annotations" in caplog.text  # somebody else's
+    caplog.clear()
+    save(folder, "config.json", {"stage": "world"})
+    load_dataset(folder)
+    assert not caplog.text
+
+
 def test_a_damaged_file_beside_the_videos_is_passed_over_with_a_warning(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
