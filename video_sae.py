@@ -53,6 +53,7 @@ COMMANDS = (
     Command(name="profile", config="ask.config:ProfileConfig", function="ask.profile:run_profile"),
     Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),
     Command(name="report", config="report.config:ReportConfig", function="report.page:report"),
+    Command(name="export", config="report.config:ExportConfig", function="report.dataset:export"),
 )
 
 DESCRIPTION = """\
@@ -205,7 +206,7 @@ def _set_up_logging() -> None:
     handler = _ProgressBarHandler()
     handler.setFormatter(_PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("collect", "train_sae", "features", "steer", "demo"):
+    for package in ("collect", "train_sae", "features", "steer", "report", "demo"):
         logging.getLogger(package).setLevel(logging.INFO)
 
 

@@ -15,7 +15,7 @@ from collect.artefact.table_input import read_found_table, require_grid
 from collect.errors import UserError
 from collect.printable import printable
 
-__all__ = ["BASELINES", "ITEMS", "KEPT_SHARE", "picked_site", "read_profile_table"]
+__all__ = ["BASELINES", "ITEMS", "KEPT_SHARE", "PROFILE", "picked_site", "read_profile_table"]
 
 
 def read_profile_table(run: Path) -> pd.DataFrame | None:

@@ -1,8 +1,10 @@
-"""From a run to the page that shows what it found and what it did not find.
+"""From a run to the page that shows what it found and what it did not find, and to a data set of its tables.
 
+    card         the card of the exported data set
     charts       the charts of the page
     claim_rows   claims in words, and effects by target and subject
     config       arguments
+    dataset      `export`: the tables of a run as a data set that others open
     page         the stage `report`: one self-contained page
     pictures     pictures of latents, taken from features or newly drawn
     record       what a run holds, read through each package's `reading`

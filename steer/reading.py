@@ -19,15 +19,17 @@ from steer.tables import (
     CLAIMS,
     CONTROLS,
     DISSOCIATIONS,
+    EFFECTS,
     LATENT_SUBJECTS,
     SCREEN,
     SUMMARY,
+    SWEEP,
     TARGET_SUBJECTS,
     TARGETS,
 )
 from steer.targets import Target
 
-__all__ = ["CLAIM_NAMES", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
+__all__ = ["CLAIM_NAMES", "EVERY_SCHEMA", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "items": ITEMS,
@@ -41,6 +43,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "claims": CLAIMS,
     "dissociations": DISSOCIATIONS,
 }
+"""Of the tables that are read as a whole."""
+EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "sweep": SWEEP, "effects": EFFECTS}
+"""Also of those with a row per item."""
 
 
 def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:

@@ -31,11 +31,16 @@ SCHEMAS = {
 }
 
 
-def documented_columns(table: str) -> list[tuple[str, str]]:
-    """Names and types in the section of one table, in order."""
+def section_of(table: str) -> str:
+    """What the page says about one table."""
     section = re.search(rf"^### `{table}\.parquet`$(.*?)(?=^#|\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None, f"docs/formats.md has no section for {table}.parquet"
-    return re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", section[1], re.MULTILINE)
+    return section[1]
+
+
+def documented_columns(table: str) -> list[tuple[str, str]]:
+    """Names and types in the section of one table, in order."""
+    return re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", section_of(table), re.MULTILINE)
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -45,6 +50,15 @@ def type_name(kind: pa.DataType) -> str:
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_documented_columns_are_those_of_the_schema(table: str) -> None:
     assert documented_columns(table) == [(field.name, type_name(field.type)) for field in SCHEMAS[table]]
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_documented_meanings_are_those_of_the_schema(table: str) -> None:
+    schema, section = SCHEMAS[table], section_of(table)
+    meanings = re.findall(r"^\| `\w+` \| [^|]+? \| (.+) \|$", section, re.MULTILINE)
+    said = [(field.metadata or {}).get(b"doc", b"").decode() for field in schema]
+    assert [meaning.replace("\\|", "|") for meaning in meanings] == said
+    assert " ".join(section.split()).startswith((schema.metadata or {})[b"doc"].decode())
 
 
 def test_every_documented_table_has_a_schema() -> None:

@@ -55,6 +55,7 @@ _STEER = _words(
     f"steer --run run --sae {SAE} --top 1 --associated 1 --controls 2 --items 6 --noncounting-items 3 "
     "--operations ablate"
 )
+_EXPORT = _words(f"export --run run --sae {SAE} --to hf set")
 _DOWNLOAD = _words(f"download --split sample --out downloaded --base-url {MIRROR} --attempts 2 --timeout-s 5")
 _ACTIVATIONS, _SAE = "run/activations", f"run/sae/{SAE}"
 _FEATURES_OUT, _STEER_OUT = f"run/features/{SAE}", f"run/steer/{SAE}"
@@ -149,6 +150,8 @@ COMMANDS = _named(
             cleared=("run/report",),
             outputs=("run/report",),
         ),
+        Command(name="export", words=_EXPORT, cleared=("set",), outputs=("set",)),
+        Command(name="export again", words=_EXPORT, outputs=("set",)),
         Command(name="download", words=_DOWNLOAD, stopped="downloaded", outputs=("downloaded",), spared=_RECORD),
         Command(name="download again", words=_DOWNLOAD, outputs=("downloaded",), spared=_RECORD),
     ]

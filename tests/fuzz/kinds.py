@@ -141,19 +141,19 @@ KINDS = (
     Kind(
         name="features table",
         files=tuple(_run(f"features/{SAE}/{name}.parquet") for name in ("catalogue", "associations", "exemplars")),
-        readers=("report", "steer"),
+        readers=("report", "steer", "export", "export again"),
     ),
-    Kind(name="features summary", files=(_run(f"features/{SAE}/summary.json"),), readers=("report",)),
+    Kind(name="features summary", files=(_run(f"features/{SAE}/summary.json"),), readers=("report", "export")),
     Kind(name="picture", files=(_run(f"features/{SAE}/media/**/*-strip.jpg"),), readers=("report",), is_shown=True),
     Kind(
         name="profile",
         files=(_run("profile/profile.parquet"), _run("profile/summary.json")),
-        readers=("report",),
+        readers=("report", "export"),
     ),
     Kind(
         name="steer table",
         files=(_run(f"steer/{SAE}/*.parquet"), _run(f"steer/{SAE}/summary.json")),
-        readers=("report",),
+        readers=("report", "export"),
     ),
     Kind(
         name="steer part",
@@ -162,10 +162,17 @@ KINDS = (
         is_scratch=True,
     ),
     Kind(
+        name="export",
+        files=("set/README.md", "set/summary.json", "set/data/*/table.parquet"),
+        readers=("export again",),
+        is_scratch=True,
+    ),
+    Kind(
         name="config",
         files=(
             _run("activations/config.json"),
             _run("profile/config.json"),
+            "set/config.json",
             *(_run(f"{stage}/{SAE}/config.json") for stage in ("sae", "features", "steer")),
         ),
         readers=(
@@ -180,6 +187,7 @@ KINDS = (
             "steer again",
             "resume steer",
             "profile again",
+            "export again",
             "features",
             "evaluate",
             "steer",

@@ -53,7 +53,7 @@ def build(folder: Path) -> None:
     _stop("resume features", folder, "features.run.measure_activity", after=0)
     _run("features")
     _stop("resume steer", folder, "steer.run.finish", after=0)
-    for name in ("steer", "report", "archive plain", "archive packed"):
+    for name in ("steer", "report", "export", "archive plain", "archive packed"):
         _run(name)
     _download(folder)
     shutil.copytree(world, folder / "reference")
