@@ -102,14 +102,19 @@ class VideoRanks:
         self._place[latents] = np.arange(len(latents))
 
     def __call__(self, video: int, wanted: Bool[np.ndarray, " latent"]) -> dict[str, sparse.csc_array]:
-        """Int32 [unit, latent] at each level, for the units of one video; zero for latents that are not wanted."""
+        """Int32 [unit, latent] at each level, for the units of one video; zero for latents that are not wanted.
+
+        `wanted` may end before the last latent: those after it are not wanted.
+        """
         return dict(self._of(video, wanted))
 
     def _of(self, video: int, wanted: Bool[np.ndarray, " latent"]) -> Iterator[tuple[str, sparse.csc_array]]:
         record = self._records[video]
         rows = self._codes.rows(record.row_start, record.row_stop)
         column = self._place[rows.indices]
-        kept = np.append(wanted, False)[column]  # of latents that are not among these the place is -1
+        asked = np.zeros(self._n_latents + 1, dtype=bool)  # of latents that are not among these the place is -1
+        asked[: len(wanted)] = wanted
+        kept = asked[column]
         indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])[rows.indptr].astype(np.int32)
         shape = (rows.shape[0], self._n_latents)
         some = sparse.csr_array((rows.data[kept], column[kept].astype(np.int32), indptr), shape=shape).tocsc()

@@ -22,7 +22,7 @@ from collect.data.perception_test import Video
 from collect.tokens.grid import TokenGrid
 from features.labels import events, scenes, things
 from features.labels.geometry import box_areas, cover_fractions, hidden_tracks, track_boxes
-from features.labels.names import object_names
+from features.labels.names import is_whole, object_names
 from features.labels.unit_labels import MIN_COVER, Carrier, Space, VideoLabels, collect_labels
 
 SCENE_AREA = 0.5
@@ -43,7 +43,7 @@ Vocabulary = Mapping[Space, tuple[str, ...]]
 
 
 def names_of(video: Video) -> dict[Space, frozenset[str]]:
-    """Names that a video's annotations contribute to each space."""
+    """Names that a video's annotations contribute to each space; what has no word in its label contributes none."""
     named = {
         OBJECTS: frozenset(name for track in video.tracks for name in object_names(track.label)),
         PARTS: things.part_names(video),
@@ -55,7 +55,7 @@ def names_of(video: Video) -> dict[Space, frozenset[str]]:
     for space in EVENTS:
         segments = video.actions if space.kind == "action" else video.sounds
         named[space] = events.token_names(segments) if space.level == "token" else events.frame_names(segments)
-    return named
+    return {space: frozenset(filter(is_whole, names)) for space, names in named.items()}
 
 
 def is_derived(name: str) -> bool:

@@ -44,9 +44,14 @@ def object_names(label: str) -> tuple[str, ...]:
 
 @functools.cache
 def head_noun(label: str) -> str:
-    """The noun that says what an object is: "cup" of "red plastic cups"; the whole label where there is no word."""
-    whole, *others = object_names(label) or (label,)
+    """The noun that says what an object is: "cup" of "red plastic cups"; empty where the label has no word."""
+    whole, *others = object_names(label) or ("",)
     return others[0] if others else whole
+
+
+def is_whole(name: str) -> bool:
+    """Whether nothing is missing in a name that was put together: "moving " and "after " lack the word that counts."""
+    return bool(name) and name == " ".join(name.split())
 
 
 def _singular(word: str) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from features.labels.names import normalise_name, object_names
+from features.labels.names import head_noun, is_whole, normalise_name, object_names
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,10 @@ def test_normalise_name(label: str, name: str) -> None:
 )
 def test_object_names_are_whole_name_head_and_attributes(label: str, names: tuple[str, ...]) -> None:
     assert object_names(label) == names
+
+
+def test_what_names_nothing_has_no_head_and_makes_no_whole_name() -> None:
+    assert (head_noun("—"), object_names("?!")) == ("", ())
+    made = [f"moving {head_noun('—')}", f"{normalise_name('?!')} begins", f"hand in {normalise_name('…')}", ""]
+    assert not any(is_whole(name) for name in made)
+    assert is_whole("hand in كوب")
