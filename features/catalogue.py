@@ -18,7 +18,7 @@ from features.association.associate import Associations
 from features.labels.corpus import Corpus
 from features.labels.labelling import KINDS
 
-LEVELS, SPLITS = ("token", "frame"), ("train", "held_out")
+LEVELS, SPLITS = ("token", "frame", "video"), ("train", "held_out")
 ASKED_KINDS = ("object", "action", "sound")
 """Kinds of label that a question can be about."""
 _KIND = f"{', '.join(f'`{kind}`' for kind in KINDS[:-1])} or `{KINDS[-1]}`"
@@ -54,7 +54,7 @@ CATALOGUE = pa.schema(
             null=True,
             among=KINDS,
         ),
-        column("top_label_level", pa.string(), "`token` or `frame`", null=True, among=LEVELS),
+        column("top_label_level", pa.string(), "`token`, `frame` or `video`", null=True, among=LEVELS),
         column("top_auroc", pa.float64(), "AUROC for that label"),
         column("top_within_video_auroc", pa.float64(), "within-video AUROC"),
         column("top_within_low", pa.float64(), "lower end of its 95 % interval"),
@@ -105,7 +105,7 @@ ASSOCIATIONS = pa.schema(
             _KIND,
             among=KINDS,
         ),
-        column("level", pa.string(), "`token` or `frame`", among=LEVELS),
+        column("level", pa.string(), "`token`, `frame` or `video`", among=LEVELS),
         column("split", pa.string(), "`train` or `held_out`", among=SPLITS),
         column("auroc", pa.float64(), "AUROC over all units of the split"),
         column("auroc_low", pa.float64(), "lower end of its 95 % interval; null on train"),

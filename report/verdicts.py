@@ -176,11 +176,15 @@ def gallery_latents(catalogue: pd.DataFrame, n: int) -> list[int]:
 
 
 def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Held-out pairs to list: those that hold, by AUROC; if none does, the highest AUROCs that were tested."""
+    """Held-out pairs to list: those that hold, by AUROC; if none does, the highest AUROCs that were tested.
+
+    Labels of whole videos come last: what tells videos apart says least about what a token shows.
+    """
     held = associations[associations["split"] == "held_out"]
     holding = held[held["holds"].astype(bool)]
     rows = holding if len(holding) else held
-    return rows.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable").head(n)
+    rows = rows.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
+    return rows.sort_values("level", key=lambda level: level == "video", kind="stable").head(n)
 
 
 # --- What latents do to the answers ----------------------------------------------------------------------------------

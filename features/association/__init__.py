@@ -14,6 +14,7 @@
     runs          runs of equal neighbours, which ranks are made of
     selection     which pairs are tested
     split_units   the units of one space and split, with their labels
+    whole_videos  labels of whole videos: with which latents they are tested
 
 Importing the package imports none of its modules.
 """

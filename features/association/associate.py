@@ -1,10 +1,11 @@
 """Every latent against every label: selected on the train videos, judged on the held-out ones.
 
 1. On train videos, all labels compete for each latent by correlation; objects, actions and sounds besides get AUROCs.
-2. Each latent enters with the label that explains it best, each object, action and sound with its best latents.
+2. Each latent enters with the label that explains it best, each object, action, sound and answer with its best latents.
 3. On held-out videos, these pairs get effect sizes, bootstrap intervals over videos, a p-value by permuting annotations
    between whole videos, and a q-value over all tested pairs.
-4. A pair holds if q is below the rate asked for, the within-video AUROC's interval lies above ½, and the AUROC beats
+4. A pair holds if q is below the rate asked for, the interval of the within-video AUROC (of the AUROC, where the label
+   is one of whole videos) lies above ½, and the AUROC beats
    the 95th percentile of control directions that fire as often, and of a baseline SAE's latents where there is one.
 5. What may be a latent's name is decided by `features.association.naming`.
 """
@@ -24,6 +25,7 @@ from features.association.inference import benjamini_hochberg
 from features.association.judgement import judge
 from features.association.naming import Names, name_latents
 from features.association.selection import Selection, score, score_all, select_pairs
+from features.association.whole_videos import best_for_videos, with_pairs
 from features.codes import Codes
 from features.config import FeaturesConfig
 from features.division import ALONE, Division
@@ -70,6 +72,7 @@ def associate(
     train, held_out = score_all(codes, corpus, division)
     asked = np.array([label.space in ASKED for label in corpus.all_labels()], dtype=bool)
     selection = select_pairs(train, explanation.train, asked)
+    selection = with_pairs(selection, *best_for_videos(train.auroc, corpus))
     rows: list[dict[str, Any]] = []
     if len(selection.latent):
         rows = judge(codes, selection, corpus, config, division)
@@ -84,7 +87,7 @@ def associate(
         beats_baseline = ~(table["auroc"] <= table["baseline_auroc_p95"])  # nothing to beat where there is none
         table["holds"] = (
             (table["q_value"] < config.fdr)
-            & (table["within_low"] > 0.5)
+            & (table["within_low"].where(table["level"] != "video", table["auroc_low"]) > 0.5)
             & (table["auroc"] > table["control_auroc_p95"])
             & beats_baseline
         )

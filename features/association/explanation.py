@@ -1,6 +1,6 @@
 """How much of each latent each label explains: all labels compete on the same tokens.
 
-Every label is a function on visual tokens, 1 where it is positive (a label of frames at all tokens of its frames) and 0
+Every label is a function on visual tokens, 1 where it is positive (one of frames or videos at all their tokens) and 0
 elsewhere, and a latent's activation is another. Their Pearson correlation over all tokens of annotated videos compares
 labels of every kind with each other: objects with their parts, "swapping" with "any frame of a cup game", the object at
 a place with the place. Its square is the share of the activation's variance that the label explains.
@@ -148,6 +148,7 @@ class _Tokens:
         self._n_cells = corpus.places.n_cells
         frames = np.diff(unit_starts(corpus.records, "frame"))
         patches = [record.grid.n_tokens // record.grid.n_t for record in corpus.records]
+        self._video = _of_tokens(corpus, np.arange(len(corpus.records)))
         self._frame = np.repeat(np.arange(int(frames.sum())), np.repeat(patches, frames)).astype(np.int32)
         known = self._group >= 0
         self._cell_tokens = np.bincount(
@@ -185,7 +186,7 @@ class _Tokens:
         self, row: np.ndarray, token: np.ndarray, value: np.ndarray, n_rows: int
     ) -> Float64[np.ndarray, "row label"]:
         """Sum of values times labels, by row."""
-        units = {"token": token, "frame": self._frame[token], "cell": self._cell[token]}
+        units = {"token": token, "frame": self._frame[token], "video": self._video[token], "cell": self._cell[token]}
         parts: list[np.ndarray] = []
         for level, labels in self._labels:
             summed = sparse.csr_array((value, (row, units[level])), shape=(n_rows, labels.shape[0]))

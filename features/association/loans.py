@@ -39,10 +39,10 @@ class Lender:
 
     def __init__(self, units: SplitUnits, grids: Sequence[TokenGrid]) -> None:
         self._units = units
-        self._is_frames = units.space.level == "frame"
-        self._times = [_times_s(grid) for grid in grids]
-        self._clock = _classes([grid.spans_s.tobytes() for grid in grids])
-        layouts = [b"" if self._is_frames else grid.boxes.tobytes() for grid in grids]
+        self._has_patches, is_timed = units.space.level == "token", units.space.level != "video"
+        self._times = [_times_s(grid) if is_timed else np.zeros(1) for grid in grids]
+        self._clock = _classes([grid.spans_s.tobytes() if is_timed else b"" for grid in grids])
+        layouts = [grid.boxes.tobytes() if self._has_patches else b"" for grid in grids]
         self._layout = _classes(layouts)
         self._centres = [_centres(grid) for grid in grids]
         self._laid: dict[int, _Laid] = {}
@@ -96,7 +96,7 @@ class Lender:
             start = np.cumsum([0, *map(len, parts[:-1])], dtype=np.int64)
         marks = sparse.csr_array(units.marks[rows])
         return _Laid(
-            n_patches=1 if self._is_frames else len(self._centres[borrower]),
+            n_patches=len(self._centres[borrower]) if self._has_patches else 1,
             start=start,
             eligible=units.eligible[rows],
             positive=_Entries.of(marks, POSITIVE),

@@ -16,7 +16,7 @@ from scipy import sparse
 from collect.reading import VideoRecord
 from features.labels.corpus import Corpus
 from features.labels.unit_labels import Space
-from features.labels.units import unit_starts, unit_videos, units_of
+from features.labels.units import unit_starts, unit_videos, units_of, units_of_tokens
 
 POSITIVE, SPOILED = 2, 1
 """Bits of `SplitUnits.marks`: positive for a label; and one that could be a negative but is touched by it."""
@@ -124,7 +124,7 @@ class SplitUnits:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelUnits:
-    """Where the tokens of the store are among the units of a split: themselves, or frames."""
+    """Where the tokens of the store are among the units of a split: themselves, frames or videos."""
 
     unit: Int32[np.ndarray, " token"]
     """Unit of each token of the store; -1 where it is of no video of the split."""
@@ -141,16 +141,16 @@ class LevelUnits:
         n_units = 0
         for video in videos:
             record = corpus.records[video]
-            own = _units_of(record, level)
+            own = units_of_tokens(record, level)
             unit[record.row_start : record.row_stop] = n_units + own
             n_units += int(own[-1]) + 1 if len(own) else 0
-        return cls(unit=unit, n_units=n_units, is_pooled=level == "frame")
+        return cls(unit=unit, n_units=n_units, is_pooled=level != "token")
 
     @classmethod
     def of_video(cls, record: VideoRecord, level: str) -> LevelUnits:
         """The units of one video, whose tokens are all there is."""
-        unit = _units_of(record, level)
-        return cls(unit=unit.astype(np.int32), n_units=int(unit[-1]) + 1, is_pooled=level == "frame")
+        unit = units_of_tokens(record, level)
+        return cls(unit=unit.astype(np.int32), n_units=int(unit[-1]) + 1, is_pooled=level != "token")
 
     def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
         """Activations [unit, latent], with ascending units.
@@ -173,13 +173,6 @@ class LevelUnits:
         n_before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])
         indptr = n_before[ends].astype(np.int32 if n_before[-1] < 2**31 else np.int64)
         return sparse.csc_array((data[kept], unit[kept], indptr), shape=(self.n_units, codes.shape[1]))
-
-
-def _units_of(record: VideoRecord, level: str) -> Int64[np.ndarray, " token"]:
-    """Unit of each token of a video, from 0."""
-    if level == "token":
-        return np.arange(record.grid.n_tokens)
-    return np.repeat(np.arange(record.grid.n_t), record.grid.n_tokens // record.grid.n_t)
 
 
 def _with_data(matrix: sparse.csr_array, data: np.ndarray) -> sparse.csr_array:

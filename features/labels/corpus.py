@@ -19,6 +19,7 @@ from collect.reading import VideoRecord
 from features.labels.labelling import ANNOTATED, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
 from features.labels.scenes import PlaceGrid, cell_carriers
 from features.labels.unit_labels import Space, UnitLabels, VideoLabels, collect_labels, stack
+from features.labels.units import count_units
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _label(record: VideoRecord, video: Video | None, vocabulary: Vocabulary) -> 
 
 
 def _unlabelled(record: VideoRecord, space: Space) -> VideoLabels:
-    n_units = record.grid.n_tokens if space.level == "token" else record.grid.n_t
+    n_units = count_units(record, space.level)
     nothing, none = np.empty((0, 2), dtype=np.int64), np.zeros(n_units, dtype=bool)
     return VideoLabels(
         n_units=n_units, positive=nothing, touched=nothing, hidden=nothing, eligible=none, background=none

@@ -132,6 +132,18 @@ def hidden_tracks(
     return hidden
 
 
+def covering_tracks(
+    boxes: Float64[np.ndarray, "track n_t 4"], hidden: Bool[np.ndarray, "track n_t"]
+) -> Bool[np.ndarray, "track n_t"]:
+    """Where at least half of the box of another track that is hidden lies under a track's box."""
+    covering = np.zeros(hidden.shape, dtype=bool)
+    for index, t in zip(*np.nonzero(hidden), strict=True):
+        under = cover_fractions(boxes[:, t : t + 1], boxes[index, t : t + 1]).reshape(-1) >= MIN_COVER
+        under[index] = False
+        covering[:, t] |= under
+    return covering
+
+
 def overlap_fractions(
     segments: Sequence[Segment], spans_s: Float64[np.ndarray, "n_t 2"]
 ) -> Float64[np.ndarray, "segment n_t"]:

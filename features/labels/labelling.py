@@ -1,4 +1,4 @@
-"""Which visual tokens and frames an annotation makes positive, negative or neither.
+"""Which visual tokens, frames and videos an annotation makes positive, negative or neither.
 
 Objects are annotated incompletely, so a patch outside all boxes is unlabelled, not negative. Eligible tokens are
 therefore those on some box, and the comparison is between identities; the tokens of annotated frames that no box
@@ -9,7 +9,7 @@ Boxes persist while an object is hidden: such tokens stay positive, and `hidden`
 at that time.
 
 Every frame of an annotated video may be a negative of actions, sounds and scenes: a video without segments of a kind
-that is annotated elsewhere shows none.
+that is annotated elsewhere shows none. Questions are about whole videos.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from collect.data.perception_test import Video
 from collect.tokens.grid import TokenGrid
-from features.labels import events, scenes, things
+from features.labels import events, questions, scenes, things
 from features.labels.geometry import box_areas, cover_fractions, hidden_tracks, track_boxes
 from features.labels.names import is_whole, object_names
 from features.labels.unit_labels import MIN_COVER, Carrier, Space, VideoLabels, collect_labels
@@ -30,10 +30,10 @@ SCENE_AREA = 0.5
 
 OBJECTS = Space("object", "token")
 PARTS, SIGHTS, STATES, ROLES = (Space(kind, "token") for kind in ("part", "sight", "state", "role"))
-SCENES = Space("scene", "frame")
+SCENES, QUESTIONS = Space("scene", "frame"), Space("question", "video")
 EVENTS = (Space("action", "token"), Space("action", "frame"), Space("sound", "token"), Space("sound", "frame"))
 PLACES, TIMES = Space("place", "token"), Space("time", "token")
-ANNOTATED = (OBJECTS, *EVENTS, PARTS, SIGHTS, STATES, ROLES, SCENES)
+ANNOTATED = (OBJECTS, *EVENTS, PARTS, SIGHTS, STATES, ROLES, SCENES, QUESTIONS)
 """Spaces whose labels come from annotations, so that a permutation of annotations changes them."""
 ASKED = (OBJECTS, *EVENTS)
 """Spaces each of whose labels enters the tests with its best latents, whether or not a latent follows it most."""
@@ -51,6 +51,7 @@ def names_of(video: Video) -> dict[Space, frozenset[str]]:
         STATES: things.state_names(video),
         ROLES: events.role_names(video),
         SCENES: scenes.scene_names(video),
+        QUESTIONS: questions.question_names(video),
     }
     for space in EVENTS:
         segments = video.actions if space.kind == "action" else video.sounds
@@ -77,6 +78,10 @@ def label_video(video: Video, grid: TokenGrid, vocabulary: Vocabulary) -> dict[S
     every_frame = np.ones(grid.n_t, dtype=bool)
     labels: dict[Space, VideoLabels] = {}
     for space, names in vocabulary.items():
+        if space == QUESTIONS:
+            carriers = questions.question_carriers(video, names)
+            labels[space] = collect_labels(names, carriers, eligible=np.ones(1, dtype=bool))
+            continue
         carriers = _CARRIERS[space](video, grid, laid)
         if space == OBJECTS:
             near_thing = ((laid.cover > 0) & is_thing).any(axis=0)

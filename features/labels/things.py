@@ -7,6 +7,8 @@
     arrival of NAME            the first sight of what the frame before did not show
     hidden NAME, visible NAME  the tokens on what is hidden at some time, while it is and while it is not
     moving NAME, still NAME    the tokens on it in view, while its box shifts and while it does not
+    occluder NAME              the tokens on what is annotated as hiding others
+    occluding NAME             the tokens on what hides others, while something hidden lies under it
 
 NAME is a name of the object, in parts and first sights also `thing` for all objects; of states the head noun only, and
 with `centre of` before it the patch in the middle.
@@ -20,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from collect.data.perception_test import Track, Video
-from features.labels.geometry import centre_patches, first_sights, moving_tracks
+from features.labels.geometry import centre_patches, covering_tracks, first_sights, moving_tracks
 from features.labels.names import head_noun, object_names
 from features.labels.unit_labels import MIN_COVER, Carrier
 
@@ -28,7 +30,7 @@ THING = "thing"
 CENTRE = "centre of "
 PARTS = ("centre of", "edge of")
 SIGHTS = ("first sight of {}", "centre of {} at first sight", "arrival of {}")
-STATES = ("hidden", "visible", "moving", "still")
+STATES = ("hidden", "visible", "moving", "still", "occluder", "occluding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +97,18 @@ def sight_carriers(laid: LaidTracks) -> list[Carrier]:
 
 
 def state_carriers(laid: LaidTracks) -> list[Carrier]:
-    """Each thing while it is hidden or not, and in view while it moves or not."""
+    """Each thing while it is hidden or not, in view while it moves or not, and what hides others."""
     moving = moving_tracks(laid.boxes) & ~laid.hidden
     hides = np.array([bool(track.is_masked.any()) for track in laid.tracks], dtype=bool)[:, None]
-    states = (laid.hidden, hides & ~laid.hidden, moving, ~moving & ~laid.hidden)
+    occludes = np.array([track.is_occluder for track in laid.tracks], dtype=bool)[:, None]
+    states = (
+        laid.hidden,
+        hides & ~laid.hidden,
+        moving,
+        ~moving & ~laid.hidden,
+        np.broadcast_to(occludes, laid.hidden.shape),
+        occludes & covering_tracks(laid.boxes, laid.hidden),
+    )
     on = np.where(laid.over_tokens(laid.is_thing), laid.cover, 0.0)
     return [
         Carrier(

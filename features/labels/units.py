@@ -1,4 +1,4 @@
-"""Units of a store: its visual tokens, or its frames (time steps) with activations max-pooled over their tokens."""
+"""Units of a store: its visual tokens; its frames (time steps) or videos, with activations max-pooled over tokens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ from scipy import sparse
 from collect.reading import VideoRecord
 
 
+def units_of_tokens(video: VideoRecord, level: str) -> Int64[np.ndarray, " token"]:
+    """Unit of each token of a video, from 0."""
+    n_tokens, n_units = video.grid.n_tokens, count_units(video, level)
+    return np.repeat(np.arange(n_units, dtype=np.int64), n_tokens // n_units)
+
+
+def count_units(video: VideoRecord, level: str) -> int:
+    """Number of units of a video."""
+    return {"token": video.grid.n_tokens, "frame": video.grid.n_t, "video": 1}[level]
+
+
 def unit_starts(videos: Sequence[VideoRecord], level: str) -> Int64[np.ndarray, " video_and_end"]:
     """First unit of each video, and the number of units."""
-    sizes = [video.grid.n_tokens if level == "token" else video.grid.n_t for video in videos]
+    sizes = [count_units(video, level) for video in videos]
     return np.cumsum([0, *sizes], dtype=np.int64)
 
 

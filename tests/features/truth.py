@@ -84,6 +84,10 @@ def meanings(kind: str, level: str, label: str) -> list[str]:
             state, _, name = label.partition(" ")
             if state in ("hidden", "visible"):
                 return ["hidden ball" if state == "hidden" else "cup-game ball"]  # only these are annotated as masked
+            if state == "occluder":
+                return _both(_thing(name))
+            if state == "occluding":
+                return ["cup with the ball"]
             if name == "cup":
                 return [f"{state}: cup"]
             return [] if state == "moving" else _both(_thing(name))

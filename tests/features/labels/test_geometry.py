@@ -6,6 +6,7 @@ import pytest
 from features.labels.geometry import (
     centre_patches,
     cover_fractions,
+    covering_tracks,
     first_sights,
     hidden_tracks,
     moving_tracks,
@@ -113,6 +114,13 @@ def test_a_track_moves_at_both_ends_of_a_shift_of_a_quarter_of_its_size() -> Non
     assert moving_tracks(boxes).tolist() == [[False, True, True, False]]
     boxes[0, 2] = np.nan
     assert not moving_tracks(boxes).any()
+
+
+def test_what_lies_over_something_hidden_by_half_covers_it() -> None:
+    box, half, third = [0.0, 0.0, 0.3, 1.0], [0.0, 0.0, 0.15, 1.0], [0.0, 0.0, 0.1, 1.0]
+    boxes = np.array([[box, box], [half, half], [third, third]])
+    hidden = np.array([[True, False], [False, False], [False, False]])
+    assert covering_tracks(boxes, hidden).tolist() == [[False, False], [True, False], [False, False]]
 
 
 def test_what_was_not_there_in_an_annotated_frame_arrives_with_its_first_box() -> None:

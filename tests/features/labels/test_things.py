@@ -58,6 +58,15 @@ def test_moving_and_still() -> None:
     assert tokens(STATES, "moving cup", cup) == [8, 12, 19, 23]
 
 
+def test_what_hides_others_and_while_it_does() -> None:
+    ball = make_track(0, "ball", [LEFT] * 3, TIMES, is_masked=[False, True, False])
+    cup = make_track(1, "cup", [RIGHT, LEFT, LEFT], TIMES, is_occluder=True)
+    other = make_track(2, "mug", [LEFT] * 3, TIMES)
+    assert tokens(STATES, "occluder cup", ball, cup, other) == [3, 7, 8, 12, 16, 20]
+    assert tokens(STATES, "occluding cup", ball, cup, other) == [8, 12]
+    assert tokens(STATES, "occluding thing", ball, cup, other) == [8, 12]  # the mug is over it, but no occluder
+
+
 @pytest.mark.parametrize("space", [PARTS, SIGHTS, STATES])
 def test_every_name_that_labels_tokens_is_counted(space: Space) -> None:
     tracks: Sequence[Track] = (
