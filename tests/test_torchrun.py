@@ -23,7 +23,11 @@ PAGES = [
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")),
 ]
 COMMANDS = sorted(
-    {found.rstrip() for page in PAGES for found in re.findall(r"torchrun -[^`\n]*", page.read_text(encoding="utf-8"))}
+    {
+        found.rstrip(" &")
+        for page in PAGES
+        for found in re.findall(r"torchrun -[^`\n]*", re.sub(r" *\\\n *", " ", page.read_text(encoding="utf-8")))
+    }
 )
 WHOLE = [command for command in COMMANDS if "…" not in command]
 """Those that stand there with all their arguments; others end with `COMMAND …`, whatever the command."""
@@ -68,23 +72,29 @@ def test_without_the_dashes_torchrun_takes_run_for_its_own(capsys: pytest.Captur
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in WHOLE if " features " not in command])
 def test_it_runs(command: str, tmp_path: Path) -> None:
-    """With two processes; only paths, and their number, are other than documented.
+    """With two processes; only paths and sizes, and their number, are other than documented.
 
     `tests/features/test_processes.py` runs features, which needs an SAE and annotations.
     """
-    run = write_run(tmp_path / "run", n_videos=200, others=("resid/12",))
+    run = write_run(tmp_path / "run", n_videos=200, others=("resid/8", "resid/12"))
     data, model = tmp_path / "data", tmp_path / "model"
     for i in range(4):
         write_video(data / "videos" / f"v{i}.mp4", [noise(48, 64, seed=100 * i + t) for t in range(12)])
     size = dataclasses.replace(SIZES["tiny"], layers=13)
     build_model(size, 0).save_pretrained(model)
     build_processor(size).save_pretrained(model)
-    paths = {"runs/plm1b": run, "DIR": data, "MODEL": model, "RUN": tmp_path / "out", "8": 2}
-    words = [str(paths.get(word, word)) for word in words_of(command)]
+    out = tmp_path / "out"
+    given = {"runs/plm1b": out if " collect " in command else run, "RUN": out, "$RUN": out, "8": 2}
+    given |= dict.fromkeys(("DIR", "data", "$DATA"), data) | dict.fromkeys(
+        ("MODEL", "facebook/Perception-LM-1B"), model
+    )
+    # Of a cluster's job, and sizes for one GPU or more.
+    given |= {"$SLURM_NNODES": 1, "$head:29500": "localhost:0", "$SLURM_JOB_ID": "job", "32768": 256, "65536": 1024}
+    words = [str(given.get(word, word)) for word in words_of(command)]
     words[:1] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-4000:]
     if "collect" in words:
-        assert len(list((tmp_path / "out" / "activations").glob("rank-*.zarr"))) == 2
+        assert len(list((out / "activations").glob("rank-*.zarr"))) == 2
     else:
         assert len(list((run / "sae").glob("*/cfg.json"))) == 1

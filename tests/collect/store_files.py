@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import torch
 from torch import Tensor
 
 from collect.artefact.seal import seal_object
 from collect.reading import Failure, VideoRecord
-from collect.store.commit_log import encoded, read_log
+from collect.store.commit_log import read_log
 from collect.store.manifest import write_manifest
 from collect.store.writer import SiteSpec, StoreWriter
 from collect.tokens.grid import TokenGrid, frame_spans
@@ -86,12 +87,16 @@ def edit_log(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> No
     write_log(path, lines, 0)
 
 
-def write_log(path: Path, lines: Sequence[dict[str, Any]], checksum: int | None) -> None:
-    """Write a log with checksums from 0 on, or with none."""
+def write_log(path: Path, lines: Sequence[Any], checksum: int | None) -> None:
+    """Write a log with checksums from 0 on, or with none; lines may be what no program would write."""
     data = b""
     for line in lines:
-        text, checksum = encoded(line, checksum)
-        data += text
+        text = json.dumps(line, separators=(",", ":")).encode()
+        if checksum is not None and isinstance(line, dict):
+            body = text[:-1]
+            checksum = google_crc32c.extend(checksum, body)
+            text = body + (b'%s"crc32c":"%08x"}' % (b"," if line else b"", checksum))
+        data += text + b"\n"
     path.write_bytes(data)
 
 
