@@ -1,7 +1,8 @@
 """From an SAE, a store and annotations to a catalogue of what each latent goes along with.
 
     association      latents against labels: scores, permutations, controls, names
-    labels           annotations as labels of tokens and frames
+    combinations     labels joined by AND, OR and NOT
+    labels           annotations as labels of tokens, frames and videos
     pictures         pictures of exemplars
     activity         when each latent is active, and for how long
     catalogue        schemas of the tables, and the catalogue made from what was measured

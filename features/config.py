@@ -81,7 +81,8 @@ class FeaturesConfig:
     """Tokens encoded at once."""
     options: tuple[str, ...] = ()
     """Settings that seldom need another value, as NAME=VALUE: what a label has to reach to be a name (min_auroc,
-    min_within, min_share, min_explained, min_units, margin), and exemplars_per_video."""
+    min_within, min_share, min_explained, min_units, margin), exemplars_per_video, and combinations (2 or 3: seek labels
+    joined by AND, OR and NOT, at most that many)."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading a file.
@@ -101,6 +102,11 @@ class FeaturesConfig:
             raise UserError(
                 f"--options {EXEMPLARS_PER_VIDEO}={self.exemplars_per_video} is out of range: give 1 or more."
             )
+        if self.combinations not in DEPTHS:
+            raise UserError(
+                f"--options {COMBINATIONS}={self.combinations} is out of range: give 2 or 3, the most labels in a "
+                "combination, or 0 for none."
+            )
         assert self.floors  # made to check its values
 
     @property
@@ -114,14 +120,19 @@ class FeaturesConfig:
         """Most exemplars of a latent that may come from one video."""
         return int(self._options().get(EXEMPLARS_PER_VIDEO, 1))
 
+    @property
+    def combinations(self) -> int:
+        """Most labels in a combination; 0 where none are sought."""
+        return int(self._options().get(COMBINATIONS, 0))
+
     def _options(self) -> dict[str, float | int]:
         values: dict[str, float | int] = {}
         for pair in self.options:
             name, _, text = pair.partition("=")
-            if name not in _FLOORS and name != EXEMPLARS_PER_VIDEO:
-                known = ", ".join([*_FLOORS, EXEMPLARS_PER_VIDEO])
+            if name not in (*_FLOORS, *_WHOLE):
+                known = ", ".join([*_FLOORS, *_WHOLE])
                 raise UserError(f"--options {pair!r} is not known: give NAME=VALUE with one of {known}.")
-            whole = name in ("min_units", EXEMPLARS_PER_VIDEO)
+            whole = name in ("min_units", *_WHOLE)
             try:
                 values[name] = int(text) if whole else float(text)
             except ValueError:
@@ -131,7 +142,9 @@ class FeaturesConfig:
 
 
 _FLOORS = tuple(field.name for field in dataclasses.fields(Floors))
-EXEMPLARS_PER_VIDEO = "exemplars_per_video"
+EXEMPLARS_PER_VIDEO, COMBINATIONS = "exemplars_per_video", "combinations"
+_WHOLE = (EXEMPLARS_PER_VIDEO, COMBINATIONS)
+DEPTHS = (0, 2, 3)
 
 
 def _require(holds: bool, name: str, value: object, range_text: str) -> None:

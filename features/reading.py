@@ -10,19 +10,22 @@ import pyarrow as pa
 
 from collect.artefact.table_input import misfit, read_found_table, read_found_tables, table_path
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
+from features.combinations.combine import COMBINATIONS
 
 SCHEMAS: dict[str, pa.Schema] = {"catalogue": CATALOGUE, "associations": ASSOCIATIONS, "exemplars": EXEMPLARS}
+EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "combinations": COMBINATIONS}
+"""Also of those that the stage only makes if it is asked for them."""
 
 ASSOCIATIONS_NAME = "associations.parquet"
 
 
 def read_features_table(folder: Path, name: str) -> pd.DataFrame | None:
-    """Read one table of the stage's folder: `catalogue`, `associations` or `exemplars`; None where it is not there.
+    """Read one table of the stage's folder, such as `catalogue` or `combinations`; None where it is not there.
 
     Raises:
         UserError: it is damaged or another table.
     """
-    return read_found_table(folder, name, SCHEMAS[name])
+    return read_found_table(folder, name, EVERY_SCHEMA[name])
 
 
 def read_features_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:

@@ -6,6 +6,7 @@
       catalogue.parquet      one row per latent
       associations.parquet   one row per tested (latent, label) and split
       exemplars.parquet      top activating tokens of each latent
+      combinations.parquet   with `--options combinations=N`: labels joined by AND, OR and NOT
       media/                 pictures of the exemplars of some latents
       baseline/              with --baseline: the codes of the other SAE
       config.json summary.json
@@ -39,6 +40,7 @@ from features.association.associate import Associations, associate
 from features.association.controls import Controls, encode_controls, latents_as_controls, matched_rates
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS, build_catalogue
 from features.codes import BY_LATENT_NAME, Codes
+from features.combinations.combine import COMBINATIONS, combine
 from features.comparison import compare_with_baseline
 from features.config import FeaturesConfig
 from features.division import Division, joined_processes
@@ -53,6 +55,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "features"
 TABLES = ("associations.parquet", "exemplars.parquet", "catalogue.parquet")
+COMBINATIONS_NAME = "combinations.parquet"
 CODES_NAME = "codes.zarr"
 BASELINE_NAME = "baseline"
 """Folder of the other SAE's codes."""
@@ -174,6 +177,9 @@ def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path
             "sae": config.baseline,
             **compare_with_baseline(found, stage.associate(other, other_codes, other_activity), corpus),
         }
+    combined: pd.DataFrame | None = None
+    if config.combinations:
+        combined = combine(codes, corpus, depth=config.combinations, fdr=config.fdr, division=division)
     decoder_norm = opened.sae.decoder_norm.double().cpu().numpy()
     catalogue = build_catalogue(activity, decoder_norm, found, corpus)
     held_out = {corpus.records[index].video_id for index in corpus.split(held_out=True)}
@@ -186,10 +192,13 @@ def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path
     write_table(folder / "associations.parquet", associations, ASSOCIATIONS)
     write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
+    if combined is not None:
+        write_table(folder / COMBINATIONS_NAME, combined if len(combined) else empty_table(COMBINATIONS), COMBINATIONS)
     summary = summarise(config, activity, corpus, catalogue, associations)
     summary["baseline"] = compared
     pictures = [name for column in ("media", "media_frame") for name in exemplars[column].dropna() if name]
     made = [*TABLES, CODES_NAME, BY_LATENT_NAME, *([] if other is None else [BASELINE_NAME])]
+    made += [] if combined is None else [COMBINATIONS_NAME]
     write_summary(folder, summary, [*made, *pictures])
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",

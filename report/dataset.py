@@ -31,7 +31,7 @@ from collect.artefact.table_input import read_found_table
 from collect.download.run import FORMAT, RECORD_NAME
 from collect.errors import UserError
 from collect.printable import printable
-from features.reading import SCHEMAS as FEATURES_SCHEMAS
+from features.reading import EVERY_SCHEMA as FEATURES_SCHEMAS
 from report.card import Origin, Table, card
 from report.config import ExportConfig
 from report.record import Record, Stage, read_record

@@ -8,6 +8,7 @@ import pytest
 
 from ask import tables as asked
 from features import catalogue
+from features.combinations import combine
 from steer import tables
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
@@ -15,6 +16,7 @@ SCHEMAS = {
     "catalogue": catalogue.CATALOGUE,
     "associations": catalogue.ASSOCIATIONS,
     "exemplars": catalogue.EXEMPLARS,
+    "combinations": combine.COMBINATIONS,
     "items": asked.ITEMS,
     "baselines": asked.BASELINES,
     "screen": tables.SCREEN,

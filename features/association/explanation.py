@@ -140,7 +140,7 @@ class _Tokens:
     """The tokens of a store: to which group of videos each belongs, where and when it is, and what labels it has."""
 
     def __init__(self, corpus: Corpus) -> None:
-        self._group = _of_tokens(corpus, _groups(corpus))
+        self._group = _of_tokens(corpus, groups_of_videos(corpus))
         self._n_groups = 1 + N_GROUPS
         self._cell: Int32[np.ndarray, " token"] = np.concatenate(
             [np.empty(0, dtype=np.int32), *(corpus.places.cells(record.grid) for record in corpus.records)]
@@ -246,7 +246,7 @@ class _Tokens:
         return np.divide(covariance, np.sqrt(spread), out=np.zeros_like(covariance), where=np.sqrt(spread) > 1e-9)
 
 
-def _groups(corpus: Corpus) -> Int64[np.ndarray, " video"]:
+def groups_of_videos(corpus: Corpus) -> Int64[np.ndarray, " video"]:
     """0 for train videos, 1 to `N_GROUPS` for held-out ones in turn, -1 for those that are not annotated."""
     group = np.zeros(len(corpus.records), dtype=np.int64)
     held = np.flatnonzero(corpus.held_out & corpus.annotated)

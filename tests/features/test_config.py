@@ -37,6 +37,11 @@ def test_the_floors_of_a_name_are_options() -> None:
     assert FeaturesConfig(run=Path("run")).floors == Floors()
 
 
+def test_combinations_are_sought_where_they_are_asked_for() -> None:
+    assert FeaturesConfig(run=Path("run")).combinations == 0
+    assert FeaturesConfig(run=Path("run"), options=("combinations=3",)).combinations == 3
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -47,6 +52,9 @@ def test_the_floors_of_a_name_are_options() -> None:
         ("min_units=2.5", "has to be a whole number"),
         ("min_within=much", "has to be a number"),
         ("exemplars_per_video=0", "exemplars_per_video=0 is out of range"),
+        ("combinations=1", "combinations=1 is out of range: give 2 or 3"),
+        ("combinations=4", "combinations=4 is out of range"),
+        ("combinations=two", "has to be a whole number"),
         ("min_everything=1", "is not known: give NAME=VALUE with one of min_auroc"),
     ],
 )

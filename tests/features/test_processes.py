@@ -19,8 +19,9 @@ from features.run import features
 from tests.features.conftest import PlantedVideo, write_data, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("catalogue.parquet", "associations.parquet", "exemplars.parquet", "summary.json")
+FILES = ("catalogue.parquet", "associations.parquet", "combinations.parquet", "exemplars.parquet", "summary.json")
 OPTIONS = "--min-videos 5 --permutations 49 --bootstraps 50 --controls 8 --media 0 --exemplars 2 --batch-size 300"
+COMBINATIONS = "combinations=2"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,15 @@ def run(planted: list[PlantedVideo], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def expected(run: Path) -> Path:
     config = FeaturesConfig(
-        run=run, min_videos=5, permutations=49, bootstraps=50, controls=8, media=0, exemplars=2, batch_size=300
+        run=run,
+        min_videos=5,
+        permutations=49,
+        bootstraps=50,
+        controls=8,
+        media=0,
+        exemplars=2,
+        batch_size=300,
+        options=(COMBINATIONS,),
     )
     return features(config)
 
@@ -45,7 +54,8 @@ def copy_of(run: Path, folder: Path) -> Path:
 
 def command(run: Path, n: int) -> list[str]:
     launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"] if n > 1 else []
-    return [sys.executable, *launched, "-m", "video_sae", "--", "features", "--run", str(run), *OPTIONS.split()]
+    options = [*OPTIONS.split(), "--options", COMBINATIONS]
+    return [sys.executable, *launched, "-m", "video_sae", "--", "features", "--run", str(run), *options]
 
 
 def environment() -> dict[str, str]:

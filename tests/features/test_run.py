@@ -18,6 +18,7 @@ from collect.errors import UserError
 from collect.reading import ActivationStore
 from features.codes import Codes
 from features.config import FeaturesConfig
+from features.reading import read_features_table
 from features.run import features
 from tests.features.conftest import (
     BALL,
@@ -25,6 +26,7 @@ from tests.features.conftest import (
     CUBE,
     D_IN,
     D_SAE,
+    NOISE,
     SITE,
     PlantedVideo,
     planted_sae,
@@ -234,6 +236,20 @@ def test_codes_of_somebody_elses_sae_are_those_of_saelens(
     f = torch.cat([lens_outputs(folder, part, "float32")[0] for part in parts]).numpy()
     expected = np.concatenate([np.maximum(f, 0), np.maximum(-f, 0)], axis=1) if architecture == "abstopk" else f
     np.testing.assert_allclose(codes, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_combinations_are_a_table_of_their_own_where_they_are_asked_for(
+    finished: Path, run: Path, tmp_path: Path
+) -> None:
+    assert not (finished / "combinations.parquet").exists()
+    config = config_of(copy_of(run, tmp_path / "run"))
+    done = features(replace(config, options=(*config.options, "combinations=2")))
+    table = read_features_table(done, "combinations")
+    assert table is not None
+    assert set(table["latent"]) <= {BALL, CUBE, CLAP, NOISE}
+    assert "combinations.parquet" in json.loads((done / "summary.json").read_text())["files"]
+    for name in TABLES:
+        assert (done / f"{name}.parquet").read_bytes() == (finished / f"{name}.parquet").read_bytes()
 
 
 def test_annotations_that_are_gone_are_asked_for(planted: list[PlantedVideo], tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ _TRAIN = _words(
     "--options checkpoint_every=2 log_every=2"
 )
 _FEATURES = _words(
-    f"features --run run --sae {SAE} --min-videos 1 --permutations 20 --bootstraps 20 --media 2 --controls 4 --fdr 0.99"
+    f"features --run run --sae {SAE} --min-videos 1 --permutations 20 --bootstraps 20 --media 2 --controls 4 "
+    "--fdr 0.99 --options combinations=2"
 )
 _STEER = _words(
     f"steer --run run --sae {SAE} --top 1 --associated 1 --controls 2 --items 6 --noncounting-items 3 "

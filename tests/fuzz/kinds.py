@@ -143,6 +143,11 @@ KINDS = (
         files=tuple(_run(f"features/{SAE}/{name}.parquet") for name in ("catalogue", "associations", "exemplars")),
         readers=("report", "steer", "export", "export again"),
     ),
+    Kind(
+        name="combinations",
+        files=(_run(f"features/{SAE}/combinations.parquet"),),
+        readers=("export", "features again"),
+    ),
     Kind(name="features summary", files=(_run(f"features/{SAE}/summary.json"),), readers=("report", "export")),
     Kind(name="picture", files=(_run(f"features/{SAE}/media/**/*-strip.jpg"),), readers=("report",), is_shown=True),
     Kind(
