@@ -24,6 +24,7 @@ from ask.packing import Asked, Sequences, letter_logits, packing_agrees, restric
 from ask.questions import N_OPTIONS, Item
 from collect.data.perception_test import Video
 from collect.errors import UserError
+from collect.tokens.grid import TokenGrid
 from collect.video.decode import decode_clip
 from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
@@ -175,6 +176,14 @@ class Cases:
     def items(self, video_id: str) -> list[Item]:
         """Items about one video."""
         return self._by_video[video_id]
+
+    def grid(self, video_id: str) -> TokenGrid:
+        """Where the visual tokens of a video lie."""
+        return self._records[video_id].grid
+
+    def annotated(self, video_id: str) -> Video:
+        """A video with its annotations."""
+        return self._asked.dataset.video(video_id)
 
     def build(self, video_id: str) -> Case:
         """Make a video's case.

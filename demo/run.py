@@ -84,8 +84,7 @@ def _demo(config: DemoConfig) -> Path:
         associated=4,
         budget_minutes=1.0,
         controls=20,
-        items=90,
-        noncounting_items=45,
+        items=(90, 45),
         batch_size=16,
         seed=seed,
     )

@@ -15,9 +15,8 @@ from collect.drawing import INK, Drawing, Number, Scale, shorten, tick_text
 from report.target_rows import TargetRow, beyond_controls
 from report.verdicts import ALL_COUNTING
 from report.wording import is_known, number
-from steer.config import Operation
 from steer.controls import FAMILIES
-from steer.interventions import magnitude
+from steer.edits.operations import Operation
 
 MUTED, RULE, GRID = "#5d6770", "#aab2ba", "#e6e9ec"
 EFFECT, OTHER, PICKED = "#0b5fa5", "#c2410c", "#fff3d6"
@@ -177,7 +176,7 @@ def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFr
         controls: controls.parquet.
     """
     width, left, right, top = 560, 118, 16, 6
-    own = controls[controls["magnitude"] == magnitude(Operation.parse(operation))]
+    own = controls[controls["magnitude"] == Operation.parse(operation).magnitude]
     groups = [[row for row in rows if row.target.is_set == together] for together in (False, True)]
     groups = [group for group in groups if group]
     axis_px = 34

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from steer.config import Operation
+from steer.edits.operations import Operation
 from steer.reading import Target
 
 

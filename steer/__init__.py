@@ -3,9 +3,11 @@
     codes          latent activations of a video's visual tokens
     config         arguments, and operations as one word
     controls       other directions on the same tokens with the same norms
+    edits/         what an edit is, and where it takes place
     effects        exact effects of one target and its controls
     evidence/      contrasts between subjects, summaries, claims
-    interventions  edits of latents as changes of the residual
+    held_out       the runs on the held-out videos, each target beside its controls
+    mechanism/     doses, exchanges, single events, sets, counters, routes
     opened         SAE and questions, checked to belong together
     reading        the tables of this package, as others read them
     reference      what is usual at the site

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ask.byte_cache import ByteCache
 from ask.cases import Case, Cases
+from collect.data.perception_test import Video
+from collect.tokens.grid import TokenGrid
 from train_sae.sae import Sae
 
 
@@ -67,9 +69,35 @@ class VideoCodes:
             dense[self.token[found], place] = self.value[found]
         return dense
 
+    def at(self, tokens: Bool[Tensor, " token"]) -> VideoCodes:
+        """Those at some tokens; all others are silent."""
+        kept = tokens[self.token]
+        return VideoCodes(
+            token=self.token[kept], latent=self.latent[kept], value=self.value[kept], n_tokens=self.n_tokens
+        )
+
     def fires(self, latents: Sequence[int]) -> bool:
         """Whether any of some latents fires on any visual token."""
         return bool(torch.isin(self.latent, torch.tensor(list(latents), device=self.latent.device)).any())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """What is known about a video besides its residuals."""
+
+    video: Video
+    """With its annotations."""
+    grid: TokenGrid
+
+    @property
+    def n_patches(self) -> int:
+        """Visual tokens of one time step."""
+        return self.grid.n_rows * self.grid.n_cols
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Time steps, rows and columns; tokens of videos with one shape correspond."""
+        return self.grid.n_t, self.grid.n_rows, self.grid.n_cols
 
 
 class CodedCases:
@@ -92,3 +120,7 @@ class CodedCases:
     def _build(self, video_id: str) -> tuple[Case, VideoCodes]:
         case = self.cases.build(video_id)
         return case, VideoCodes.of(self._sae, case.sequences.visual)
+
+    def scene(self, video_id: str) -> Scene:
+        """What is known about a video besides its residuals."""
+        return Scene(video=self.cases.annotated(video_id), grid=self.cases.grid(video_id))

@@ -7,66 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from collect.arguments import require_at_least, require_wanted
 from collect.data.counting import COUNTING_TAGS
 from collect.errors import UserError
+from steer.edits.operations import Operation
 
-MAX_ADD_STRENGTH = 0.5
-"""Largest norm an `add` may have, in multiples of the median residual norm at the site."""
-
-
-MAX_SCALE = 1e6
-"""Largest factor of a `scale`; it is far beyond the data's range, and keeps within that of float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One way to change a latent's activations: its kind and, where it takes one, its strength.
-
-    Written `ablate`, `scale:2`, `clamp:p95` or `add:0.25` on the command line.
-    """
-
-    kind: str
-    """`ablate`, `scale`, `clamp` or `add`."""
-    strength: float
-    """Factor of `scale`; quantile (0-1) of the active values of `clamp`; norm of `add` in median residual norms."""
-
-    @classmethod
-    def parse(cls, text: str) -> Operation:
-        """Read the form used on the command line.
-
-        Raises:
-            UserError: the text is none of the forms, or its strength is out of range.
-        """
-        kind, _, argument = text.partition(":")
-        remedy = "write ablate, scale:FACTOR, clamp:pQUANTILE (such as clamp:p95) or add:NORM"
-        if kind == "ablate" and not argument:
-            return cls(kind="ablate", strength=0.0)
-        try:
-            number = float(argument.removeprefix("p") if kind == "clamp" else argument)
-        except ValueError:
-            raise UserError(f"--operations {text!r} is not an operation: {remedy}.") from None
-        if kind == "scale" and 0 <= number <= MAX_SCALE and number != 1:
-            return cls(kind="scale", strength=number)
-        if kind == "clamp" and argument.startswith("p") and 0 <= number <= 100:
-            return cls(kind="clamp", strength=number / 100)
-        if kind == "add" and 0 < abs(number) <= MAX_ADD_STRENGTH:
-            return cls(kind="add", strength=number)
-        raise UserError(
-            f"--operations {text!r} is not an operation: {remedy}; a scale lies between 0 and "
-            f"{MAX_SCALE:g} and is not 1, a quantile lies between p0 and p100, and the norm of add is at most "
-            f"{MAX_ADD_STRENGTH} median residual norms."
-        )
-
-    def __str__(self) -> str:
-        """Return the form used on the command line, which is also the name in every table."""
-        if self.kind == "ablate":
-            return self.kind
-        return f"clamp:p{100 * self.strength:g}" if self.kind == "clamp" else f"{self.kind}:{self.strength:g}"
+ANALYSES = ("doses", "swaps", "events", "sets", "counters", "flow")
+"""Further analyses, in the order in which they run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +39,19 @@ class SteerConfig:
     """Labels to take from the features stage, by AUROC on the train videos: the best latent of each alone, and its
     latents together."""
     operations: tuple[str, ...] = ("ablate", "scale:2")
-    """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms)."""
+    """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms), swap (with a
+    video of another count). With @SCOPE behind it, one takes place at some tokens only: @track:LABEL, @action:LABEL,
+    @event (the first run of frames in which the target fires), @frames:FIRST-LAST, @question or @last (text tokens)."""
+    analyses: tuple[str, ...] = ("doses", "swaps", "events")
+    """What else is measured of the confirmed single latents: doses, swaps, events, sets, counters, flow."""
     budget_minutes: float = 60.0
     """Time for the exact ablation of every latent on the train videos, the most promising first; latents that are not
     reached keep the gradient's estimate. 0 for estimates only."""
     controls: int = 20
     """Controls per target and family (random, covariance-matched and other decoder directions); fewer run where the
     first ones show already that an effect does not exceed them."""
-    items: int = 300
-    """Most counting questions to evaluate in each of the train and held-out videos."""
-    noncounting_items: Annotated[int, tyro.conf.arg(aliases=["--control-items"])] = 300
-    """Most non-counting questions to evaluate in each of the train and held-out videos."""
+    items: tuple[int, int] = (300, 300)
+    """Most counting and most non-counting questions to evaluate in each of the train and held-out videos."""
     batch_size: int = 8
     """Edited copies of a video per forward."""
     device: str = "auto"
@@ -120,8 +70,8 @@ class SteerConfig:
             ("--top", self.top, 0),
             ("--associated", self.associated, 0),
             ("--controls", self.controls, 0),
-            ("--items", self.items, 1),
-            ("--noncounting-items", self.noncounting_items, 0),
+            ("--items", self.items[0], 1),
+            ("--items (non-counting)", self.items[1], 0),
             ("--batch-size", self.batch_size, 1),
         ):
             require_at_least(flag, value, least)
@@ -132,6 +82,9 @@ class SteerConfig:
         parsed = [Operation.parse(text) for text in self.operations]
         if len({str(operation) for operation in parsed}) < len(parsed):
             raise UserError("--operations names one operation twice: leave one of them out.")
+        for name in self.analyses:
+            if name not in ANALYSES:
+                raise UserError(f"--analyses {name!r} is unknown: choose from {', '.join(ANALYSES)}.")
         if any(latent < 0 for latent in self.latents):
             raise UserError(f"--latents {min(self.latents)} is negative: latents are numbered from 0.")
 

@@ -6,20 +6,20 @@ Only videos in which the target fires are run; everywhere else its ablation and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ask.answers import changes
-from ask.cases import Case, edited_logits
+from ask.cases import Case
 from ask.packing import Asked
-from steer.codes import VideoCodes
-from steer.config import Operation
+from steer.codes import Scene, VideoCodes
 from steer.controls import (
     FAMILIES,
     covariance_directions,
@@ -29,7 +29,10 @@ from steer.controls import (
     random_signs,
     unit,
 )
-from steer.interventions import edited, magnitude, residual_change
+from steer.edits.interventions import edited, residual_change
+from steer.edits.operations import EVERYWHERE, Operation
+from steer.edits.placed import placed_logits, text_tokens
+from steer.edits.scopes import scoped_tokens
 from steer.reference import Reference
 from steer.targets import Target
 from train_sae.sae import Sae
@@ -48,11 +51,23 @@ CONTROL_COLUMNS = ("delta_margin", "delta_accuracy", "delta_expected_count")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """What one operation on a target does to the visual residuals of one video."""
+    """What one operation on a target does to the residuals of one video."""
 
-    change: Float[Tensor, "visual d_in"]
-    norms: Float[Tensor, "visual latent"]
+    change: Float[Tensor, "place d_in"]
+    norms: Float[Tensor, "place latent"]
     """Norm of each latent's own share in the change."""
+    tokens: Bool[Tensor, "row token"] | None = None
+    """Where the change goes, in the order of rows and tokens; None for the visual tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Around:
+    """What edits need to know of a video where they do not take place at all visual tokens, or swap."""
+
+    case: Case
+    scene: Scene
+    partner: Callable[[], VideoCodes | None] = lambda: None
+    """Activations of the video that a swap takes them from; None where none fits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,11 +80,33 @@ class Editor:
     batch_size: int
 
 
-def edit(editor: Editor, codes: VideoCodes, target: Target, operation: Operation) -> Edit:
-    """Change the target's latents in one video by an operation."""
+def edit(editor: Editor, codes: VideoCodes, target: Target, operation: Operation, around: Around | None = None) -> Edit:
+    """Change the target's latents in one video by an operation.
+
+    Args:
+        editor: the model and the SAE.
+        codes: activations of the video's visual tokens.
+        target: the latents.
+        operation: what to do, and where.
+        around: the video; not needed at all visual tokens.
+    """
+    scope, tokens = operation.scope, None
     decoder = editor.sae.W_dec[list(target.latents)].float()
     norms = decoder.norm(dim=1)
+    inside: Tensor | None = None
+    if scope != EVERYWHERE:
+        assert around is not None, f"{operation} needs to know the video"
+        if scope.is_text:
+            tokens = text_tokens(around.case.sequences, scope)
+            codes = VideoCodes.of(editor.sae, around.case.sequences.hidden[tokens])
+        else:
+            inside = scoped_tokens(scope, around.scene, codes, target.latents)
     before = codes.columns(target.latents)
+    swapped = before
+    if operation.kind == "swap":
+        assert around is not None, f"{operation} needs to know the video"
+        partner = around.partner()
+        swapped = before if partner is None else partner.columns(target.latents)
     after = torch.stack(
         [
             edited(
@@ -78,28 +115,48 @@ def edit(editor: Editor, codes: VideoCodes, target: Target, operation: Operation
                 clamp_value=editor.reference.quantile(latent, operation.strength) if operation.kind == "clamp" else 0.0,
                 median_norm=editor.reference.median_norm,
                 decoder_norm=float(norms[place]),
+                swapped=swapped[:, place],
             )
             for place, latent in enumerate(target.latents)
         ],
         dim=1,
     )
-    return Edit(change=residual_change(before, after, decoder), norms=(after - before).abs() * norms)
+    if inside is not None:
+        after = torch.where(inside[:, None], after, before)
+    return Edit(change=residual_change(before, after, decoder), norms=(after - before).abs() * norms, tokens=tokens)
 
 
 def touches(codes: VideoCodes, target: Target, operation: Operation) -> bool:
-    """Whether an operation changes anything in a video: adding always does, the others where the target fires."""
-    return operation.kind == "add" or codes.fires(target.latents)
+    """Whether an operation may change anything in a video: ablating and scaling all visual tokens only where it fires.
+
+    What a swap or an edit in a narrower scope changes is known when it is made.
+    """
+    always = operation.kind in ("add", "swap") or operation.scope != EVERYWHERE
+    return always or codes.fires(target.latents)
 
 
 def effects(
-    editor: Editor, case: Case, codes: VideoCodes, target: Target, operations: Sequence[Operation]
+    editor: Editor,
+    case: Case,
+    codes: VideoCodes,
+    target: Target,
+    operations: Sequence[Operation],
+    around: Around | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of effects.parquet for one target and video."""
     touching = [operation for operation in operations if touches(codes, target, operation)]
-    edits = [edit(editor, codes, target, operation) for operation in touching]
-    if not edits:
+    made = [(operation, edit(editor, codes, target, operation, around)) for operation in touching]
+    made = [(operation, one) for operation, one in made if bool(one.change.any())]
+    if not made:
         return []
-    logits, mass = edited_logits(editor.model, case, (edit.change for edit in edits), editor.batch_size)
+    # Edits of one place share their passes.
+    made.sort(key=lambda pair: str(pair[0].scope) if pair[0].scope.is_text else "")
+    touching, edits = [operation for operation, _ in made], [one for _, one in made]
+    parts = [
+        placed_logits(editor.model, case, own[0].tokens, (one.change for one in own), editor.batch_size)
+        for own in _by_place(made)
+    ]
+    logits, mass = (torch.cat(each) for each in zip(*parts, strict=True))
     found = changes(case.logits, case.mass, logits, mass, case.correct, case.values)
     columns = {name: getattr(found, name).double().cpu().numpy() for name in CHANGE_COLUMNS}
     rows: list[dict[str, Any]] = []
@@ -123,6 +180,12 @@ def effects(
     return rows
 
 
+def _by_place(made: Sequence[tuple[Operation, Edit]]) -> list[list[Edit]]:
+    """Edits in lots that go to the same tokens, in their order."""
+    groups = itertools.groupby(made, key=lambda pair: pair[0].scope if pair[0].scope.is_text else EVERYWHERE)
+    return [[one for _, one in own] for _, own in groups]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Control:
     """Directions that stand in for a target's decoder directions."""
@@ -140,7 +203,7 @@ def draw_controls(editor: Editor, target: Target, n: int, seed: int) -> list[Con
 
     The draw depends on the seed and the target's name only, so that a resumed run draws the same.
     """
-    generator = torch.Generator().manual_seed(_seed(seed, target.id))
+    generator = torch.Generator().manual_seed(draw_seed(seed, target.id))
     members, d_in = len(target.latents), editor.sae.d_in
     device = editor.sae.W_dec.device
     strength = editor.reference.mean_active * editor.sae.decoder_norm
@@ -186,11 +249,18 @@ class ControlSums:
         """Group the operations by the norms of their changes; the first of each group stands for it."""
         groups: dict[str, Operation] = {}
         for operation in operations:
-            groups.setdefault(magnitude(operation), operation)
+            groups.setdefault(operation.magnitude, operation)
         zeros = {name: np.zeros((len(controls), len(CONTROL_COLUMNS))) for name in groups}
         return cls(target=target, operations=groups, controls=controls, sums=zeros)
 
-    def add(self, editor: Editor, case: Case, codes: VideoCodes, which: slice = slice(None)) -> int:
+    def add(
+        self,
+        editor: Editor,
+        case: Case,
+        codes: VideoCodes,
+        which: slice = slice(None),
+        around: Around | None = None,
+    ) -> int:
         """Run some controls on one video's questions of the target's subject; returns the number of edited answers."""
         self.n_run = max(self.n_run, which.indices(len(self.controls))[1])
         matched = [place for place, item in enumerate(case.items) if item.subject == self.target.subject]
@@ -201,8 +271,11 @@ class ControlSums:
         for name, operation in self.operations.items():
             if not touches(codes, self.target, operation):
                 continue
-            made = edit(editor, codes, self.target, operation)
-            logits, mass = edited_logits(editor.model, only, self._changes(made, which), editor.batch_size)
+            made = edit(editor, codes, self.target, operation, replace(around, case=only) if around else None)
+            if not bool(made.change.any()):
+                continue
+            changed = self._changes(made, which)
+            logits, mass = placed_logits(editor.model, only, made.tokens, changed, editor.batch_size)
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
                 self.sums[name][which, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
@@ -234,5 +307,6 @@ class ControlSums:
         return (matched_change(made.change, made.norms, control.directions) for control in self.controls[which])
 
 
-def _seed(seed: int, name: str) -> int:
+def draw_seed(seed: int, name: str) -> int:
+    """Seed of one draw, which depends on the stage's seed and a name only."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])

@@ -49,8 +49,8 @@ def load_inputs(config: SteerConfig) -> Inputs:
     opened = open_sae(config.run, store, config.sae, decoded=True)
     wanted = Wanted(
         tasks=config.tasks,
-        items=config.items,
-        noncounting_items=config.noncounting_items,
+        items=config.items[0],
+        noncounting_items=config.items[1],
         seed=config.seed,
         device=config.device,
         data=config.data,

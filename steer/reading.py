@@ -12,7 +12,7 @@ from ask.reading import BASELINES, ITEMS
 from collect.artefact.table_input import misfit, read_found_tables, require_grid, table_path
 from collect.errors import UserError
 from collect.printable import printable
-from steer.config import Operation
+from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
 from steer.tables import (
     CLAIM_NAMES,

@@ -15,7 +15,7 @@ from ask.cases import Case, edited_logits
 from collect.errors import UserError
 from collect.printable import printable
 from steer.codes import VideoCodes
-from steer.config import Operation
+from steer.edits.operations import Operation
 from steer.effects import Editor, edit
 from steer.targets import Target
 

@@ -10,6 +10,7 @@ from ask import tables as asked
 from features import catalogue
 from features.combinations import combine
 from steer import tables
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
 SCHEMAS = {
@@ -30,6 +31,8 @@ SCHEMAS = {
     "claims": tables.CLAIMS,
     "dissociations": tables.DISSOCIATIONS,
     "profile": asked.PROFILE,
+    **MECHANISM_TABLES,
+    "mechanisms": MECHANISMS,
 }
 
 

@@ -14,12 +14,12 @@ Targets and their subjects are chosen on train videos, so that nothing here is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from steer.config import Operation
+from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
 from steer.tables import CLAIMS, DISSOCIATIONS
 from steer.targets import ENOUGH_VIDEOS, OTHERS_SHARE, Target
@@ -41,13 +41,19 @@ RULES = {
 }
 
 
-def claims(summary: pd.DataFrame, by_subject: pd.DataFrame) -> pd.DataFrame:
+def claims(
+    summary: pd.DataFrame, by_subject: pd.DataFrame, operations: Sequence[Operation], doses: pd.DataFrame
+) -> pd.DataFrame:
     """Return claims.parquet.
 
     Args:
         summary: summary.parquet.
         by_subject: target_subjects.parquet.
+        operations: those of the summary.
+        doses: doses.parquet; may have no rows.
     """
+    known = {str(operation): operation for operation in operations}
+    opposed = dict(zip(doses["target"], doses["opposed"], strict=True))
     others = by_subject[~by_subject["is_chosen"].astype(bool) & (by_subject["n_videos"] >= ENOUGH_VIDEOS)]
     others = others.assign(size=others["delta_margin"].abs()).sort_values("size", ascending=False, kind="stable")
     largest = others.drop_duplicates(["target", "operation"]).to_dict("records")
@@ -55,7 +61,8 @@ def claims(summary: pd.DataFrame, by_subject: pd.DataFrame) -> pd.DataFrame:
     rows = summary.to_dict("records")
     for row in rows:
         row["beside_subject"], row["delta_margin_beside"] = beside.get((row["target"], row["operation"]), (None, 0.0))
-    return pd.DataFrame([_claim(row, rows) for row in rows], columns=CLAIMS.names)
+    found = [_claim(row) | {"opposed": opposed.get(row["target"], _opposed(row, rows, known))} for row in rows]
+    return pd.DataFrame(found, columns=CLAIMS.names)
 
 
 def claim_name(row: dict[str, Any]) -> str:
@@ -138,7 +145,7 @@ def dissociations(claimed: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequ
     return pd.DataFrame(found, columns=DISSOCIATIONS.names)
 
 
-def _claim(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _claim(row: dict[str, Any]) -> dict[str, Any]:
     name = claim_name(row)
     ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if row[end] == row[end]]
     kept = {column: row[column] for column in CLAIMS.names if column in row}
@@ -146,28 +153,24 @@ def _claim(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "claim": name,
         "rule": RULES[name],
         "direction": direction(row),
-        "opposed": _opposed(row, rows),
         "bound": max(ends, default=float("nan")),
     }
 
 
-def _opposed(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool | None:
+def _opposed(row: dict[str, Any], rows: list[dict[str, Any]], operations: Mapping[str, Operation]) -> bool | None:
     """Whether the target's opposite operation moves the expected count the other way; None where there is none."""
-    sign = _sign(row["operation"])
-    opposite = [each for each in rows if each["target"] == row["target"] and _sign(each["operation"]) == -sign != 0]
+    own = operations[row["operation"]]
+    opposite = [
+        each
+        for each in rows
+        if each["target"] == row["target"]
+        and operations[each["operation"]].scope == own.scope
+        and operations[each["operation"]].sign == -own.sign != 0
+    ]
     if not opposite:
         return None
     pairs = {("lower", "higher"), ("higher", "lower")}
     return any((direction(row), direction(each)) in pairs for each in opposite)
-
-
-def _sign(operation: str) -> int:
-    """Whether an operation lowers (-1) or raises (1) a latent's activations; 0 where that depends on them."""
-    parsed = Operation.parse(operation)
-    if parsed.kind == "clamp":
-        return 0
-    change = parsed.strength if parsed.kind == "add" else parsed.strength - 1
-    return 1 if change > 0 else -1
 
 
 def _below(q: float) -> bool:

@@ -12,10 +12,9 @@ import pandas as pd
 from ask.inference import control_p_value
 from ask.questions import Item
 from features.association.inference import benjamini_hochberg
-from steer.config import Operation
 from steer.controls import FAMILIES
+from steer.edits.operations import Operation
 from steer.evidence.contrasts import Contrasts, Group, Real, groups_of
-from steer.interventions import magnitude
 from steer.tables import LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
@@ -132,7 +131,7 @@ def summarise(
                             **edit.further(contrasts, group),
                             "specificity": _specificity(contrast),
                             **_against_controls(
-                                contrast["delta_margin"], by_magnitude.get((target.id, magnitude(operation)))
+                                contrast["delta_margin"], by_magnitude.get((target.id, operation.magnitude))
                             ),
                         }
                     )

@@ -6,12 +6,16 @@ import pandas as pd
 import pyarrow as pa
 
 from steer.controls import FAMILIES
+from steer.edits.operations import Operation
 from steer.evidence.claims import claims
+from steer.mechanism.tables import DOSES
 from steer.tables import CONTROLS, LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
 SUBJECT, OTHER_SUBJECT = "object", "action"
 """What the questions of `item_rows` count."""
+OPERATIONS = [Operation.parse(text) for text in ("ablate", "scale:2")]
+NO_DOSES = pd.DataFrame(columns=DOSES.names)
 NO_SUBJECTS = pd.DataFrame(columns=TARGET_SUBJECTS.names)
 """Effects on no other subject."""
 
@@ -87,7 +91,7 @@ def control_rows(target: str) -> list[dict[str, Any]]:
 
 def claimed(effects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of claims.parquet for rows of summary.parquet."""
-    return claims(pd.DataFrame(effects), NO_SUBJECTS).to_dict("records")
+    return claims(pd.DataFrame(effects), NO_SUBJECTS, OPERATIONS, NO_DOSES).to_dict("records")
 
 
 def latent_subject_rows() -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ import pytest
 
 from ask.config import ProfileConfig
 from collect.errors import UserError
-from steer.config import Operation, SteerConfig
+from steer.config import SteerConfig
+from steer.edits.operations import Operation
 
 
 @pytest.mark.parametrize("text", ["ablate", "scale:2", "scale:0.5", "clamp:p95", "add:0.25", "add:-0.25"])
@@ -53,7 +54,9 @@ def test_other_operations_are_refused(text: str) -> None:
         {"budget_minutes": -0.1},
         {"budget_minutes": float("inf")},
         {"budget_minutes": float("nan")},
-        {"items": 0},
+        {"items": (0, 1)},
+        {"items": (1, -1)},
+        {"analyses": ("doses", "guesses")},
         {"batch_size": 0},
         {"operations": ()},
         {"operations": ("ablate",) * 2},

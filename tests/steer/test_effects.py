@@ -9,8 +9,8 @@ from ask.cases import Case
 from ask.packing import Asked
 from collect.vlm import VideoVlm
 from steer.codes import VideoCodes
-from steer.config import Operation
 from steer.controls import FAMILIES
+from steer.edits.operations import Operation
 from steer.effects import ControlSums, Editor, draw_controls, edit, effects, touches
 from steer.reference import summarise
 from steer.targets import Target

@@ -246,7 +246,7 @@ def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
     monkeypatch.chdir(tmp_path / "elsewhere")
     before = sorted(Path("lens").iterdir())
     # Random weights reconstruct nothing, so the site is named; it is the only one.
-    small = {"top": 1, "controls": 1, "items": 2, "noncounting_items": 1}
+    small = {"top": 1, "controls": 1, "items": (2, 1)}
     folder = steer(config(run_folder, sae=f"lens@{SITE}", **small))
     effects = read_table(folder / "effects.parquet")
     assert folder.parent == run_folder / "steer"
@@ -257,10 +257,7 @@ def test_somebody_elses_sae_from_a_folder_outside_of_the_run(
     assert path == run_folder / "sae" / folder.name / "evaluation.json"
     assert sorted(Path("lens").iterdir()) == before  # nothing is written to what is somebody else's
     monkeypatch.chdir(tmp_path)
-    assert (
-        steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, controls=1, items=2, noncounting_items=1))
-        == folder
-    )
+    assert steer(config(run_folder, sae=f"elsewhere/lens@{SITE}", top=1, controls=1, items=(2, 1))) == folder
 
 
 def test_a_store_of_another_model_is_refused(

@@ -8,7 +8,7 @@ from ask.answers import answers
 from ask.cases import edited_logits
 from ask.packing import Asked
 from steer.codes import VideoCodes
-from steer.interventions import residual_change
+from steer.edits.interventions import residual_change
 from steer.screen import RunningMoments, attribution, margin_gradients, standardise
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, toy_sae, visual
 

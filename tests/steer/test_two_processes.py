@@ -49,7 +49,7 @@ STAGES: dict[str, tuple[Arguments, str]] = {
     "steer": (
         lambda run, _, __: [
             *("--run", str(run), "--top", "1", "--associated", "0", "--operations", "ablate"),
-            *("--controls", "1", "--items", "4", "--noncounting-items", "2", "--device", "cpu"),
+            *("--controls", "1", "--items", "4", "2", "--device", "cpu"),
         ],
         f"steer/{SAE_NAME}",
     ),

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from ask.questions import Item
-from steer.config import Operation
 from steer.controls import FAMILIES
+from steer.edits.operations import Operation
 from steer.evidence.claims import RULES, claim_name, claims, direction, dissociations
 from steer.evidence.summary import SIGNIFICANT_Q, summarise
 from steer.tables import CLAIM_NAMES, CONTROLS
 from steer.targets import Target
-from tests.steer.effect_rows import NO_SUBJECTS, effect_row
+from tests.steer.effect_rows import NO_DOSES, NO_SUBJECTS, OPERATIONS, effect_row
 from tests.steer.toy import SUBJECT, counting_item
 
 
@@ -62,16 +62,20 @@ def test_directions_are_those_of_the_expected_count() -> None:
 
 def test_opposite_edits_oppose_each_other_only_beyond_their_intervals() -> None:
     ablated, doubled = effect_row("3", "ablate", -0.5), effect_row("3", "scale:2", 0.4)
-    found = claims(pd.DataFrame([ablated, doubled, effect_row("4", "ablate", -0.5)]), NO_SUBJECTS)
+    found = claims(pd.DataFrame([ablated, doubled, effect_row("4", "ablate", -0.5)]), NO_SUBJECTS, OPERATIONS, NO_DOSES)
     assert found["opposed"].tolist() == [True, True, None]
     tiny = effect_row("3", "scale:2", 0.4, delta_expected_count_low=-0.001, delta_expected_count_high=0.002)
-    assert claims(pd.DataFrame([ablated, tiny]), NO_SUBJECTS)["opposed"].tolist() == [False, False]
+    rows = pd.DataFrame([ablated, tiny])
+    assert claims(rows, NO_SUBJECTS, OPERATIONS, NO_DOSES)["opposed"].tolist() == [False, False]
+    doses = pd.DataFrame([{"target": "3", "opposed": True}])
+    found = claims(rows, NO_SUBJECTS, OPERATIONS, doses)
+    assert found["opposed"].tolist() == [True, True]  # doses decide where they were run
 
 
 def test_the_bound_of_a_missing_effect_is_what_would_have_been_found() -> None:
-    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.7)]), NO_SUBJECTS)["bound"]
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.7)]), NO_SUBJECTS, OPERATIONS, NO_DOSES)["bound"]
     assert found == 0.7
-    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.1)]), NO_SUBJECTS)["bound"]
+    (found,) = claims(pd.DataFrame([row(q_value=0.5, detectable=0.1)]), NO_SUBJECTS, OPERATIONS, NO_DOSES)["bound"]
     assert found == pytest.approx(0.6)  # the interval reaches to -0.6
 
 
@@ -101,18 +105,18 @@ SUMMARY_ROWS = pd.DataFrame([effect_row("3", "ablate", -0.5), effect_row("4", "a
 
 
 def test_a_subject_that_hides_among_all_others_is_seen() -> None:
-    found = claims(SUMMARY_ROWS, on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)))
+    found = claims(SUMMARY_ROWS, on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)), OPERATIONS, NO_DOSES)
     assert found["claim"].tolist() == ["specific", "not specific"]  # although all others together move by 0.02
     assert found["beside_subject"].tolist() == ["cup", "object"]
     assert found["delta_margin_beside"].tolist() == [0.0, 0.2]
     few = on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)).assign(n_videos=5)
-    assert claims(SUMMARY_ROWS, few)["claim"].tolist() == ["specific", "specific"]
+    assert claims(SUMMARY_ROWS, few, OPERATIONS, NO_DOSES)["claim"].tolist() == ["specific", "specific"]
 
 
 @pytest.mark.parametrize(("across", "n"), [(0.01, 1), (-0.13, 0)])
 def test_a_double_dissociation_needs_both_sides(across: float, n: int) -> None:
     by_subject = on_subjects(three=(-0.5, 0.0), four=(across, -0.5))
-    claimed = claims(SUMMARY_ROWS, NO_SUBJECTS)
+    claimed = claims(SUMMARY_ROWS, NO_SUBJECTS, OPERATIONS, NO_DOSES)
     assert len(dissociations(claimed, by_subject, [single("3", "object"), single("4", "cup")])) == n
     same = claimed.assign(subject="object")
     assert len(dissociations(same, by_subject, [single("3", "object"), single("4", "object")])) == 0
@@ -158,7 +162,7 @@ def test_a_null_model_claims_no_specific_latent_more_often_than_its_thresholds_a
         )
         screen = pd.DataFrame({"latent": range(6), "firing_rate": 0.1})
         table = summarise(effects, controls, screen, items, targets, [Operation.parse("ablate")], seed).summary
-        found += claims(table, NO_SUBJECTS)["claim"].tolist()
+        found += claims(table, NO_SUBJECTS, OPERATIONS, NO_DOSES)["claim"].tolist()
         p_values += table["control_p_value"].tolist()
     assert found.count("specific") == found.count("not specific") == 0
     if scale:

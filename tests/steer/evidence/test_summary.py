@@ -9,7 +9,7 @@ import pytest
 from ask.baselines import baselines, kinds_of
 from ask.questions import CHANCE
 from collect.artefact.folder import read_table, write_table
-from steer.config import Operation
+from steer.edits.operations import Operation
 from steer.evidence.summary import summarise
 from steer.tables import CONTROLS, EFFECTS, SUMMARY
 from steer.targets import Target

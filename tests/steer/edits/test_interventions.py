@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from steer.config import Operation
-from steer.interventions import edited, magnitude, residual_change
+from steer.edits.interventions import edited, residual_change
+from steer.edits.operations import Operation
 
 F = torch.tensor([0.0, 2.0, 0.5])
 DECODER = torch.tensor([[3.0, 4.0]])
@@ -49,7 +49,7 @@ def test_the_error_is_kept() -> None:
 
 def test_operations_with_equal_norms_share_a_magnitude() -> None:
     names = {
-        text: magnitude(Operation.parse(text)) for text in ("ablate", "scale:2", "scale:0.5", "add:0.1", "add:-0.1")
+        text: Operation.parse(text).magnitude for text in ("ablate", "scale:2", "scale:0.5", "add:0.1", "add:-0.1")
     }
     assert names["ablate"] == names["scale:2"] != names["scale:0.5"]
     assert names["add:0.1"] == names["add:-0.1"]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steer.config import MAX_ADD_STRENGTH, Operation
+from steer.edits.operations import MAX_ADD_STRENGTH, Operation
 
 
 def ablate(f: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
@@ -52,6 +52,7 @@ def edited(
     clamp_value: float,
     median_norm: float,
     decoder_norm: float,
+    swapped: Float[Tensor, " token"] | None = None,
 ) -> Float[Tensor, " token"]:
     """Apply an operation to the activations of one latent.
 
@@ -61,7 +62,11 @@ def edited(
         clamp_value: the value that `clamp` sets (the quantile of the latent's active values that it names).
         median_norm: median norm of the residuals at the site, for `add`.
         decoder_norm: norm of the latent's decoder direction, for `add`.
+        swapped: activations of the latent on the corresponding tokens of another video, for `swap`.
     """
+    if operation.kind == "swap":
+        assert swapped is not None, "a swap needs the other video's activations"
+        return swapped
     if operation.kind == "ablate":
         return ablate(f)
     if operation.kind == "scale":
@@ -77,15 +82,3 @@ def residual_change(
 ) -> Float[Tensor, "token d_in"]:
     """Return what to add to the residual when some latents change together: sum over j of (f'_j - f_j) W_dec[j]."""
     return (after - before) @ decoder
-
-
-def magnitude(operation: Operation) -> str:
-    """Name the norms of an operation's change: operations with one name change every token by the same norm.
-
-    Scaling by c changes the residual by |c - 1| f_j |W_dec[j]|, so an ablation and a doubling share their controls.
-    """
-    if operation.kind in ("ablate", "scale"):
-        return f"scale {abs(operation.strength - 1):g}"
-    if operation.kind == "add":
-        return f"add {abs(operation.strength):g}"
-    return str(operation)

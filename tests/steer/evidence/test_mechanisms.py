@@ -1,0 +1,147 @@
+"""Every verdict about a mechanism follows from its rule, one condition at a time."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from steer.evidence.mechanisms import mechanisms
+from steer.mechanism.tables import MECHANISM_TABLES
+from tests.steer.effect_rows import row
+
+
+def said(**rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Verdicts by aspect for some rows of some tables."""
+    tables = {
+        name: pd.DataFrame([row(schema, **each) for each in rows.get(name, [])], columns=schema.names)
+        for name, schema in MECHANISM_TABLES.items()
+    }
+    found = mechanisms(tables)
+    return dict(zip(found["aspect"], found["verdict"], strict=True))
+
+
+def about(name: str, value: float, width: float = 0.01) -> dict[str, float]:
+    return {name: value, f"{name}_low": value - width, f"{name}_high": value + width}
+
+
+def event(**changes: dict[str, float] | int) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "target": "3",
+        "subject": "lamp",
+        "n_videos": 9,
+        "n_videos_with_room": 6,
+        **about("ablated", -0.6),
+        **about("random", 0.0),
+        **about("inserted_latent", 0.0),
+        **about("inserted_others", 0.0),
+        **about("inserted_codes", 0.4),
+        **about("inserted_residual", 0.5),
+        **about("inserted_quiet_residual", 0.0),
+    }
+    for name, change in changes.items():
+        values |= change if isinstance(change, dict) else {name: change}
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "necessity", "sufficiency"),
+    [
+        ({}, "necessary", "part of a conjunction"),
+        ({"a": about("ablated", 0.6)}, "suppressing", "part of a conjunction"),
+        ({"a": about("ablated", -0.02)}, "not necessary", "part of a conjunction"),
+        ({"a": about("ablated", -0.6, 0.7)}, "undecided", "part of a conjunction"),
+        ({"a": about("random", -0.6)}, "undecided", "part of a conjunction"),  # random directions do as much
+        ({"a": about("inserted_latent", 0.4)}, "necessary", "sufficient"),
+        ({"a": about("inserted_latent", 0.2)}, "necessary", "sufficient in part"),
+        ({"a": about("inserted_others", 0.4)}, "necessary", "not sufficient"),  # the others do it without it
+        ({"a": about("inserted_codes", 0.0)}, "necessary", "not sufficient"),
+        ({"a": about("inserted_residual", 0.0)}, "necessary", "undecided"),  # nothing makes an event there
+        ({"n_videos_with_room": 1}, "necessary", "undecided"),
+    ],
+)
+def test_events(changes: dict, necessity: str, sufficiency: str) -> None:
+    found = said(event_summary=[event(**changes)])
+    assert (found["necessity"], found["sufficiency"]) == (necessity, sufficiency)
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict"),
+    [(0.4, "follows the partner"), (-0.4, "goes the other way"), (0.04, "does not follow"), (0.0, "does not follow")],
+)
+def test_exchanges(slope: float, verdict: str) -> None:
+    assert said(swap_summary=[{"target": "3", "subject": "lamp", **about("slope", slope)}])["exchange"] == verdict
+
+
+def flow(kept: float, **cuts: float) -> list[dict[str, Any]]:
+    shared = {"target": "3", "subject": "lamp", "n_videos": 9, "first_layer": 0, "last_layer": 2}
+    sizes = {"free": 0.0, "attention kept": 0.0, "later visual": 0.0, "question": 0.0, "answer": 0.0, "all": -1.0}
+    sizes |= {name.replace("_", " "): value for name, value in cuts.items()}
+    return [
+        {**shared, "route": name, **about("cut", size), **about("ablation", kept if name == "attention kept" else -1.0)}
+        for name, size in sizes.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "verdict"),
+    [(-0.2, "where attention goes"), (-0.5, "both"), (-0.8, "what attention brings")],
+)
+def test_readings(kept: float, verdict: str) -> None:
+    assert said(flow=flow(kept))["reading"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("cuts", "verdict"),
+    [
+        ({"question": -0.6}, "by the question"),
+        ({"answer": -0.9, "question": -0.6}, "by the answer"),
+        ({"later_visual": -0.5}, "by the later visual"),
+        ({"question": -0.4, "answer": -0.4}, "by several"),
+    ],
+)
+def test_routes(cuts: dict[str, float], verdict: str) -> None:
+    assert said(flow=flow(-1.0, **cuts))["route"] == verdict
+
+
+def test_nothing_is_said_of_routes_where_no_cut_costs_anything() -> None:
+    assert "route" not in said(flow=flow(-1.0, all=-0.04))
+
+
+@pytest.mark.parametrize(
+    ("gain", "state", "verdict"),
+    [
+        (0.2, 0.4, "read by the answer"),
+        (0.2, 0.0, "follows the count, not read in one frame"),
+        (0.0, 0.0, "none found"),
+    ],
+)
+def test_counters(gain: float, state: float, verdict: str) -> None:
+    rows = [{"subject": "lamp", "latents": [3], **about("gain", gain), **about("state_more", state)}]
+    assert said(counters=rows)["counter"] == verdict
+
+
+def test_sets_are_the_smallest_that_reach_their_share_on_train() -> None:
+    shared = {"subject": "lamp", "n_videos": 9}
+    rows = [
+        {
+            **shared,
+            "aim": "destroy",
+            "size": size,
+            "latents": [1] * size,
+            "train_share": 0.5 * size,
+            **about("share", 0.7),
+        }
+        for size in (1, 2, 3)
+    ]
+    assert said(sets=rows)["set"] == "destroyed by 2 latents"
+    assert said(sets=rows[:1])["set"] == "not destroyed by 1 latent"
+    assert said(sets=[{**rows[0], "aim": "restore", "train_share": 0.9}])["set"] == "restored by 1 latent"
+
+
+def test_doses_are_said_once_per_target() -> None:
+    rows = [{"target": "3", "subject": "lamp", "dose": dose, "shape": "rising"} for dose in (0.0, 1.0, 2.0)]
+    assert said(doses=rows) == {"dose": "rising"}
+
+
+def test_without_tables_nothing_is_said() -> None:
+    assert said() == {}
