@@ -5,6 +5,7 @@
     claim_rows   claims in words, and effects by target and subject
     config       arguments
     dataset      `export`: the tables of a run as a data set that others open
+    mechanisms   what further analyses found of a latent, as sentences
     page         the stage `report`: one self-contained page
     pictures     pictures of latents, taken from features or newly drawn
     record       what a run holds, read through each package's `reading`

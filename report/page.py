@@ -31,6 +31,7 @@ from features.config import FeaturesConfig
 from report import charts, claim_rows, target_rows, wording
 from report import verdicts as conclusions
 from report.config import ReportConfig
+from report.mechanisms import mechanism_lines
 from report.pictures import pictures
 from report.record import Effects, Features, Record, Stage, read_record
 from steer.config import SteerConfig
@@ -167,13 +168,15 @@ def effect_notes(effects: Effects, targets: Sequence[target_rows.TargetRow]) -> 
 def claim_content(effects: Effects | None) -> dict[str, Any]:
     """What the template shows of the claims."""
     if effects is None:
-        return {"claims": [], "claim_counts": [], "subjects": None, "dissociations": [], "n_dissociations": 0}
+        lists = ("claims", "claim_counts", "dissociations", "mechanisms")
+        return {"subjects": None, "n_dissociations": 0, **{name: [] for name in lists}}
     targets = effects.targets
     return {
         "claims": claim_rows.claim_lines(effects.claims, targets, LISTED_CLAIMS),
         "claim_counts": claim_rows.claim_counts(effects.claims),
         "subjects": claim_rows.subject_table(effects.target_subjects, effects.claims, targets, LATENTS_PER_SUBJECT),
         "dissociations": claim_rows.dissociation_lines(effects.dissociations, targets, LISTED_PAIRS),
+        "mechanisms": mechanism_lines(effects.mechanisms, targets),
         "n_dissociations": len(effects.dissociations),
     }
 

@@ -63,6 +63,7 @@ class Effects:
     summary: pd.DataFrame
     claims: pd.DataFrame
     dissociations: pd.DataFrame
+    mechanisms: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +257,7 @@ def _effects(folder: Path, gaps: list[str]) -> Effects:
         "summary": "the effects of latents are not shown",
         "claims": "nothing is claimed about effects",
         "dissociations": "double dissociations are not listed",
+        "mechanisms": "it is not said how latents do what they do",
     }
     gaps += [_gap(folder / f"{name}.parquet", "steer", without[name]) for name in missing]
     return Effects(**{**tables, "targets": read_targets(tables)})

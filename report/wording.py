@@ -58,12 +58,21 @@ def target_name(target: Target) -> str:
 
 
 def action(operation: str) -> str:
-    """What is done to a latent, as the first word of a sentence."""
+    """What is done to a latent, as the first words of a sentence."""
     parsed = Operation.parse(operation)
-    if parsed.kind == "ablate":
-        return "Ablating"
+    place = {
+        "visual": "",
+        "track": f" on “{parsed.scope.label}”",
+        "action": f" during “{parsed.scope.label}”",
+        "event": " at its first event",
+        "frames": f" in time steps {parsed.scope.first} to {parsed.scope.last}",
+        "question": " at the question’s tokens",
+        "last": " at the last token",
+    }[parsed.scope.kind]
+    if parsed.kind in ("ablate", "swap"):
+        return ("Ablating" if parsed.kind == "ablate" else "Swapping") + place
     if parsed.kind == "scale":
-        return "Doubling" if parsed.strength == 2 else f"Scaling by {parsed.strength:g}"
+        return ("Doubling" if parsed.strength == 2 else f"Scaling by {parsed.strength:g}") + place
     if parsed.kind == "clamp":
-        return f"Clamping to its p{100 * parsed.strength:g}"
-    return f"Adding {signed(parsed.strength, 2)} median norms of"
+        return f"Clamping to its p{100 * parsed.strength:g}{place}"
+    return f"Adding{place} {signed(parsed.strength, 2)} median norms of"

@@ -14,6 +14,7 @@ from collect.errors import UserError
 from collect.printable import printable
 from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 from steer.tables import (
     CLAIM_NAMES,
     CLAIMS,
@@ -29,7 +30,15 @@ from steer.tables import (
 )
 from steer.targets import Target
 
-__all__ = ["CLAIM_NAMES", "EVERY_SCHEMA", "SIGNIFICANT_Q", "Target", "read_effects_tables", "read_targets"]
+__all__ = [
+    "CLAIM_NAMES",
+    "EVERY_SCHEMA",
+    "SIGNIFICANT_Q",
+    "Target",
+    "read_effects_tables",
+    "read_mechanism_tables",
+    "read_targets",
+]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "items": ITEMS,
@@ -42,10 +51,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     "summary": SUMMARY,
     "claims": CLAIMS,
     "dissociations": DISSOCIATIONS,
+    "mechanisms": MECHANISMS,
 }
 """Of the tables that are read as a whole."""
-EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "sweep": SWEEP, "effects": EFFECTS}
-"""Also of those with a row per item."""
+EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "sweep": SWEEP, "effects": EFFECTS, **MECHANISM_TABLES}
+"""Also of those with a row per item, and of those that mechanisms.parquet sums up."""
 
 
 def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
@@ -77,6 +87,15 @@ def read_effects_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[st
     if len(tables["screen"]) and largest >= len(tables["screen"]):
         raise misfit(paths["latent_subjects"], f"it speaks of latent {largest} of {len(tables['screen'])}")
     return tables, missing
+
+
+def read_mechanism_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read doses, swaps, events and all other tables of mechanisms; those that are not there have no rows.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    return read_found_tables(folder, MECHANISM_TABLES)[0]
 
 
 def read_targets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Target]:
@@ -113,9 +132,9 @@ def _check_targets(paths: Mapping[str, Path], tables: Mapping[str, pd.DataFrame]
     if tables["targets"]["target"].duplicated().any():
         raise misfit(paths["targets"], "it has one target twice")
     speaking = [(name, "target") for name in ("summary", "controls", "target_subjects", "claims")]
-    speaking += [("dissociations", "one"), ("dissociations", "other")]
+    speaking += [("dissociations", "one"), ("dissociations", "other"), ("mechanisms", "target")]
     for name, column in speaking if len(tables["targets"]) else ():
-        others = set(tables[name][column]) - set(tables["targets"]["target"])
+        others = set(tables[name][column].dropna()) - set(tables["targets"]["target"])
         if others:
             raise misfit(paths[name], f"it speaks of {printable(min(others), 60)!r}, which is no target")
     both = tables["targets"].merge(tables["summary"], on="target", suffixes=("", "_summary"))

@@ -28,6 +28,11 @@ LITTLE_OF_IT = 0.25
 SET_SHARE = 0.8
 """Share of a subject's margin that a set must destroy or restore on the train videos."""
 
+READERS = {
+    "later visual": "by later visual tokens",
+    "question": "by the question's tokens",
+    "answer": "by the last token",
+}
 DONE = {"destroy": "destroyed", "restore": "restored"}
 
 Row = Mapping[str, Any]
@@ -139,11 +144,11 @@ def _flow(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
         n = int(own["n_videos"].iloc[0])
         if sign(free, "ablation"):
             share = kept["ablation"] / free["ablation"]
-            words = ("where attention goes", "both", "what attention brings")
+            words = ("where attention goes", "where attention goes and what it brings", "what attention brings")
             verdict = words[0] if share <= LITTLE_OF_IT else words[2] if share >= MOST_OF_IT else words[1]
             rule = (
                 f"where attention goes: with attention kept as it was, {LITTLE_OF_IT:.0%} of the ablation's effect or "
-                f"less is left; what attention brings: {MOST_OF_IT:.0%} or more; else both"
+                f"less is left; what it brings: {MOST_OF_IT:.0%} or more; else both"
             )
             yield _said({**named, **kept}, "reading", verdict, rule, "ablation", n)
         if sign(everything, "cut"):
@@ -151,7 +156,7 @@ def _flow(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 name: whole.loc[name, "cut"] / everything["cut"] for name in ("later visual", "question", "answer")
             }
             leading = max(sizes, key=lambda name: (sizes[name], name))
-            verdict = f"by the {leading}" if sizes[leading] >= 0.5 else "by several"
+            verdict = READERS[leading] if sizes[leading] >= 0.5 else "by several"
             rule = "the tokens whose cut from the events alone costs half or more of what all cuts together cost"
             yield _said({**named, **whole.loc[leading].to_dict()}, "route", verdict, rule, "cut", n)
 

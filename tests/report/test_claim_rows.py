@@ -9,7 +9,9 @@ from report.claim_rows import claim_counts, claim_lines, dissociation_lines, scr
 from steer.evidence.claims import claims
 from steer.tables import DISSOCIATIONS, TARGET_SUBJECTS
 from tests.steer.effect_rows import (
+    NO_DOSES,
     NO_SUBJECTS,
+    OPERATIONS,
     OTHER_SUBJECT,
     SUBJECT,
     effect_row,
@@ -22,7 +24,7 @@ TARGETS = targets_of("3", "4", "set")
 
 
 def claimed(*rows: dict[str, Any]) -> pd.DataFrame:
-    return claims(pd.DataFrame(list(rows)), NO_SUBJECTS)
+    return claims(pd.DataFrame(list(rows)), NO_SUBJECTS, OPERATIONS, NO_DOSES)
 
 
 def effect(target: str = "3", delta: float = -0.5, **values: Any) -> dict[str, Any]:

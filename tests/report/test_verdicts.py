@@ -16,7 +16,7 @@ from report.verdicts import (
     why_not,
 )
 from steer.evidence.claims import claims
-from tests.steer.effect_rows import NO_SUBJECTS, effect_row, targets_of
+from tests.steer.effect_rows import NO_DOSES, NO_SUBJECTS, OPERATIONS, effect_row, targets_of
 from tests.steer.finished_run import association_row, baseline_rows, catalogue_row, labelled_row
 
 TARGETS = targets_of("3", "4", "set")
@@ -74,7 +74,7 @@ def test_the_failing_conditions_are_named() -> None:
 
 
 def effects(*rows: dict[str, Any]) -> Verdict:
-    return effect_verdict(frame(*rows), claims(frame(*rows), NO_SUBJECTS), TARGETS)
+    return effect_verdict(frame(*rows), claims(frame(*rows), NO_SUBJECTS, OPERATIONS, NO_DOSES), TARGETS)
 
 
 def test_an_effect_must_beat_its_controls_hold_over_videos_and_leave_other_questions_alone() -> None:

@@ -23,6 +23,7 @@ from features.config import FeaturesConfig
 from features.encoding import encode_store
 from features.pictures.media import jpeg
 from steer.config import SteerConfig
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 from steer.tables import (
     CLAIMS,
     CONTROLS,
@@ -142,6 +143,31 @@ def item_rows() -> list[dict[str, Any]]:
     ]
 
 
+def mechanism_rows() -> list[dict[str, Any]]:
+    """What is said of one latent, and of its subject."""
+    said = [
+        (str(BALL), "necessity", "necessary", -0.6),
+        (str(BALL), "sufficiency", "part of a conjunction", 0.0),
+        (None, "counter", "none found", 0.01),
+        (None, "set", "destroyed by 2 latents", 0.85),
+    ]
+    return [
+        row(
+            MECHANISMS,
+            target=name,
+            subject=SUBJECT,
+            aspect=aspect,
+            verdict=verdict,
+            rule=f"rule of {aspect}",
+            value=value,
+            low=value - 0.1,
+            high=value + 0.1,
+            n_videos=4,
+        )
+        for name, aspect, verdict, value in said
+    ]
+
+
 def baseline_rows() -> list[dict[str, Any]]:
     scores = {
         "all counting": 0.92,
@@ -236,6 +262,8 @@ def tables() -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
             ],
         ),
         f"{steer}/claims.parquet": (CLAIMS, claimed(effects)),
+        f"{steer}/mechanisms.parquet": (MECHANISMS, mechanism_rows()),
+        **{f"{steer}/{name}.parquet": (schema, []) for name, schema in MECHANISM_TABLES.items()},
         f"{steer}/dissociations.parquet": (
             DISSOCIATIONS,
             [
