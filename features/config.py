@@ -81,8 +81,9 @@ class FeaturesConfig:
     """Tokens encoded at once."""
     options: tuple[str, ...] = ()
     """Settings that seldom need another value, as NAME=VALUE: what a label has to reach to be a name (min_auroc,
-    min_within, min_share, min_explained, min_units, margin), exemplars_per_video, and combinations (2 or 3: seek labels
-    joined by AND, OR and NOT, at most that many)."""
+    min_within, min_share, min_explained, min_units, margin), exemplars_per_video, combinations (2 or 3: seek labels
+    joined by AND, OR and NOT, at most that many), and brightness (1: decode the videos again, so that bright and dark
+    frames are labels too)."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading a file.
@@ -107,6 +108,8 @@ class FeaturesConfig:
                 f"--options {COMBINATIONS}={self.combinations} is out of range: give 2 or 3, the most labels in a "
                 "combination, or 0 for none."
             )
+        if self._options().get(BRIGHTNESS, 0) not in (0, 1):
+            raise UserError(f"--options {BRIGHTNESS} is 1 or 0: decode the videos for labels of light, or do not.")
         assert self.floors  # made to check its values
 
     @property
@@ -125,6 +128,11 @@ class FeaturesConfig:
         """Most labels in a combination; 0 where none are sought."""
         return int(self._options().get(COMBINATIONS, 0))
 
+    @property
+    def brightness(self) -> bool:
+        """Whether bright and dark frames are labels too."""
+        return bool(self._options().get(BRIGHTNESS, 0))
+
     def _options(self) -> dict[str, float | int]:
         values: dict[str, float | int] = {}
         for pair in self.options:
@@ -142,8 +150,8 @@ class FeaturesConfig:
 
 
 _FLOORS = tuple(field.name for field in dataclasses.fields(Floors))
-EXEMPLARS_PER_VIDEO, COMBINATIONS = "exemplars_per_video", "combinations"
-_WHOLE = (EXEMPLARS_PER_VIDEO, COMBINATIONS)
+EXEMPLARS_PER_VIDEO, COMBINATIONS, BRIGHTNESS = "exemplars_per_video", "combinations", "brightness"
+_WHOLE = (EXEMPLARS_PER_VIDEO, COMBINATIONS, BRIGHTNESS)
 DEPTHS = (0, 2, 3)
 
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 from collect.artefact.table_input import misfit, read_found_table, read_found_tables, table_path
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
 from features.combinations.combine import COMBINATIONS
+from features.labels.brightness import BRIGHTNESS
 
 SCHEMAS: dict[str, pa.Schema] = {"catalogue": CATALOGUE, "associations": ASSOCIATIONS, "exemplars": EXEMPLARS}
-EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "combinations": COMBINATIONS}
+EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "combinations": COMBINATIONS, "brightness": BRIGHTNESS}
 """Also of those that the stage only makes if it is asked for them."""
 
 ASSOCIATIONS_NAME = "associations.parquet"

@@ -7,6 +7,7 @@
       associations.parquet   one row per tested (latent, label) and split
       exemplars.parquet      top activating tokens of each latent
       combinations.parquet   with `--options combinations=N`: labels joined by AND, OR and NOT
+      brightness.parquet     with `--options brightness=1`: how bright every sampled frame is
       media/                 pictures of the exemplars of some latents
       baseline/              with --baseline: the codes of the other SAE
       config.json summary.json
@@ -46,6 +47,7 @@ from features.config import FeaturesConfig
 from features.division import Division, joined_processes
 from features.encoding import encode_store
 from features.exemplars import describe_exemplars, top_tokens
+from features.labels.brightness import TABLE, brightness_of
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import ASKED
 from features.pictures.media import choose_latents, draw_exemplars
@@ -95,7 +97,8 @@ def features(config: FeaturesConfig) -> Path:
         if not division.agree(is_finished):
             data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)
             annotations = {video.video_id: video for video in data.dataset.videos}
-            corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos)
+            brightness = brightness_of(store.videos, annotations, folder, division) if config.brightness else None
+            corpus = build_corpus(store.videos, annotations, min_videos=config.min_videos, brightness=brightness)
             _run(_Stage(config, store, corpus, division), opened, baseline, folder)
         division.meet()  # nobody leaves before the first process has written the tables
     return folder
@@ -199,6 +202,7 @@ def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path
     pictures = [name for column in ("media", "media_frame") for name in exemplars[column].dropna() if name]
     made = [*TABLES, CODES_NAME, BY_LATENT_NAME, *([] if other is None else [BASELINE_NAME])]
     made += [] if combined is None else [COMBINATIONS_NAME]
+    made += [f"{TABLE}.parquet"] if config.brightness else []
     write_summary(folder, summary, [*made, *pictures])
     log.info(
         "%s: %d of %d latents labelled (%d pairs tested).",

@@ -9,6 +9,7 @@ import pytest
 from ask import tables as asked
 from features import catalogue
 from features.combinations import combine
+from features.labels import brightness
 from steer import tables
 from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 
@@ -18,6 +19,7 @@ SCHEMAS = {
     "associations": catalogue.ASSOCIATIONS,
     "exemplars": catalogue.EXEMPLARS,
     "combinations": combine.COMBINATIONS,
+    "brightness": brightness.BRIGHTNESS,
     "items": asked.ITEMS,
     "baselines": asked.BASELINES,
     "screen": tables.SCREEN,

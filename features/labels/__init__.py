@@ -1,5 +1,6 @@
 """Annotations as labels of tokens, frames and videos.
 
+    brightness   how bright frames are, from the videos
     corpus       the videos with their split, strata and labels
     events       what action and sound segments say
     geometry     boxes over patches, segments over frames: pure functions

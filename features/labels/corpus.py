@@ -10,13 +10,14 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from tqdm import tqdm
 
 from collect.data.perception_test import Video
 from collect.data.split import held_out_ids
 from collect.reading import VideoRecord
-from features.labels.labelling import ANNOTATED, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
+from features.labels.brightness import NAMES, light_labels, quarters
+from features.labels.labelling import ANNOTATED, LIGHT, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
 from features.labels.scenes import PlaceGrid, cell_carriers
 from features.labels.unit_labels import Space, UnitLabels, VideoLabels, collect_labels, stack
 from features.labels.units import count_units
@@ -75,7 +76,13 @@ class Corpus:
         return np.array([video is not None for video in self.annotations], dtype=bool)
 
 
-def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video], *, min_videos: int) -> Corpus:
+def build_corpus(
+    records: Sequence[VideoRecord],
+    annotations: Mapping[str, Video],
+    *,
+    min_videos: int,
+    brightness: Mapping[str, Float64[np.ndarray, " n_t"]] | None = None,
+) -> Corpus:
     """Label all videos with the names that at least `min_videos` videos of each split show.
 
     Names with exactly the same positive units in one space (every ball is red) are one label, under the longest of
@@ -85,6 +92,7 @@ def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video
         records: videos of the store, in its order.
         annotations: what is known about each video, by video id.
         min_videos: see above.
+        brightness: of each frame, by video id, for labels of light; none if not given.
     """
     videos = [annotations.get(record.video_id) for record in records]
     aside = held_out_ids((record.video_id, record.split) for record in records)
@@ -104,9 +112,25 @@ def build_corpus(records: Sequence[VideoRecord], annotations: Mapping[str, Video
             labels[space] = stacked.select(np.arange(len(stacked.eligible)), kept)
         else:
             _report_rarity(space, int(n_videos.max()), min_videos)
+    if labels and brightness is not None:
+        labels |= _light_labels(records, brightness, held_out, min_videos)
     if labels:
         labels |= _place_labels(records, PlaceGrid(records))
     return Corpus(records=records, annotations=videos, held_out=held_out, labels=labels)
+
+
+def _light_labels(
+    records: Sequence[VideoRecord],
+    brightness: Mapping[str, Float64[np.ndarray, " n_t"]],
+    held_out: Bool[np.ndarray, " video"],
+    min_videos: int,
+) -> dict[Space, UnitLabels]:
+    """Bright and dark frames, where enough videos of each split have some."""
+    dark, bright = quarters(records, brightness, held_out)
+    parts = [light_labels(brightness[record.video_id], dark, bright) for record in records]
+    kept = np.flatnonzero(_count_videos(parts, len(NAMES), held_out) >= min_videos).tolist()
+    stacked = stack(parts, NAMES)
+    return {LIGHT: stacked.select(np.arange(len(stacked.eligible)), kept)} if kept else {}
 
 
 def _place_labels(records: Sequence[VideoRecord], places: PlaceGrid) -> dict[Space, UnitLabels]:

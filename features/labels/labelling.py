@@ -31,10 +31,11 @@ SCENE_AREA = 0.5
 OBJECTS = Space("object", "token")
 PARTS, SIGHTS, STATES, ROLES = (Space(kind, "token") for kind in ("part", "sight", "state", "role"))
 SCENES, QUESTIONS = Space("scene", "frame"), Space("question", "video")
+LIGHT = Space("light", "frame")
 EVENTS = (Space("action", "token"), Space("action", "frame"), Space("sound", "token"), Space("sound", "frame"))
 PLACES, TIMES = Space("place", "token"), Space("time", "token")
-ANNOTATED = (OBJECTS, *EVENTS, PARTS, SIGHTS, STATES, ROLES, SCENES, QUESTIONS)
-"""Spaces whose labels come from annotations, so that a permutation of annotations changes them."""
+ANNOTATED = (OBJECTS, *EVENTS, PARTS, SIGHTS, STATES, ROLES, SCENES, QUESTIONS, LIGHT)
+"""Spaces whose labels come from annotations or pictures, so that giving a video those of another changes them."""
 ASKED = (OBJECTS, *EVENTS)
 """Spaces each of whose labels enters the tests with its best latents, whether or not a latent follows it most."""
 SPACES = (*ANNOTATED, PLACES, TIMES)

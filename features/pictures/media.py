@@ -33,7 +33,7 @@ from collect.video.decode import DecodeError, decode_frames
 from features.codes import Codes
 from features.labels.corpus import Corpus
 from features.labels.geometry import track_boxes
-from features.labels.labelling import ANNOTATED, OBJECTS, PARTS, QUESTIONS, SIGHTS, STATES, label_video
+from features.labels.labelling import ANNOTATED, LIGHT, OBJECTS, PARTS, QUESTIONS, SIGHTS, STATES, label_video
 from features.labels.names import normalise_name, object_names
 from features.labels.things import CENTRE, THING
 from features.labels.unit_labels import Space
@@ -205,7 +205,7 @@ def _matching_tracks(video: Video, label: tuple[Space, str] | None) -> frozenset
 
 def _during(record: VideoRecord, video: Video | None, label: tuple[Space, str] | None) -> Sequence[bool] | None:
     """Whether the label is there, at each time step; None for what a frame has no time of: objects, places."""
-    if video is None or label is None or label[0] not in ANNOTATED or label[0] in (OBJECTS, PARTS, QUESTIONS):
+    if video is None or label is None or label[0] not in ANNOTATED or label[0] in (OBJECTS, PARTS, QUESTIONS, LIGHT):
         return None
     space, name = label
     found = label_video(video, record.grid, {space: (name,)})[space]

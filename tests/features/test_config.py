@@ -54,6 +54,7 @@ def test_combinations_are_sought_where_they_are_asked_for() -> None:
         ("exemplars_per_video=0", "exemplars_per_video=0 is out of range"),
         ("combinations=1", "combinations=1 is out of range: give 2 or 3"),
         ("combinations=4", "combinations=4 is out of range"),
+        ("brightness=2", "brightness is 1 or 0"),
         ("combinations=two", "has to be a whole number"),
         ("min_everything=1", "is not known: give NAME=VALUE with one of min_auroc"),
     ],

@@ -97,6 +97,8 @@ def meanings(kind: str, level: str, label: str) -> list[str]:
             return _event(label, level)
         case "scene":
             return _scene(label)
+        case "light":
+            return ["frame: bright", "gain"] if label == "bright frame" else []
         case "place" | "time":
             return [_place(label)]
         case _:

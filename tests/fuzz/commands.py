@@ -50,7 +50,7 @@ _TRAIN = _words(
 )
 _FEATURES = _words(
     f"features --run run --sae {SAE} --min-videos 1 --permutations 20 --bootstraps 20 --media 2 --controls 4 "
-    "--fdr 0.99 --options combinations=2"
+    "--fdr 0.99 --options combinations=2 brightness=1"
 )
 _STEER = _words(f"steer --run run --sae {SAE} --top 1 --associated 1 --controls 2 --items 6 3 --operations ablate")
 _EXPORT = _words(f"export --run run --sae {SAE} --to hf set")

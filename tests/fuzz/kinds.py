@@ -144,8 +144,8 @@ KINDS = (
         readers=("report", "steer", "export", "export again"),
     ),
     Kind(
-        name="combinations",
-        files=(_run(f"features/{SAE}/combinations.parquet"),),
+        name="optional features table",
+        files=tuple(_run(f"features/{SAE}/{name}.parquet") for name in ("combinations", "brightness")),
         readers=("export", "features again"),
     ),
     Kind(name="features summary", files=(_run(f"features/{SAE}/summary.json"),), readers=("report", "export")),
