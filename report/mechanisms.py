@@ -17,6 +17,7 @@ VERBS = {
     "sufficiency": "In a frame without an event it is {verdict}: its activations of an event change the count by "
     "{value}",
     "exchange": "Exchanged with another video, the count {verdict}: {value} per event that the other has more",
+    "rivals": "It {verdict} at equal norms: its effect on the count is larger by {value}",
     "reading": "It decides {verdict}: with attention kept as it was, its ablation changes the count by {value}",
     "route": "Its events are read {verdict}: cut there, the count changes by {value}",
     "counter": "A running number of events: {verdict}; the state of a video with one event more changes the count by "

@@ -13,7 +13,7 @@ from collect.data.counting import COUNTING_TAGS
 from collect.errors import UserError
 from steer.edits.operations import Operation
 
-ANALYSES = ("doses", "swaps", "events", "sets", "counters", "flow")
+ANALYSES = ("doses", "swaps", "events", "rivals", "counters", "flow", "sets")
 """Further analyses, in the order in which they run."""
 
 
@@ -42,8 +42,8 @@ class SteerConfig:
     """Operations per latent: ablate, scale:FACTOR, clamp:pQUANTILE, add:NORM (in median residual norms), swap (with a
     video of another count). With @SCOPE behind it, one takes place at some tokens only: @track:LABEL, @action:LABEL,
     @event (the first run of frames in which the target fires), @frames:FIRST-LAST, @question or @last (text tokens)."""
-    analyses: tuple[str, ...] = ("doses", "swaps", "events")
-    """What else is measured of the confirmed single latents: doses, swaps, events, sets, counters, flow."""
+    analyses: tuple[str, ...] = ("doses", "swaps", "events", "rivals", "counters")
+    """What else is measured of the confirmed single latents: doses, swaps, events, rivals, counters, flow, sets."""
     budget_minutes: float = 60.0
     """Time for the exact ablation of every latent on the train videos, the most promising first; latents that are not
     reached keep the gradient's estimate. 0 for estimates only."""

@@ -13,6 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 FAMILIES = ("random", "covariance", "decoder")
+"""`decoder`: latents matched in firing rate and strength.
+
+A frozen-decoder SAE's latents have random decoder directions, so on the same tokens they are the family `random`.
+"""
 
 
 def unit(directions: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
@@ -85,3 +89,20 @@ def matched_change(
     size = mixed.norm(dim=-1, keepdim=True)
     wanted = change.norm(dim=-1, keepdim=True)
     return torch.where(size > 0, mixed / size.clamp_min(1e-30) * wanted, torch.zeros_like(mixed))
+
+
+def moved_change(change: Float[Tensor, "token d_in"], generator: torch.Generator) -> Float[Tensor, "token d_in"]:
+    """Put a change on other tokens: as many, drawn among those that it leaves alone while there are enough of them.
+
+    It says whether it matters where an edit stands. It is no null: a direction that is read anywhere does as much.
+
+    Returns:
+        A change whose rows are those of `change` in another order.
+    """
+    touched = change.any(dim=1)
+    own, free = touched.nonzero()[:, 0].cpu(), (~touched).nonzero()[:, 0].cpu()
+    free = free[torch.randperm(len(free), generator=generator)]
+    filled = own[torch.randperm(len(own), generator=generator)]
+    places = torch.cat([free, filled])[: len(own)].to(change.device)
+    rows = own[torch.randperm(len(own), generator=generator)].to(change.device)
+    return torch.zeros_like(change).index_copy(0, places, change[rows])

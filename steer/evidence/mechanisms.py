@@ -4,6 +4,7 @@
     necessity   what is lost without it at one event
     sufficiency what it brings about in a frame without an event
     exchange    whether the count follows that of the video whose activations it takes
+    rivals      whether it does more than directions made without an SAE
     reading     whether it decides where attention goes, or what attention brings along
     route       which tokens read its events
     counter     whether latents keep a running number of events, and whether the answer reads it
@@ -48,6 +49,7 @@ def mechanisms(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         *_doses(tables["doses"]),
         *(row for each in _rows(tables["event_summary"]) for row in (_necessity(each), _sufficiency(each))),
         *(_exchange(each) for each in _rows(tables["swap_summary"])),
+        *_rivals(tables["rivals"]),
         *_flow(tables["flow"]),
         *_counters(tables["counters"]),
         *_sets(tables["sets"]),
@@ -133,6 +135,22 @@ def _exchange(row: Row) -> dict[str, Any]:
         "its interval"
     )
     return _said(row, "exchange", verdict, rule, "slope", row["n_videos"])
+
+
+def _rivals(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for _, own in table.groupby("target", sort=False):
+        rows = own.to_dict("records")
+        hardest = min(rows, key=lambda row: row["ahead"])
+        names = " and ".join(row["rival"] for row in rows)
+        ahead = [row["ahead_low"] > 0 for row in rows]
+        verdict = (
+            f"does more than {names}"
+            if all(ahead)
+            else "does no more than "
+            + " and ".join(row["rival"] for row, is_ahead in zip(rows, ahead, strict=True) if not is_ahead)
+        )
+        rule = "the ablation changes the count more, video by video, than the strongest draw, beyond the interval"
+        yield _said(hardest, "rivals", verdict, rule, "ahead", hardest["n_videos"])
 
 
 def _flow(table: pd.DataFrame) -> Iterator[dict[str, Any]]:

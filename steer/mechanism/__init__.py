@@ -7,6 +7,7 @@
     flow         by which routes the answer reads a latent
     matched      a subject's videos, and the mean effect of edits on its questions
     occurrences  when what a subject counts happens, by the annotations
+    rivals       what anyone could do without the latent, at equal norms
     runner       which analyses run for which latents, resumable
     sets         smallest sets that destroy or restore a task, and pairs that stand in for each other
     swaps        a latent's activations exchanged with a video of another count

@@ -30,6 +30,7 @@ from steer.mechanism.events import event_rows, event_summary
 from steer.mechanism.flow import flow_rows
 from steer.mechanism.matched import Bench
 from steer.mechanism.occurrences import EventLabel, event_label
+from steer.mechanism.rivals import rival_rows
 from steer.mechanism.sets import pair_rows, set_rows
 from steer.mechanism.swaps import swap_rows, swap_summary
 from steer.mechanism.tables import MECHANISM_TABLES
@@ -107,10 +108,10 @@ def _jobs(
             for subject, label in labels.items()
             if (job := _subject_job(name, train, held_out, subject, label, by_latent)) is not None
         ]
-    return [_target_job(name, held_out, target, labels[target.subject]) for target in targets]
+    return [_target_job(name, train, held_out, target, labels[target.subject]) for target in targets]
 
 
-def _target_job(name: str, bench: Bench, target: Target, label: EventLabel | None) -> Job:
+def _target_job(name: str, train: Bench, bench: Bench, target: Target, label: EventLabel | None) -> Job:
     about = json.dumps([target.id, list(target.latents)])
 
     def swaps() -> tuple[Rows, ...]:
@@ -125,6 +126,7 @@ def _target_job(name: str, bench: Bench, target: Target, label: EventLabel | Non
         "doses": (("doses",), lambda: (dose_rows(bench, target),)),
         "swaps": (("swaps", "swap_summary"), swaps),
         "events": (("events", "event_summary"), events),
+        "rivals": (("rivals",), lambda: (rival_rows(train, bench, target),)),
         "flow": (("flow",), lambda: (flow_rows(bench, target, label),)),
     }
     tables, function = run[name]

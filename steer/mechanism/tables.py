@@ -20,7 +20,8 @@ EVENT_EDITS = (
     "insert residual",
     "insert quiet residual",
 )
-ASPECTS = ("dose", "necessity", "sufficiency", "exchange", "reading", "route", "counter", "set")
+ASPECTS = ("dose", "necessity", "sufficiency", "exchange", "rivals", "reading", "route", "counter", "set")
+RIVAL_NAMES = ("count difference", "mean shift", "moved")
 AIMS = ("destroy", "restore")
 ROUTE_NAMES = ("free", "attention kept", "later visual", "question", "answer", "all")
 
@@ -122,6 +123,18 @@ EVENT_SUMMARY = table_schema(
     *_interval("inserted_quiet_residual", "change by the residual of another quiet frame"),
 )
 
+RIVALS = table_schema(
+    "One row per target and rival: edits with the norms of its ablation, made without the SAE or on other tokens.",
+    *_TARGET,
+    column("rival", TEXT, "`count difference`, `mean shift` or `moved`", among=RIVAL_NAMES),
+    column("n_draws", WHOLE, "draws: bootstrap samples of the train videos in both signs, or of other tokens", least=0),
+    column("n_videos", WHOLE, "held-out videos with matched questions", least=0),
+    *_interval("latent", "change of the expected count by the ablation"),
+    *_interval("rival_largest", "the same by the draw that changes it most"),
+    column("rival_margin", REAL, "change of the margin by that draw"),
+    *_interval("ahead", "|change by the ablation| - |change by that draw|, mean over videos"),
+)
+
 SETS = table_schema(
     "One row per subject, aim and size: a set of latents that grew greedily on train videos.",
     column("subject", TEXT, "what the matched questions count"),
@@ -207,6 +220,7 @@ MECHANISM_TABLES: dict[str, pa.Schema] = {
     "swap_summary": SWAP_SUMMARY,
     "events": EVENTS,
     "event_summary": EVENT_SUMMARY,
+    "rivals": RIVALS,
     "sets": SETS,
     "pairs": PAIRS,
     "counters": COUNTERS,

@@ -6,6 +6,7 @@ from steer.controls import (
     covariance_directions,
     matched_change,
     matched_latents,
+    moved_change,
     random_directions,
     random_signs,
 )
@@ -57,3 +58,20 @@ def test_matched_latents_are_the_nearest_in_rate_and_strength_among_the_living()
 def test_signs_are_both() -> None:
     signs = random_signs(100, generator())
     assert set(signs.tolist()) == {-1.0, 1.0}
+
+
+def test_a_moved_edit_stands_on_as_many_other_tokens() -> None:
+    change = torch.zeros(8, 3)
+    change[1], change[4] = torch.tensor([1.0, 0, 0]), torch.tensor([0, 2.0, 0])
+    for seed in range(20):
+        moved = moved_change(change, torch.Generator().manual_seed(seed))
+        assert not moved[[1, 4]].any()
+        assert sorted(moved[moved.any(dim=1)].tolist()) == sorted(change[[1, 4]].tolist())
+
+
+def test_where_too_few_tokens_are_free_a_moved_edit_takes_its_own_too() -> None:
+    change = torch.arange(1.0, 5.0)[:, None].repeat(1, 2)
+    change[3] = 0
+    moved = moved_change(change, torch.Generator().manual_seed(0))
+    assert sorted(moved[:, 0].tolist()) == [0.0, 1.0, 2.0, 3.0]
+    assert moved[3].any()

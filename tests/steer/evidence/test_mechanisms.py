@@ -83,6 +83,23 @@ def flow(kept: float, **cuts: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [
+        (0.3, "does more than count difference and mean shift"),
+        (0.0, "does no more than mean shift"),
+        (-0.3, "does no more than mean shift"),
+    ],
+)
+def test_rivals(shift: float, verdict: str) -> None:
+    shared = {"target": "3", "subject": "lamp", "n_videos": 9}
+    rows = [
+        {**shared, "rival": "count difference", **about("ahead", 0.4)},
+        {**shared, "rival": "mean shift", **about("ahead", shift)},
+    ]
+    assert said(rivals=rows)["rivals"] == verdict
+
+
+@pytest.mark.parametrize(
     ("kept", "verdict"),
     [
         (-0.2, "where attention goes"),
