@@ -44,7 +44,7 @@ COMMANDS = (
     Command(name="plan", config="collect.plan.config:PlanConfig", function="collect.plan.run:plan"),
     Command(name="collect", config="collect.config:CollectConfig", function="collect.run:collect"),
     Command(name="archive", config="collect.config:ArchiveConfig", function="collect.store.archive:archive"),
-    Command(name="verify", config="collect.config:VerifyConfig", function="collect.store.verify:verify"),
+    Command(name="verify", config="collect.config:VerifyConfig", function="steer.edits.verified:verify"),
     Command(name="train", config="train_sae.config:TrainConfig", function="train_sae.run:train"),
     Command(
         name="evaluate", config="train_sae.quality.config:EvaluateConfig", function="train_sae.quality.splice:evaluate"

@@ -90,6 +90,8 @@ class VerifyConfig:
     """Cut ranks back to before their first bad shard, so that `collect` fills them again."""
     workers: int | None = None
     """Threads that read; by default as many as processors and memory allow."""
+    edits: bool = False
+    """Load the model and each finished SAE too, and test on one video that edits of its latents do what they say."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -2,7 +2,7 @@
 
 Tools of this kind fail silently: an edit that never reaches the model looks like a latent without an effect. So an edit
 of nothing must change no bit, an edit must have the norm that was asked for and stand where it was asked for, and the
-answer to it must not depend on what was run before.
+answer to it must not depend on what was run before. It must be seen at its token, and not before the video.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ask.cases import Case, edited_logits
+from ask.packing import run_on
 from collect.errors import UserError
 from collect.printable import printable
 from steer.codes import VideoCodes
@@ -50,10 +51,24 @@ def check_edits(editor: Editor, case: Case, codes: VideoCodes) -> None:
     fires[codes.token[codes.latent == latent]] = True
     if not torch.equal(ablated.norm(dim=1) > 0, fires):
         raise _failed("an ablation does not stand on the tokens where its latent fires", editor)
+    if not _is_seen_in_place(editor, case, made):
+        raise _failed("an edit of one token is not seen at that token, or is seen before the video", editor)
     first = _logits(editor, case, made)
     _logits(editor, case, -made)
     if not torch.equal(_logits(editor, case, made), first):
         raise _failed("the answer to an edit depends on what was run before", editor)
+
+
+def _is_seen_in_place(editor: Editor, case: Case, made: Float[Tensor, "token d_in"]) -> bool:
+    """Whether an edit of the middle visual token changes the model's output there, and none before the video."""
+    seq = case.sequences
+    place = int(seq.visual_positions[len(seq.visual_positions) // 2])
+    hidden = seq.hidden.clone()
+    hidden[:, place] += made[len(made) // 2].to(hidden.dtype)
+    with torch.no_grad():
+        before, after = (run_on(editor.model, seq, each)[0, 0] for each in (seq.hidden, hidden))
+    earlier = slice(0, int(seq.visual_positions[0]))
+    return not torch.equal(before[place], after[place]) and torch.allclose(before[earlier], after[earlier])
 
 
 def _logits(editor: Editor, case: Case, change: Float[Tensor, "token d_in"]) -> Float[Tensor, "item order letter"]:

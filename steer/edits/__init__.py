@@ -6,6 +6,7 @@
     placed         edits at any tokens, those of the text included
     scopes         from a scope to the tokens of one video
     surroundings   what edits need to know of a video besides its codes
+    verified       the stage `verify`: the store, and whether edits do what they say
 
 Importing the package imports none of its modules, so that it stays free of torch and transformers.
 """

@@ -72,3 +72,12 @@ def test_an_edit_that_is_not_what_was_asked_for_is_named(
     monkeypatch.setattr(selfcheck, "edit", other)
     with pytest.raises(UserError, match=said):
         check_edits(own, case, codes)
+
+
+def test_an_edit_that_the_model_does_not_see_at_its_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = editor()
+    case, codes = case_and_codes(own)
+    unseen = selfcheck.run_on(own.model, case.sequences, case.sequences.hidden)
+    monkeypatch.setattr(selfcheck, "run_on", lambda *_: unseen)
+    with pytest.raises(UserError, match="not seen at that token"):
+        check_edits(own, case, codes)
