@@ -242,7 +242,7 @@ def _describe(
     }
     if runner_up >= 0:
         other = labels[runner_up]
-        score = float(found.held_out_auroc[latent, runner_up])
+        score = float(found.runner_up_auroc[latent])
         described |= {
             "runner_up_label": corpus.name(other),
             "runner_up_kind": other.space.kind,

@@ -5,7 +5,7 @@
     explanation   how much of a latent each label explains; all labels compete on the same tokens
     inference     bootstrap intervals, false discovery rate
     judgement     effect sizes, intervals and p-values of the chosen pairs
-    label_scores  AUROC of latents against all labels of a space at once
+    label_scores  AUROC of many latents and labels at once
     loans         labels that other videos' annotations would give
     naming        which latents get a name, and why others do not
     pair_effects  effect sizes of single pairs

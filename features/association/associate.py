@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,15 @@ from features.association.explanation import Explanation, explain
 from features.association.inference import benjamini_hochberg
 from features.association.judgement import judge
 from features.association.naming import Names, name_latents
-from features.association.selection import Selection, score, score_all, select_pairs
+from features.association.pair_effects import pair_aurocs
+from features.association.selection import Selection, best_latents, measure_pairs, score, select_pairs
+from features.association.split_units import SplitUnits
 from features.association.whole_videos import best_for_videos, with_pairs
 from features.codes import Codes
 from features.config import FeaturesConfig
 from features.division import ALONE, Division
 from features.labels.corpus import Corpus
-from features.labels.labelling import ASKED
+from features.labels.labelling import ASKED, QUESTIONS
 
 CONTROL_PERCENTILE = 95
 
@@ -43,8 +46,8 @@ class Associations:
     selection: Selection
     explanation: Explanation
     names: Names
-    held_out_auroc: Float64[np.ndarray, "latent label"]
-    """Pooled AUROC of all pairs on held-out videos."""
+    runner_up_auroc: Float64[np.ndarray, " latent"]
+    """AUROC of the label that explains each latent next best, on held-out videos; NaN where there is none."""
 
 
 def associate(
@@ -69,18 +72,16 @@ def associate(
         baseline: latents of a baseline SAE, read like controls.
     """
     explanation = explain(codes, corpus, division)
-    train, held_out = score_all(codes, corpus, division)
-    asked = np.array([label.space in ASKED for label in corpus.all_labels()], dtype=bool)
-    selection = select_pairs(train, explanation.train, asked)
-    selection = with_pairs(selection, *best_for_videos(train.auroc, corpus))
+    train, held_out = (SplitUnits.of_split(corpus, held_out=held_out) for held_out in (False, True))
+    selection = _selected(codes, train, explanation, corpus, division)
     rows: list[dict[str, Any]] = []
     if len(selection.latent):
-        rows = judge(codes, selection, corpus, config, division)
+        rows = judge(codes, selection, corpus, config, division, train=train, held_out=held_out)
         for row, (latent, label) in zip(rows, _pairs_of_rows(selection), strict=True):
             correlations = explanation.train if row["split"] == "train" else explanation.held_out
             row["correlation"] = float(correlations[latent, label])
         for name, compared in (("control", controls), ("baseline", baseline)):
-            _compare(rows, selection, firing_rate, corpus, name, compared)
+            _compare(rows, selection, firing_rate, (train, held_out), name, compared, division)
     table = pd.DataFrame(rows)
     if len(table):
         table["q_value"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=np.float64))
@@ -96,8 +97,22 @@ def associate(
         selection=selection,
         explanation=explanation,
         names=name_latents(table, selection, explanation, corpus, config),
-        held_out_auroc=held_out.auroc,
+        runner_up_auroc=_runner_up_auroc(codes, held_out, selection, division),
     )
+
+
+def _selected(
+    codes: Codes, train: Sequence[SplitUnits], explanation: Explanation, corpus: Corpus, division: Division
+) -> Selection:
+    """The pairs that are tested; only labels that ask for their best latents need all latents' AUROCs."""
+    asked = [units for units in train if units.space in ASKED]
+    videos = [units for units in train if units.space == QUESTIONS]
+    auroc = score(codes, [*asked, *videos], division)
+    n_asked = sum(units.n_labels for units in asked)
+    latent, label = best_latents(codes, asked, auroc[:, :n_asked], division)
+    of_asked = np.flatnonzero([label.space in ASKED for label in corpus.all_labels()])
+    selection = select_pairs(explanation.train, latent, of_asked[label])
+    return with_pairs(selection, *best_for_videos(auroc[:, n_asked:], corpus))
 
 
 def _pairs_of_rows(selection: Selection) -> list[tuple[int, int]]:
@@ -109,13 +124,24 @@ def _pairs_of_rows(selection: Selection) -> list[tuple[int, int]]:
     ]
 
 
+def _runner_up_auroc(
+    codes: Codes, held_out: Sequence[SplitUnits], selection: Selection, division: Division
+) -> Float64[np.ndarray, " latent"]:
+    result = np.full(len(selection.runner_up), np.nan)
+    latents = np.flatnonzero(selection.runner_up >= 0)
+    labels = selection.runner_up[latents]
+    result[latents] = measure_pairs(codes, held_out, latents, labels, pair_aurocs, division)
+    return result
+
+
 def _compare(
     rows: list[dict[str, Any]],
     selection: Selection,
     firing_rate: Float64[np.ndarray, " latent"],
-    corpus: Corpus,
+    splits: tuple[Sequence[SplitUnits], Sequence[SplitUnits]],
     name: str,
     compared: Controls | None,
+    division: Division,
 ) -> None:
     """Add what others of the same firing rate score for each pair's label, and the one that train would have picked."""
     missing = {f"{name}_auroc_p95": float("nan"), f"{name}_auroc_best": float("nan")}
@@ -123,7 +149,7 @@ def _compare(
         row |= missing
     if compared is None:
         return
-    train, held = (score(compared.codes, corpus, held_out=held_out, within=False).auroc for held_out in (False, True))
+    train, held = (compared.score(spaces, division) for spaces in splits)
     bins = compared.bin_of(firing_rate[selection.latent])
     for pair, label in enumerate(selection.label):
         matched = compared.bin == bins[pair]

@@ -7,6 +7,7 @@ of the latents it is compared with. Firing rates are matched in a few bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collect.reading import ActivationStore
+from features.association.selection import MAX_NONZEROS, score_some
+from features.association.split_units import SplitUnits
 from features.codes import Codes
+from features.division import ALONE, Division, blocks_of
 
 N_RATES = 4
 QUANTILE_TOKENS = 16384
@@ -39,6 +43,17 @@ class Controls:
         """Bin with the nearest rate, in ratio."""
         distance = np.abs(np.log(np.maximum(firing_rate, 1e-12))[:, None] - np.log(self.rates)[None, :])
         return distance.argmin(axis=1).astype(np.int64)
+
+    def score(self, spaces: Sequence[SplitUnits], division: Division = ALONE) -> Float64[np.ndarray, "control label"]:
+        """AUROC of all controls for all labels of some spaces; each is scored by the process whose share it is in."""
+        codes = sparse.csc_array(self.codes)
+        n_active = np.diff(codes.indptr).astype(np.int64)
+        own = division.share_by_cost(n_active)
+        parts = [np.empty((0, sum(units.n_labels for units in spaces)))]
+        for block in blocks_of(n_active[own.start : own.stop], MAX_NONZEROS):
+            some = sparse.csc_array(codes[:, own.start + block.start : own.start + block.stop])
+            parts.append(score_some(some, spaces))
+        return division.join(np.concatenate(parts))
 
 
 def matched_rates(firing_rate: Float64[np.ndarray, " latent"]) -> Float64[np.ndarray, " bin"]:

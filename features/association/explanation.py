@@ -14,14 +14,15 @@ leaving out one group at a time gives their standard errors (delete-a-group jack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int8, Int32, Int64
 from scipy import sparse
 from tqdm import tqdm
 
+from features.association.runs import Runs, cumulative
 from features.association.selection import MAX_NONZEROS
 from features.codes import Codes
 from features.division import ALONE, Division, blocks_of
@@ -137,83 +138,98 @@ def _nothing(n_labels: int, n_latents: int = 0) -> Explanation:
 
 
 class _Tokens:
-    """The tokens of a store: to which group of videos each belongs, where and when it is, and what labels it has."""
+    """The tokens of a store: to which group of videos each belongs, where and when it is, and what labels it has.
+
+    All numbers of a label are kept once per group of videos, side by side, so that one pass over a latent's activations
+    in the order of the tokens gives the sums of every group.
+    """
 
     def __init__(self, corpus: Corpus) -> None:
-        self._group = _of_tokens(corpus, groups_of_videos(corpus))
+        of_video = groups_of_videos(corpus)
         self._n_groups = 1 + N_GROUPS
-        self._cell: Int32[np.ndarray, " token"] = np.concatenate(
-            [np.empty(0, dtype=np.int32), *(corpus.places.cells(record.grid) for record in corpus.records)]
-        ).astype(np.int32)
-        self._n_cells = corpus.places.n_cells
+        self._n_cells, self._n_steps = corpus.places.n_cells, corpus.places.n_t
+        sizes: Sequence[int] = [record.grid.n_tokens for record in corpus.records]
         frames = np.diff(unit_starts(corpus.records, "frame"))
+        self._group: Int8[np.ndarray, " token"] = np.repeat(of_video.astype(np.int8), sizes)
+        self._all_known = bool((of_video >= 0).all())
+        nothing = np.empty(0, dtype=np.int32)
+        cells = [corpus.places.cells(record.grid).astype(np.int32) for record in corpus.records]
+        self._cell: Int32[np.ndarray, " token"] = np.concatenate([nothing, *cells])
+        """Cell of each token, counted through all groups."""
+        self._cell += self._group.astype(np.int32) * self._n_cells
         patches = [record.grid.n_tokens // record.grid.n_t for record in corpus.records]
-        self._video = _of_tokens(corpus, np.arange(len(corpus.records)))
-        self._frame = np.repeat(np.arange(int(frames.sum())), np.repeat(patches, frames)).astype(np.int32)
-        known = self._group >= 0
-        self._cell_tokens = np.bincount(
-            self._group[known].astype(np.int64) * self._n_cells + self._cell[known],
-            minlength=self._n_groups * self._n_cells,
-        ).reshape(self._n_groups, self._n_cells)
-        self._labels = self._label_values(corpus)
-        self._label_tokens = self._count_labels()
+        self._unit = {
+            "frame": np.repeat(np.arange(int(frames.sum()), dtype=np.int32), np.repeat(patches, frames)),
+            "video": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        }
+        """Frame and video of each token."""
+        counts = np.bincount(
+            self._cell[self._group >= 0].astype(np.int64), minlength=self._n_groups * self._n_cells
+        ).astype(np.float64)
+        self._cell_tokens = counts.reshape(self._n_groups, self._n_cells)
+        group_of = {"token": self._group, "frame": np.repeat(of_video, frames), "video": of_video}
+        n_tokens_of = {
+            "token": np.ones(len(self._group)),
+            "frame": np.repeat(patches, frames).astype(np.float64),
+            "video": np.array(sizes, dtype=np.float64),
+        }
+        self._labels: dict[str, sparse.csr_array] = {}
+        """By level of units: the labels of all its spaces, group by group; by place and by time those of one group."""
+        self._columns: dict[str, list[int]] = {level: [] for level in ("token", "frame", "video", "place", "time")}
+        """Columns of each level's labels among all."""
+        by_level: dict[str, list[sparse.csr_array]] = {level: [] for level in self._columns}
+        label = 0
+        for level, values in _label_values(corpus):
+            by_level[level].append(values)
+            self._columns[level] += range(label, label + values.shape[1])
+            label += values.shape[1]
+        self._label_tokens = np.zeros((self._n_groups, label))
+        for level, values in by_level.items():
+            if not values:
+                continue
+            joined = sparse.csr_array(sparse.hstack(values, format="csr")) if len(values) > 1 else values[0]
+            if level in ("place", "time"):
+                self._labels[level] = joined
+                tokens = self._by(level, self._cell_tokens)
+                self._label_tokens[:, self._columns[level]] = (sparse.csr_array(tokens) @ joined).toarray()
+            else:
+                self._labels[level] = _by_group(joined, group_of[level], self._n_groups)
+                counted = n_tokens_of[level] @ self._labels[level]
+                self._label_tokens[:, self._columns[level]] = counted.reshape(self._n_groups, -1)
 
     @property
     def n_sums(self) -> int:
         """Numbers that are kept for each latent, whether it is active or not."""
         return self._n_groups * (self._n_cells + self._label_tokens.shape[1])
 
-    def _label_values(self, corpus: Corpus) -> list[tuple[str, sparse.csr_array]]:
-        """Values of each space's labels: by token or frame where they are annotated, by cell where they are places."""
-        cells: dict[str, np.ndarray] = {}
-        for names in corpus.places.labels():
-            cells |= names
-        values: list[tuple[str, sparse.csr_array]] = []
-        for space, labels in corpus.labels.items():
-            if space in ANNOTATED:
-                values.append((space.level, labels.positive.astype(np.float64)))
-            else:
-                stacked = np.stack([cells[name] for name in labels.names], axis=1)
-                values.append(("cell", sparse.csr_array(stacked.astype(np.float64))))
-        return values
-
-    def _count_labels(self) -> Float64[np.ndarray, "group label"]:
-        """Tokens of each group at which each label is 1."""
-        token = np.flatnonzero(self._group >= 0)
-        return self._products(self._group[token], token, np.ones(len(token)), self._n_groups)
-
-    def _products(
-        self, row: np.ndarray, token: np.ndarray, value: np.ndarray, n_rows: int
-    ) -> Float64[np.ndarray, "row label"]:
-        """Sum of values times labels, by row."""
-        units = {"token": token, "frame": self._frame[token], "video": self._video[token], "cell": self._cell[token]}
-        parts: list[np.ndarray] = []
-        for level, labels in self._labels:
-            summed = sparse.csr_array((value, (row, units[level])), shape=(n_rows, labels.shape[0]))
-            parts.append((summed @ labels).toarray())
-        return np.concatenate(parts, axis=1)
-
     def explain(self, codes: sparse.csc_array) -> Explanation:
         """Correlate some latents, of which `codes` are those on all tokens."""
         n = codes.shape[1]
-        latent = np.repeat(np.arange(n), np.diff(codes.indptr))
-        group = self._group[codes.indices].astype(np.int64)
-        kept = group >= 0
-        token, value = codes.indices[kept], codes.data[kept].astype(np.float64)
-        row, n_rows = group[kept] * n + latent[kept], self._n_groups * n
+        token, value, pointers = self._known(codes)
+        latent = np.repeat(np.arange(n), np.diff(pointers))
+        row = latent * self._n_groups + self._group[token]
 
         def total(index: np.ndarray, values: np.ndarray, *shape: int) -> np.ndarray:
             sums = np.bincount(index, weights=values, minlength=int(np.prod(shape)))
-            return sums.astype(np.float64).reshape(shape)  # of nothing, numpy's sums are whole numbers
+            return np.asarray(sums, dtype=np.float64).reshape(shape)  # of nothing, numpy's sums are whole numbers
 
-        shape = (self._n_groups, n)
-        by_cell = total(row * self._n_cells + self._cell[token], value, *shape, self._n_cells)
+        n_groups, n_cells = self._n_groups, self._n_cells
+        by_cell = total(latent * (n_groups * n_cells) + self._cell[token], value, n, n_groups, n_cells)
+        product = np.empty((n, n_groups, self._label_tokens.shape[1]))
+        for level, labels in self._labels.items():
+            if level == "token":
+                summed = sparse.csr_array((value, token, pointers), shape=(n, len(self._group)))
+            elif level in self._unit:
+                summed = _pooled(value, self._unit[level][token], pointers, labels.shape[0])
+            else:
+                summed = sparse.csr_array(self._by(level, by_cell.reshape(n * n_groups, n_cells)))
+            product[:, :, self._columns[level]] = (summed @ labels).toarray().reshape(n, n_groups, -1)
         sums = Sums(
-            n=self._cell_tokens.sum(axis=1).astype(np.float64),
-            latent=total(row, value, *shape),
-            latent_squared=total(row, value**2, *shape),
+            n=self._cell_tokens.sum(axis=1),
+            latent=total(row, value, n, n_groups).T,
+            latent_squared=total(row, value**2, n, n_groups).T,
             label=self._label_tokens,
-            product=self._products(row, token, value, n_rows).reshape(*shape, -1),
+            product=product.transpose(1, 0, 2),
         )
         number = np.arange(self._n_groups)
         held_out, train = sums.over(number > 0), sums.over(number == 0).correlations()[0]
@@ -224,10 +240,25 @@ class _Tokens:
         return Explanation(
             train=train,
             held_out=held_out.correlations()[0],
-            place_time=self._by_place_time(by_cell, held_out),
+            place_time=self._by_place_time(by_cell.transpose(1, 0, 2), held_out),
             top_error=jackknife_error(top[:, :, 0]),
             lead_error=jackknife_error(top - left_out),
         )
+
+    def _by(self, level: str, by_cell: Float64[np.ndarray, "row cell"]) -> Float64[np.ndarray, "row place_or_time"]:
+        """Sums over time for each place, or over places for each time."""
+        cells = by_cell.reshape(len(by_cell), self._n_steps, -1)
+        return cells.sum(axis=1 if level == "place" else 2)
+
+    def _known(
+        self, codes: sparse.csc_array
+    ) -> tuple[Int32[np.ndarray, " active"], Float64[np.ndarray, " active"], Int64[np.ndarray, " latent_and_end"]]:
+        """Tokens of annotated videos where latents are active, their values, and where each latent's begin and end."""
+        value = codes.data.astype(np.float64)
+        if self._all_known:
+            return codes.indices, value, codes.indptr.astype(np.int64)
+        kept = self._group[codes.indices] >= 0
+        return codes.indices[kept], value[kept], cumulative(kept)[codes.indptr]
 
     def _by_place_time(
         self, by_cell: Float64[np.ndarray, "group latent cell"], held_out: Sums
@@ -255,6 +286,42 @@ def groups_of_videos(corpus: Corpus) -> Int64[np.ndarray, " video"]:
     return group
 
 
-def _of_tokens(corpus: Corpus, of_video: Int64[np.ndarray, " video"]) -> Int32[np.ndarray, " token"]:
-    sizes: Sequence[int] = [record.grid.n_tokens for record in corpus.records]
-    return np.repeat(of_video, sizes).astype(np.int32)
+def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:
+    """Values of each space's labels: by token or frame where annotated; of places by place, of times by time."""
+    n_steps = corpus.places.n_t
+    cells = {
+        name: own.reshape(n_steps, -1)[:, 0] if level == "time" else own.reshape(n_steps, -1)[0]
+        for level, names in zip(("place", "time"), corpus.places.labels(), strict=True)
+        for name, own in names.items()
+    }
+    for space, labels in corpus.labels.items():
+        if space in ANNOTATED:
+            yield space.level, labels.positive.astype(np.float64)
+        else:
+            stacked = np.stack([cells[name] for name in labels.names], axis=1)
+            yield space.kind, sparse.csr_array(stacked.astype(np.float64))
+
+
+def _by_group(values: sparse.csr_array, group: np.ndarray, n_groups: int) -> sparse.csr_array:
+    """Values [unit, label] in the columns of the unit's group [unit, group and label]; none where it is in none."""
+    n_units, n_labels = values.shape
+    size = np.diff(values.indptr)
+    kept = np.repeat(group >= 0, size)
+    column = (np.repeat(group.astype(np.int32), size) * n_labels + values.indices)[kept]
+    pointers = cumulative(kept)[values.indptr]
+    return sparse.csr_array((values.data[kept], column, pointers), shape=(n_units, n_groups * n_labels))
+
+
+def _pooled(
+    value: Float64[np.ndarray, " active"],
+    unit: Int32[np.ndarray, " active"],
+    pointers: Int64[np.ndarray, " latent_and_end"],
+    n_units: int,
+) -> sparse.csr_array:
+    """Sums of activations over the tokens of each frame or video [latent, unit]."""
+    is_first = np.ones(len(unit), dtype=bool)
+    is_first[1:] = unit[1:] != unit[:-1]
+    is_first[pointers[:-1][np.diff(pointers) > 0]] = True
+    runs = Runs.from_first(is_first)
+    ends = cumulative(is_first)[pointers]
+    return sparse.csr_array((runs.total(value), unit[runs.start], ends), shape=(len(pointers) - 1, n_units))

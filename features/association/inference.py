@@ -47,7 +47,7 @@ def mean_interval(
 ) -> tuple[Float64[np.ndarray, " pair"], Float64[np.ndarray, " pair"]]:
     """Percentile bootstrap interval of the mean over videos; videos with NaN do not take part."""
     present = ~np.isnan(values)
-    totals = np.where(present, values, 0.0) @ counts.T
+    totals = summable(np.where(present, values, 0.0)) @ counts.T
     weights = present.astype(np.float64) @ counts.T
     means = np.full(totals.shape, np.nan)
     np.divide(totals, weights, out=means, where=weights > 0)
@@ -86,8 +86,20 @@ def auroc_interval(
     excess = positive_wins - area * n_positive * negatives + negative_losses - area * positives * n_negative
     n_pairs = (n_positive @ counts.T) * (n_negative @ counts.T)
     drawn = np.full(n_pairs.shape, np.nan)
-    np.divide(excess @ counts.T, n_pairs, out=drawn, where=n_pairs > 0)
+    np.divide(summable(excess) @ counts.T, n_pairs, out=drawn, where=n_pairs > 0)
     return _percentiles(np.clip(area + drawn, 0.0, 1.0), level)
+
+
+def summable(values: Float64[np.ndarray, "pair video"]) -> Float64[np.ndarray, "pair video"]:
+    """Values rounded to multiples of one power of two per pair, so fine that their sums over resamples are exact.
+
+    A product of matrices adds in an order that depends on how many pairs there are. Exact sums do not, so that no
+    interval depends on which pairs are judged together. At 5,900 videos this rounds by 2⁻⁴⁰ of the largest value.
+    """
+    bits = 52 - values.shape[1].bit_length()
+    most = np.nan_to_num(np.abs(values).max(axis=1, initial=0.0, keepdims=True))
+    unit = np.ldexp(1.0, np.frexp(most)[1] - bits)
+    return np.rint(values / unit) * unit
 
 
 def clustered_z(values: Float64[np.ndarray, "pair video"], centre: float = 0.5) -> Float64[np.ndarray, " pair"]:

@@ -43,14 +43,31 @@ INTERVAL_PAIRS = 256
 
 
 def judge(
-    codes: Codes, selection: Selection, corpus: Corpus, config: FeaturesConfig, division: Division = ALONE
+    codes: Codes,
+    selection: Selection,
+    corpus: Corpus,
+    config: FeaturesConfig,
+    division: Division = ALONE,
+    *,
+    train: Sequence[SplitUnits],
+    held_out: Sequence[SplitUnits],
 ) -> list[dict[str, Any]]:
-    """Effect sizes of the selected pairs on both splits; intervals and p-values on held-out. Two rows a pair."""
+    """Effect sizes of the selected pairs on both splits; intervals and p-values on held-out. Two rows a pair.
+
+    Args:
+        codes: of all tokens.
+        selection: the pairs.
+        corpus: videos and labels.
+        config: permutations, resamples, seed.
+        division: processes that share the latents and the videos; each gets the result.
+        train: units of the train videos, one per space.
+        held_out: the same of the others.
+    """
     rows: list[dict[str, Any]] = []
     latents = np.unique(selection.latent)
     n_active = codes.n_active()[latents]
     own = division.share_by_cost(n_active)
-    test = _Test.of(corpus, config)
+    test = _Test.of(corpus, config, train, held_out)
     by_level = {units.space.level: units for units in test.held_out}
     levels: dict[str, list[RankLevels]] = {level: [] for level in by_level}
     for block in blocks_of(n_active[own.start : own.stop], MAX_NONZEROS):
@@ -114,22 +131,23 @@ def _p_values(
 class _Test:
     """What all pairs are judged by."""
 
-    train: list[SplitUnits]
+    train: Sequence[SplitUnits]
     """One per space."""
-    held_out: list[SplitUnits]
+    held_out: Sequence[SplitUnits]
     lenders: list[Lender]
     resamples: Float64[np.ndarray, "resample video"]
     permutations: Int64[np.ndarray, "permutation video"]
     exceedances: int
 
     @classmethod
-    def of(cls, corpus: Corpus, config: FeaturesConfig) -> _Test:
+    def of(
+        cls, corpus: Corpus, config: FeaturesConfig, train: Sequence[SplitUnits], held_out: Sequence[SplitUnits]
+    ) -> _Test:
         videos = corpus.split(held_out=True)
-        held_out = SplitUnits.of_split(corpus, held_out=True)
         grids = [corpus.records[video].grid for video in videos]
         strata = merge_strata(corpus.strata(videos))
         return cls(
-            train=SplitUnits.of_split(corpus, held_out=False),
+            train=train,
             held_out=held_out,
             lenders=[Lender(units, grids) for units in held_out],
             resamples=bootstrap_counts(len(videos), config.bootstraps, np.random.default_rng([config.seed, 1])),

@@ -22,8 +22,13 @@ class Runs:
         """The runs of some items."""
         is_first = np.ones(len(items), dtype=bool)
         is_first[1:] = items[1:] != items[:-1]
+        return cls.from_first(is_first)
+
+    @classmethod
+    def from_first(cls, is_first: Bool[np.ndarray, " item"]) -> Runs:
+        """The runs that begin where it is said."""
         start = np.flatnonzero(is_first)
-        return cls(start=start, stop=np.append(start, len(items))[1:], of=np.cumsum(is_first) - 1)
+        return cls(start=start, stop=np.append(start, len(is_first))[1:], of=np.cumsum(is_first) - 1)
 
     def total(self, values: Float64[np.ndarray, " item"]) -> Float64[np.ndarray, " run"]:
         """Sum of each run."""
@@ -51,6 +56,14 @@ class SortedItems:
         joint = joint[order]
         ties = Runs.between(joint)
         return cls(order=order, key=joint >> 32, tie_start=ties.start[ties.of], tie_stop=ties.stop[ties.of])
+
+    @classmethod
+    def presorted(cls, key: Int64[np.ndarray, " item"], value: Float32[np.ndarray, " item"]) -> SortedItems:
+        """Items that are in this order."""
+        is_first = np.ones(len(key), dtype=bool)
+        is_first[1:] = (key[1:] != key[:-1]) | (value[1:] != value[:-1])
+        ties = Runs.from_first(is_first)
+        return cls(order=np.arange(len(key)), key=key, tie_start=ties.start[ties.of], tie_stop=ties.stop[ties.of])
 
 
 def sortable(activations: Float32[np.ndarray, " item"]) -> Int64[np.ndarray, " item"]:

@@ -6,11 +6,12 @@ what they touch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int8, Int32, Int64
 from scipy import sparse
 
 from collect.reading import VideoRecord
@@ -20,6 +21,10 @@ from features.labels.units import unit_starts, unit_videos, units_of, units_of_t
 
 POSITIVE, SPOILED = 2, 1
 """Bits of `SplitUnits.marks`: positive for a label; and one that could be a negative but is touched by it."""
+POSITIVE_UNIT, NEGATIVE_UNIT, NEITHER = 2, 1, 0
+"""Classes of units for one label."""
+ClassOf = Callable[[np.ndarray], Int8[np.ndarray, " unit"]]
+"""Class of each of some units."""
 
 
 class SplitUnits:
@@ -109,6 +114,25 @@ class SplitUnits:
     def n_negative(self) -> Int64[np.ndarray, "video label"]:
         """Negative units."""
         return self.n_eligible[:, None] - self.n_spoiled
+
+    @cached_property
+    def n_positive_background(self) -> Int64[np.ndarray, " label"]:
+        """Background units that are positive."""
+        label, unit = self.marks_by_label, self.background[self.marks_by_label.indices]
+        counted = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(unit & ((label.data & POSITIVE) > 0))])
+        return np.diff(counted[label.indptr])
+
+    def classes_of(self, labels: Int64[np.ndarray, " label"]) -> Iterator[tuple[int, ClassOf]]:
+        """Each of some labels with what tells the class of units for it, until the next label is asked for."""
+        marks = self.marks_by_label
+        classes = np.where(self.eligible, NEGATIVE_UNIT, NEITHER).astype(np.int8)
+        for label in labels:
+            own = slice(int(marks.indptr[label]), int(marks.indptr[label + 1]))
+            touched = marks.indices[own]
+            before = classes[touched]
+            classes[touched] = np.where((marks.data[own] & POSITIVE) > 0, POSITIVE_UNIT, NEITHER)
+            yield int(label), classes.__getitem__
+            classes[touched] = before
 
     def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
         """Activations [unit, latent] of some latents on these units, from those on all tokens of the store."""

@@ -36,7 +36,7 @@ def best_for_videos(
     """The latents that tell each label of whole videos best on train, `PER_LABEL` at most.
 
     Args:
-        auroc: of all latents and labels on the train videos.
+        auroc: of all latents and all labels of whole videos, on the train videos.
         corpus: labels.
 
     Returns:
@@ -46,12 +46,11 @@ def best_for_videos(
     if QUESTIONS not in corpus.labels:
         return nothing, nothing
     labels = corpus.labels[QUESTIONS].select(corpus.split(held_out=False))
-    first, n_labels = corpus.first_labels()[QUESTIONS], len(labels.names)
+    first = corpus.first_labels()[QUESTIONS]
     n_positive = np.asarray(labels.positive.sum(axis=0), dtype=np.int64).reshape(-1)
     n_touched = np.asarray(labels.touched[labels.eligible].sum(axis=0), dtype=np.int64).reshape(-1)
-    own = auroc[:, first : first + n_labels]
-    z = rank_sum_z(own, n_positive, int(labels.eligible.sum()) - n_touched)
-    ranked = np.where(np.nan_to_num(z) >= SCREEN_Z, own, -np.inf)
+    z = rank_sum_z(auroc, n_positive, int(labels.eligible.sum()) - n_touched)
+    ranked = np.where(np.nan_to_num(z) >= SCREEN_Z, auroc, -np.inf)
     best = np.argsort(-ranked, axis=0, kind="stable")[:PER_LABEL]
     place, label = np.nonzero(np.take_along_axis(ranked, best, axis=0) > -np.inf)
     return best[place, label].astype(np.int64), (first + label).astype(np.int64)

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from benchmarks.features import exponent
 from benchmarks.planted_codes import HELD_OUT, L0, SIDE, TRAIN, make_corpus, write_codes
-from features.association.selection import score
+from features.association.selection import score_some
+from features.association.split_units import SplitUnits
 from features.labels.corpus import Corpus
 from features.labels.labelling import OBJECTS
 
@@ -33,7 +35,7 @@ def test_planted_latents_go_along_with_their_label(corpus: Corpus, tmp_path: Pat
     assert 0.8 * L0 < codes.n_nonzeros / codes.n_tokens <= L0
     labels = corpus.labels[OBJECTS]
     n_labels = len(labels.names)
-    areas = score(matrix, corpus, held_out=False, within=False).auroc[:, :n_labels]
+    areas = score_some(sparse.csc_array(matrix), [SplitUnits(corpus, OBJECTS, held_out=False)])
     planted = D_SAE - 1 - np.arange(5 * n_labels)
     own = areas[planted, np.arange(5 * n_labels) % n_labels]
     others = areas[: D_SAE // 2]

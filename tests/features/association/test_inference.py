@@ -12,6 +12,7 @@ from features.association.inference import (
     mean_interval,
     merge_strata,
     permute_within,
+    summable,
 )
 
 
@@ -111,3 +112,29 @@ def test_permutations_stay_within_strata() -> None:
     for members in strata:
         assert (np.sort(permutations[:, members], axis=1) == members).all()
     assert len(np.unique(permutations, axis=0)) > 6
+
+
+def test_intervals_do_not_depend_on_which_pairs_are_judged_together() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.random((301, 97))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    counts = bootstrap_counts(97, 50, rng)
+    together = mean_interval(values, counts)
+    positives, negatives = (rng.integers(1, 50, values.shape).astype(np.float64) for _ in range(2))
+    wins, losses = rng.random(values.shape) * positives * 1e6, rng.random(values.shape) * negatives * 1e6
+    areas = auroc_interval(wins, losses, positives, negatives, counts)
+    for size in (1, 3, 64):
+        for start in range(0, 301, 50):
+            own = slice(start, start + size)
+            for part, whole in zip(mean_interval(values[own], counts), together, strict=True):
+                np.testing.assert_array_equal(part, whole[own])
+            parts = auroc_interval(wins[own], losses[own], positives[own], negatives[own], counts)
+            for part, whole in zip(parts, areas, strict=True):
+                np.testing.assert_array_equal(part, whole[own])
+
+
+def test_summable_values_are_the_values_to_twelve_digits() -> None:
+    values = np.random.default_rng(0).standard_normal((4, 5900)) * np.array([[1e-9], [1.0], [1e15], [0.0]])
+    error = np.abs(summable(values) - values)
+    assert (error <= 2e-12 * np.abs(values).max(axis=1, keepdims=True)).all()
+    assert error[1].max() > 0
