@@ -32,6 +32,8 @@ RanksOf = Callable[[int, Bool[np.ndarray, " latent"]], Mapping[str, sparse.csc_a
 """(video, wanted latents) -> ranks [unit, latent] of its units at each level; see `features.association.ranks`."""
 FIRST_STAGE = 128
 """Permutations, with the observed order as the first, after which hopeless pairs are dropped for the first time."""
+ROW_CELLS = 1 << 19
+"""Sums [permutation, pair] that are added to at once."""
 MAX_CELLS = 1 << 24
 """Sums [permutation, pair] that are held at once, of some ten numbers each at the most."""
 
@@ -161,7 +163,10 @@ class _Sums:
 
     def __init__(self, pairs: TestedPairs, n_permutations: int) -> None:
         self.pairs = pairs
-        shape, counts = (n_permutations, len(pairs.label)), (n_permutations, pairs.n_labels)
+        self._labels, self._label = np.unique(pairs.label, return_inverse=True)
+        self._place = np.full(pairs.n_labels, -1, dtype=np.int64)
+        self._place[self._labels] = np.arange(len(self._labels))
+        shape, counts = (n_permutations, len(pairs.label)), (n_permutations, len(self._labels))
         self._positive, self._negative = np.zeros(shape), np.zeros(shape)
         self._n_positive, self._n_negative = np.zeros(counts), np.zeros(counts)
         self._latents, self._column = np.unique(pairs.latent, return_inverse=True)
@@ -183,77 +188,59 @@ class _Sums:
             lenders: videos whose annotations it gets.
             place: which of these it gets in each permutation.
         """
-        pairs, n = self.pairs, len(lenders)
         own = ranks if len(self._latents) == ranks.shape[1] else ranks[:, self._latents]
-        loan = pairs.lend(video, lenders)
-        listed = _PairEntries.of(own, pairs, self._by_column, self._first)
+        loan = self.pairs.lend(video, lenders)
+        listed = self._by_cell(own)
+        lent_positive, lent_spoiled = (self._cells(lent, loan) for lent in (loan.positive, loan.spoiled))
+        positive, negative = (lent_positive @ listed).toarray(), (lent_spoiled @ listed).toarray()
         eligible = own.T.astype(np.float64) @ loan.eligible.T.astype(np.float64)
-        self._positive += listed.sums(loan.positive, n)[place]
-        self._negative += (eligible[self._column].T - listed.sums(loan.spoiled, n))[place]
-        self._n_positive += _counts(loan.positive, n, pairs.n_labels)[place]
-        n_spoiled = _counts(loan.spoiled, n, pairs.n_labels)
-        self._n_negative += (loan.eligible.sum(axis=1)[:, None] - n_spoiled)[place]
+        np.subtract(eligible[self._column].T, negative, out=negative)
+        n_positive, n_spoiled = (self._counts(lent, len(lenders)) for lent in (loan.positive, loan.spoiled))
+        n_negative = loan.eligible.sum(axis=1)[:, None] - n_spoiled
+        # Few rows at a time, so that what is added stays in the processor's cache.
+        rows = max(ROW_CELLS // max(len(self._label), 1), 1)
+        for start in range(0, len(place), rows):
+            some = slice(start, start + rows)
+            self._positive[some] += positive[place[some]]
+            self._negative[some] += negative[place[some]]
+        self._n_positive += n_positive[place]
+        self._n_negative += n_negative[place]
+
+    def _by_cell(self, ranks: sparse.csc_array) -> sparse.csr_array:
+        """The ranks of one video once for each pair of their latent [(unit, label), pair]."""
+        n_labels = len(self._labels)
+        column = np.repeat(np.arange(ranks.shape[1]), np.diff(ranks.indptr))
+        first, count = self._first[column], np.diff(self._first)[column]
+        entry = np.repeat(np.arange(ranks.nnz), count)
+        pair = self._by_column[np.arange(len(entry)) - (np.cumsum(count) - count - first)[entry]]
+        cell = ranks.indices[entry].astype(np.int64) * n_labels + self._label[pair]
+        shape = (ranks.shape[0] * n_labels, len(self._label))
+        return sparse.csr_array((ranks.data[entry].astype(np.float64), (cell, pair)), shape=shape)
+
+    def _cells(self, lent: Int64[np.ndarray, "lent 3"], loan: Loan) -> sparse.csr_array:
+        """1 for each tested label that a unit is lent [lender, (unit, label)]."""
+        n_lenders, n_units = loan.eligible.shape
+        own = lent[self._place[lent[:, 2]] >= 0]
+        cell = own[:, 1] * len(self._labels) + self._place[own[:, 2]]
+        ends = np.cumsum(np.bincount(own[:, 0], minlength=n_lenders))
+        pointers = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+        return sparse.csr_array((np.ones(len(cell)), cell, pointers), shape=(n_lenders, n_units * len(self._labels)))
+
+    def _counts(self, lent: Int64[np.ndarray, "lent 3"], n_lenders: int) -> Int64[np.ndarray, "lender label"]:
+        place = self._place[lent[:, 2]]
+        kept = place >= 0
+        cell = lent[kept, 0] * len(self._labels) + place[kept]
+        counts = np.bincount(cell, minlength=n_lenders * len(self._labels))
+        return counts.astype(np.int64).reshape(n_lenders, len(self._labels))
 
     def statistic(self, division: Division) -> Float64[np.ndarray, "permutation pair"]:
         """Mean rank of positives less that of negatives, as a share of all units; NaN where there are none."""
         positive, negative, n_positive, n_negative = (
             division.total(part) for part in (self._positive, self._negative, self._n_positive, self._n_negative)
         )
-        label = self.pairs.label
+        label = self._label
         difference = _ratio(positive, n_positive[:, label]) - _ratio(negative, n_negative[:, label])
         return difference / (2 * self.pairs.n_units)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PairEntries:
-    """The ranks of one video once for each pair of their latent, by (unit, label)."""
-
-    n_labels: int
-    n_pairs: int
-    indptr: Int64[np.ndarray, " cell_and_end"]
-    """First entry of each (unit, label)."""
-    pair: Int64[np.ndarray, " entry"]
-    rank: Float64[np.ndarray, " entry"]
-
-    @classmethod
-    def of(
-        cls,
-        ranks: sparse.csc_array,
-        pairs: TestedPairs,
-        by_column: Int64[np.ndarray, " pair"],
-        first_of_column: Int64[np.ndarray, " column_and_end"],
-    ) -> _PairEntries:
-        column = np.repeat(np.arange(ranks.shape[1]), np.diff(ranks.indptr))
-        first, count = first_of_column[column], np.diff(first_of_column)[column]
-        entry = np.repeat(np.arange(ranks.nnz), count)
-        pair = by_column[np.arange(len(entry)) - (np.cumsum(count) - count - first)[entry]]
-        cell = ranks.indices[entry].astype(np.int64) * pairs.n_labels + pairs.label[pair]
-        order = np.argsort(cell)
-        size = np.bincount(cell, minlength=ranks.shape[0] * pairs.n_labels)
-        return cls(
-            n_labels=pairs.n_labels,
-            n_pairs=len(pairs.label),
-            indptr=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(size)]),
-            pair=pair[order],
-            rank=ranks.data[entry[order]].astype(np.float64),
-        )
-
-    def sums(self, lent: Int64[np.ndarray, "lent 3"], n_lenders: int) -> Float64[np.ndarray, "lender pair"]:
-        """Sum of the ranks of each pair over what it is lent, as (lender, unit, label)."""
-        cell = lent[:, 1] * self.n_labels + lent[:, 2]
-        start = self.indptr[cell]
-        count = self.indptr[cell + 1] - start
-        of = np.repeat(np.arange(len(cell)), count)
-        at = np.arange(len(of)) - (np.cumsum(count) - count - start)[of]
-        total = np.bincount(
-            lent[of, 0] * self.n_pairs + self.pair[at], weights=self.rank[at], minlength=n_lenders * self.n_pairs
-        )
-        return total.astype(np.float64).reshape(n_lenders, self.n_pairs)
-
-
-def _counts(lent: Int64[np.ndarray, "lent 3"], n_lenders: int, n_labels: int) -> Int64[np.ndarray, "lender label"]:
-    counts = np.bincount(lent[:, 0] * n_labels + lent[:, 2], minlength=n_lenders * n_labels)
-    return counts.astype(np.int64).reshape(n_lenders, n_labels)
 
 
 def _ratio(

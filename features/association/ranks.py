@@ -8,9 +8,10 @@ activations than levels, neighbours share a level, and tie.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64, UInt32
 from scipy import sparse
 
 from collect.reading import VideoRecord
@@ -71,7 +72,21 @@ class RankLevels:
         self, latent: Int64[np.ndarray, " active"], value: Float32[np.ndarray, " active"]
     ) -> Int32[np.ndarray, " active"]:
         """Of activations that were among those that the levels were made of."""
-        return self._twice_rank[np.searchsorted(self._key, (latent << 32) | sortable(value), side="right") - 1]
+        first, least, longest = self._by_latent
+        at, stop, bits = first[latent], first[latent + 1], value.view(np.uint32)
+        # A binary search of all at once, each within its latent's levels: the last level that is not above.
+        step = 1 << max(longest - 1, 0).bit_length()
+        while step := step >> 1:
+            further = np.minimum(at + step, stop - 1)
+            at = np.where(least[further] <= bits, further, at)
+        return self._twice_rank[at]
+
+    @cached_property
+    def _by_latent(self) -> tuple[Int64[np.ndarray, " latent_and_end"], UInt32[np.ndarray, " level"], int]:
+        """First level of each latent, the bits of each level's smallest activation, and the most levels of a latent."""
+        n_latents = int(self._key[-1] >> 32) + 1 if len(self._key) else 0
+        first = np.searchsorted(self._key, np.arange(n_latents + 1, dtype=np.int64) << 32)
+        return first, (self._key & 0xFFFFFFFF).astype(np.uint32), int(np.diff(first).max(initial=0))
 
 
 def levels_for_each(n_latents: int) -> int:
