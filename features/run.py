@@ -157,6 +157,7 @@ class _Stage:
             n=config.controls,
             rng=np.random.default_rng([config.seed, 0]),
             batch_size=config.batch_size,
+            division=self.division,
         )
         return associate(codes, controls, self.corpus, activity.firing_rate, config, self.division, baseline=baseline)
 

@@ -7,6 +7,7 @@ of the latents it is compared with. Firing rates are matched in a few bins.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,25 +84,42 @@ def encode_controls(
     n: int,
     rng: np.random.Generator,
     batch_size: int,
+    division: Division = ALONE,
 ) -> Controls:
-    """Read `n` control directions at each of a few firing rates over all tokens of a site."""
+    """Read `n` control directions at each of a few firing rates over all tokens of a site.
+
+    The processes of a division share the batches, and each gets the result. Batches are cut at the same tokens whoever
+    reads them, so that it is the same.
+    """
     rates = matched_rates(firing_rate)
     directions = control_directions(store.d_in(site), n, rng)
     sample = np.sort(rng.choice(store.n_tokens, size=min(store.n_tokens, QUANTILE_TOKENS), replace=False))
-    thresholds = _thresholds(store, site, directions, rates, sample, batch_size)
-    parts: list[sparse.csr_array] = []
-    with tqdm(total=store.n_tokens, unit="tokens", unit_scale=True, desc="controls") as bar:
-        for start in range(0, store.n_tokens, batch_size):
-            stop = min(start + batch_size, store.n_tokens)
+    batches = list(itertools.pairwise([*range(0, store.n_tokens, batch_size), store.n_tokens]))
+    share = division.share(len(batches))
+    own = batches[share.start : share.stop]
+    thresholds = _thresholds(store, site, directions, rates, sample, own, division)
+    parts = [sparse.csr_array((0, n * len(rates)), dtype=np.float32)]
+    with tqdm(total=sum(stop - start for start, stop in own), unit="tokens", unit_scale=True, desc="controls") as bar:
+        for start, stop in own:
             projected = store.read(site, start, stop).float() @ directions
             above = (projected[:, None, :] - thresholds).clamp(min=0).flatten(1)
             parts.append(sparse.csr_array(above.numpy()))
             bar.update(stop - start)
     return Controls(
-        codes=sparse.csr_array(sparse.vstack(parts, format="csr")),
+        codes=_joined(sparse.csr_array(sparse.vstack(parts, format="csr")), division),
         bin=np.repeat(np.arange(len(rates), dtype=np.int64), n),
         rates=rates,
     )
+
+
+def _joined(codes: sparse.csr_array, division: Division) -> sparse.csr_array:
+    """The rows of all processes."""
+    if division.n == 1:
+        return codes
+    sizes = division.join(np.diff(codes.indptr).astype(np.int64))
+    ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+    parts = division.join(codes.data), division.join(codes.indices), ends
+    return sparse.csr_array(parts, shape=(len(ends) - 1, codes.shape[1]))
 
 
 def latents_as_controls(
@@ -140,12 +158,13 @@ def _thresholds(
     directions: Float[Tensor, "d_in direction"],
     rates: Float64[np.ndarray, " bin"],
     sample: Int64[np.ndarray, " token"],
-    batch_size: int,
+    own: Sequence[tuple[int, int]],
+    division: Division,
 ) -> Float[Tensor, "bin direction"]:
-    projected: list[Tensor] = []
-    for start in range(0, store.n_tokens, batch_size):
-        stop = min(start + batch_size, store.n_tokens)
+    """The quantiles of the projections of some tokens, of which each process reads those in its own batches."""
+    projected = [np.empty((0, directions.shape[1]), dtype=np.float32)]
+    for start, stop in own:
         picks = sample[(sample >= start) & (sample < stop)] - start
         if len(picks):
-            projected.append(store.read(site, start, stop)[torch.from_numpy(picks)].float() @ directions)
-    return torch.from_numpy(np.quantile(torch.cat(projected).numpy(), 1 - rates, axis=0)).float()
+            projected.append((store.read(site, start, stop)[torch.from_numpy(picks)].float() @ directions).numpy())
+    return torch.from_numpy(np.quantile(division.join(np.concatenate(projected)), 1 - rates, axis=0)).float()

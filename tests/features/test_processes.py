@@ -8,32 +8,44 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from features.codes import Codes
 from features.config import FeaturesConfig
 from features.run import features
-from tests.features.conftest import PlantedVideo, write_data, write_run
+from tests.features.conftest import D_SAE, PlantedVideo, planted_sae, write_data, write_run
+from train_sae.lens.export import save_sae
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("catalogue.parquet", "associations.parquet", "combinations.parquet", "exemplars.parquet", "summary.json")
-OPTIONS = "--min-videos 5 --permutations 49 --bootstraps 50 --controls 8 --media 0 --exemplars 2 --batch-size 300"
+OPTIONS = (
+    "--sae planted --baseline frozen --min-videos 5 --permutations 49 --bootstraps 50 --controls 8 --media 0 "
+    "--exemplars 2 --batch-size 300"
+)
 COMBINATIONS = "combinations=2"
 
 
 @pytest.fixture(scope="module")
 def run(planted: list[PlantedVideo], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared-out")
-    return write_run(folder / "run", planted, write_data(folder / "data", planted, with_videos=0))
+    run = write_run(folder / "run", planted, write_data(folder / "data", planted, with_videos=0))
+    sae = planted_sae(rotated=True)
+    mixed = replace(sae, W_enc=0.5 * (sae.W_enc + sae.W_enc.roll(1, dims=1)), threshold=0.4 * sae.threshold)
+    save_sae(run / "sae" / "frozen", mixed, torch.full((D_SAE,), 0.1))
+    return run
 
 
 @pytest.fixture(scope="module")
 def expected(run: Path) -> Path:
     config = FeaturesConfig(
         run=run,
+        sae="planted",
+        baseline="frozen",
         min_videos=5,
         permutations=49,
         bootstraps=50,
@@ -69,7 +81,7 @@ def content_of(folder: Path) -> dict[Path, bytes]:
 def check(found: Path, expected: Path) -> None:
     for name in FILES:
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
-    for name in ("codes.zarr", "codes_by_latent.zarr"):
+    for name in ("codes.zarr", "codes_by_latent.zarr", "baseline/codes.zarr", "baseline/codes_by_latent.zarr"):
         ours, theirs = (
             {
                 path.relative_to(folder / name): path.read_bytes()
