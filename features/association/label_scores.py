@@ -13,7 +13,7 @@ from scipy import sparse
 
 from features.association.inference import clustered_z
 from features.association.runs import Runs, SortedItems, cumulative, sortable
-from features.association.split_units import NEITHER, POSITIVE, POSITIVE_UNIT, SPOILED, SplitUnits
+from features.association.split_units import NEITHER, POSITIVE, POSITIVE_UNIT, SPOILED, PlaceUnits, SplitUnits
 from features.division import blocks_of
 
 MAX_ENTRIES = 4_000_000
@@ -27,6 +27,8 @@ def pooled_auroc(units: SplitUnits, entries: sparse.csc_array) -> Float64[np.nda
         units: labels.
         entries: [unit, latent] from `SplitUnits.entries`.
     """
+    if isinstance(units, PlaceUnits):
+        return _auroc_of_places(units, entries)
     n_latents, n_labels = entries.shape[1], units.n_labels
     kept = units.concerned[entries.indices]
     latent = np.repeat(np.arange(n_latents, dtype=np.int64), np.diff(entries.indptr))[kept]
@@ -63,6 +65,29 @@ def pooled_auroc(units: SplitUnits, entries: sparse.csc_array) -> Float64[np.nda
     wins = 0.5 * n_positive * (zeros[:, None] - n_spoiled)  # where a latent is active on nothing that a label touches
     wins[own, of] = found
     n_pairs = n_positive * (n_eligible - n_spoiled)
+    return np.divide(wins, n_pairs, out=np.full(wins.shape, np.nan), where=n_pairs > 0)
+
+
+def _auroc_of_places(units: PlaceUnits, entries: sparse.csc_array) -> Float64[np.ndarray, "latent label"]:
+    """The same of labels that follow from cells: sums by cell give the wins of positives over all units.
+
+    Of these, positives win half of the pairs among themselves.
+    """
+    n_latents, n_cells = entries.shape[1], len(units.in_cells)
+    size = np.diff(entries.indptr).astype(np.int64)
+    items = SortedItems.by(np.repeat(np.arange(n_latents, dtype=np.int64), size), sortable(entries.data))
+    latent, zeros = items.key, units.n_units - size
+    beaten = 0.5 * (items.tie_start + items.tie_stop) + (zeros - entries.indptr[:-1])[latent]
+    place = latent * n_cells + units.cell[entries.indices[items.order]]
+    labels = units.in_cells.astype(np.float64)
+
+    def by_label(weights: Float64[np.ndarray, " entry"] | None) -> Float64[np.ndarray, "latent label"]:
+        sums = np.bincount(place, weights=weights, minlength=n_latents * n_cells).astype(np.float64)
+        return sums.reshape(n_latents, n_cells) @ labels  # of whole and half numbers, and exact in any order
+
+    n_positive = units.n_positive.sum(axis=0).astype(np.float64)
+    n_pairs = n_positive * (units.n_units - n_positive)
+    wins = by_label(beaten) + 0.5 * (n_positive - by_label(None)) * zeros[:, None] - 0.5 * n_positive**2
     return np.divide(wins, n_pairs, out=np.full(wins.shape, np.nan), where=n_pairs > 0)
 
 

@@ -16,7 +16,8 @@ from scipy import sparse
 
 from collect.reading import VideoRecord
 from features.labels.corpus import Corpus
-from features.labels.unit_labels import Space
+from features.labels.place_labels import PlaceLabels
+from features.labels.unit_labels import Space, UnitLabels
 from features.labels.units import unit_starts, unit_videos, units_of, units_of_tokens
 
 POSITIVE, SPOILED = 2, 1
@@ -58,6 +59,10 @@ class SplitUnits:
         self.background = own.background
         self.n_hidden: Int64[np.ndarray, " label"] = np.asarray(own.hidden.sum(axis=0), dtype=np.int64).reshape(-1)
         """Positive units where the object is hidden."""
+        self._take(own)
+
+    def _take(self, own: UnitLabels) -> None:
+        """Take what the labels touch."""
         eligible = np.repeat(own.eligible, np.diff(own.touched.indptr))
         spoiled = _with_data(own.touched, np.where(eligible, SPOILED, 0))
         self.marks = sparse.csr_array(spoiled + _with_data(own.positive, np.full(own.positive.nnz, POSITIVE)))
@@ -70,7 +75,12 @@ class SplitUnits:
         levels = {
             level: LevelUnits.of(corpus, level, held_out=held_out) for level in {space.level for space in corpus.labels}
         }
-        return [cls(corpus, space, held_out=held_out, level=levels[space.level]) for space in corpus.labels]
+        return [
+            (PlaceUnits if isinstance(labels, PlaceLabels) else cls)(
+                corpus, space, held_out=held_out, level=levels[space.level]
+            )
+            for space, labels in corpus.labels.items()
+        ]
 
     @property
     def n_units(self) -> int:
@@ -144,6 +154,52 @@ class SplitUnits:
         video = np.repeat(self.video, np.diff(self.marks.indptr))[chosen]
         cells = video.astype(np.int64) * n_labels + self.marks.indices[chosen]
         return np.bincount(cells, minlength=self.n_videos * n_labels).reshape(self.n_videos, n_labels).astype(np.int64)
+
+
+class PlaceUnits(SplitUnits):
+    """Tokens whose labels follow from their cells; see `features.labels.place_labels`."""
+
+    def _take(self, own: UnitLabels) -> None:
+        assert isinstance(own, PlaceLabels), "labels of places"
+        self.in_cells = own.in_cells
+        self.cell = own.cell
+
+    @property
+    def marks(self) -> sparse.csr_array:
+        """As of other spaces, made anew each time; every token has several."""
+        both = sparse.csr_array(np.where(self.in_cells, np.int8(POSITIVE | SPOILED), np.int8(0)))
+        return sparse.csr_array(both[self.cell])
+
+    @cached_property
+    def concerned(self) -> Bool[np.ndarray, " unit"]:
+        """All units."""
+        return np.ones(self.n_units, dtype=bool)
+
+    @cached_property
+    def n_positive(self) -> Int64[np.ndarray, "video label"]:
+        """Positive units."""
+        labels = self.in_cells.astype(np.float64)
+        counts = np.zeros((self.n_videos, self.n_labels))
+        for video, own in enumerate(counts):
+            cells = np.bincount(self.cell[self.start[video] : self.start[video + 1]], minlength=len(labels))
+            own += cells @ labels
+        return counts.astype(np.int64)
+
+    @cached_property
+    def n_spoiled(self) -> Int64[np.ndarray, "video label"]:
+        """The same: whatever a label touches could be a negative of others."""
+        return self.n_positive
+
+    @cached_property
+    def n_positive_background(self) -> Int64[np.ndarray, " label"]:
+        """There is no background."""
+        return np.zeros(self.n_labels, dtype=np.int64)
+
+    def classes_of(self, labels: Int64[np.ndarray, " label"]) -> Iterator[tuple[int, ClassOf]]:
+        """Each of some labels with what tells the class of units for it."""
+        for label in labels:
+            of_cell = np.where(self.in_cells[:, label], POSITIVE_UNIT, NEGATIVE_UNIT).astype(np.int8)
+            yield int(label), lambda unit, of_cell=of_cell: of_cell[self.cell[unit]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from collect.data.split import held_out_ids
 from collect.reading import VideoRecord
 from features.labels.brightness import NAMES, light_labels, quarters
 from features.labels.labelling import ANNOTATED, LIGHT, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
-from features.labels.scenes import PlaceGrid, cell_carriers
-from features.labels.unit_labels import Space, UnitLabels, VideoLabels, collect_labels, stack
+from features.labels.place_labels import PlaceLabels
+from features.labels.scenes import PlaceGrid
+from features.labels.unit_labels import Space, UnitLabels, VideoLabels, stack
 from features.labels.units import count_units
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def build_corpus(
     labels: dict[Space, UnitLabels] = {}
     for space, names in vocabulary.items():
         stacked = stack(parts[space], names)
-        n_videos = _count_videos(parts[space], len(names), held_out)
+        n_videos = _count_videos(parts.pop(space), len(names), held_out)
         kept = [label for label in _distinct(stacked) if n_videos[label] >= min_videos]
         if kept:
             labels[space] = stacked.select(np.arange(len(stacked.eligible)), kept)
@@ -135,18 +136,14 @@ def _light_labels(
 
 def _place_labels(records: Sequence[VideoRecord], places: PlaceGrid) -> dict[Space, UnitLabels]:
     """Place and time of every token; every token without the name is a negative."""
+    nothing = np.empty(0, dtype=np.int32)
+    cell = np.concatenate([nothing, *(places.cells(record.grid).astype(np.int32) for record in records)])
+    used = np.unique(cell)
     labels: dict[Space, UnitLabels] = {}
-    for space, names in zip((PLACES, TIMES), places.labels(), strict=True):
-        parts = [
-            collect_labels(
-                tuple(names),
-                cell_carriers(names, places.cells(record.grid)),
-                eligible=np.ones(record.grid.n_tokens, dtype=bool),
-            )
-            for record in records
-        ]
-        stacked = stack(parts, tuple(names))
-        labels[space] = stacked.select(np.arange(len(stacked.eligible)), _distinct(stacked))
+    for space, cells in zip((PLACES, TIMES), places.labels(), strict=True):
+        names, in_cells = tuple(cells), np.stack([*cells.values()], axis=1)
+        kept = _distinct(PlaceLabels(names, in_cells, used))  # tokens of one cell have the same labels
+        labels[space] = PlaceLabels(tuple(names[label] for label in kept), in_cells[:, kept], cell)
     return labels
 
 

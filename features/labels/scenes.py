@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 
 from collect.data.perception_test import Video
 from collect.reading import VideoRecord
@@ -108,11 +108,3 @@ class PlaceGrid:
         if half > 1:
             times |= {f"time steps 1 to {half}": t < half, f"time steps {half + 1} to {self.n_t}": t >= half}
         return places, times
-
-
-def cell_carriers(names: dict[str, Bool[np.ndarray, " cell"]], cells: np.ndarray) -> list[Carrier]:
-    """A clip's tokens by place or by time."""
-    degrees: dict[str, Float64[np.ndarray, " token"]] = {
-        name: own[cells].astype(np.float64) for name, own in names.items()
-    }
-    return [Carrier(names=(name,), degree=degree) for name, degree in degrees.items()]

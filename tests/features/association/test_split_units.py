@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
+from scipy import sparse
 
-from features.association.split_units import SplitUnits
-from features.labels.labelling import OBJECTS
-from features.labels.unit_labels import Space
+from features.association.label_scores import pooled_auroc
+from features.association.pair_effects import pair_effects
+from features.association.split_units import PlaceUnits, SplitUnits
+from features.labels.labelling import OBJECTS, PLACES
+from features.labels.place_labels import PlaceLabels
+from features.labels.unit_labels import Space, UnitLabels
 from tests.features.association.dense import FRAMES, dense_of, random_codes, random_corpus, units_and_entries
 
 
@@ -34,3 +40,37 @@ def test_spaces_of_one_level_share_its_units() -> None:
     corpus.labels[Space("sound", "token")] = corpus.labels[OBJECTS]  # type: ignore[index]
     first, _, third = SplitUnits.of_split(corpus, held_out=True)
     assert first.level is third.level
+
+
+def test_units_of_places_are_those_of_labels_that_are_kept_by_token() -> None:
+    rng = np.random.default_rng(6)
+    corpus = random_corpus(rng, n_videos=9, equal=False)
+    codes = random_codes(rng, corpus.records[-1].row_stop)
+    cell = rng.integers(0, 5, corpus.records[-1].row_stop).astype(np.int32)
+    places = PlaceLabels(("a", "b", "c"), rng.random((5, 3)) < 0.5, cell)
+    plain = UnitLabels(
+        names=places.names,
+        positive=places.positive,
+        touched=places.touched,
+        hidden=places.hidden,
+        eligible=places.eligible,
+        background=places.background,
+    )
+    by_cell, by_token = (
+        SplitUnits.of_split(replace(corpus, labels={PLACES: labels}), held_out=True)[0] for labels in (places, plain)
+    )
+    assert isinstance(by_cell, PlaceUnits)
+    assert not isinstance(by_token, PlaceUnits)
+    np.testing.assert_array_equal(by_cell.marks.toarray(), by_token.marks.toarray())
+    for name in ("n_positive", "n_spoiled", "n_negative", "n_eligible", "n_positive_background", "n_hidden"):
+        np.testing.assert_array_equal(getattr(by_cell, name), getattr(by_token, name), err_msg=name)
+    entries = by_token.entries(sparse.csc_array(codes))
+    np.testing.assert_array_equal(pooled_auroc(by_cell, entries), pooled_auroc(by_token, entries))
+    column, label = (index.reshape(-1) for index in np.indices((codes.shape[1], 3)))
+    for (first, ours), (second, theirs) in zip(
+        pair_effects(by_cell, entries, column, label, None),
+        pair_effects(by_token, entries, column, label, None),
+        strict=True,
+    ):
+        assert first == second
+        np.testing.assert_equal(asdict(ours), asdict(theirs))
