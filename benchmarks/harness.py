@@ -39,6 +39,8 @@ class Options:
     """Sizes that take seconds: a check that the benchmark works, whose numbers mean little."""
     large: bool = False
     """Sizes beyond the usual ones, for a benchmark that has them."""
+    parts: Path | None = None
+    """Folder with the results of single sizes, which are not measured again, for a benchmark that has large ones."""
 
 
 def run_benchmark(
@@ -64,9 +66,12 @@ def run_benchmark(
     parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not how fast it is")
     if large is not None:
         parser.add_argument("--large", action="store_true", help=large)
+        parser.add_argument("--parts", type=Path, metavar="DIR", help="keep single sizes' results, and go on with them")
     words = sys.argv[1:] if arguments is None else list(arguments)
     parsed = parser.parse_args(words)
-    options = Options(quick=parsed.quick, large=large is not None and parsed.large)
+    options = Options(quick=parsed.quick)
+    if large is not None:
+        options = Options(quick=parsed.quick, large=parsed.large, parts=parsed.parts)
     metrics = {key: float(value) for key, value in measure(options).items()}
     assert all(math.isfinite(value) for value in metrics.values()), f"not finite: {metrics}"
     record = {
@@ -82,6 +87,22 @@ def run_benchmark(
         parsed.json.parent.mkdir(parents=True, exist_ok=True)
         parsed.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
+
+
+def kept_part(options: Options, name: str, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    """Measure one size, unless the folder of parts has it from this machine; what was measured is kept there."""
+    path = None if options.parts is None else options.parts / f"{name}{'-quick' * options.quick}.json"
+    if path is not None and path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["machine"] != machine():
+            raise SystemExit(f"{path} was measured on another machine ({record['machine']}): give another folder.")
+        return record["metrics"]
+    metrics = {key: float(value) for key, value in measure().items()}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        path.write_text(json.dumps({"date": date, "machine": machine(), "metrics": metrics}) + "\n", encoding="utf-8")
+    return metrics
 
 
 def table(metrics: Metrics) -> str:
