@@ -73,6 +73,8 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
             text = f"{changes}, against {against}), but not these alone: {others}{most}."
         case "generic damage":
             text = f"{changes}), but directions of its size do as much (against {against}): {others}."
+        case "not beyond controls":
+            text = f"{changes}), but some directions of its size do as much (against {against}): {others}."
         case "no controls":
             text = f"{changes}); it was not compared with controls."
         case "undecided":

@@ -14,7 +14,16 @@ from steer.controls import FAMILIES
 
 REASONS = ("given", "sweep", "associated", "set")
 METHODS = ("exact", "screened")
-CLAIM_NAMES = ("specific", "not specific", "generic damage", "no effect", "undecided", "too few videos", "no controls")
+CLAIM_NAMES = (
+    "specific",
+    "not specific",
+    "generic damage",
+    "not beyond controls",
+    "no effect",
+    "undecided",
+    "too few videos",
+    "no controls",
+)
 DIRECTIONS = ("lower", "higher", "undecided")
 SCOPES = ("subject", "task")
 

@@ -3,7 +3,9 @@
     specific         moves its subject's questions, more than its controls, and neither other counting questions, taken
                      together and subject by subject, nor non-counting questions
     not specific     moves its subject's questions more than its controls, but others too
-    generic damage   moves its subject's questions, but controls of its norms do as much
+    generic damage   costs its subject's questions, and so does many a control of its norms
+    not beyond controls
+                     moves its subject's questions, but a control of its norms now and then does as much
     no effect        none was found, and one beyond the stated bound would have been
     undecided        the interval leaves out zero, and the test over videos does not
     too few videos   so few videos have such questions and the latent that no effect could have been found
@@ -27,13 +29,19 @@ from steer.targets import ENOUGH_VIDEOS, OTHERS_SHARE, Target
 LEAST_COUNT = 0.05
 """Change of the expected count from which its direction is told."""
 
+MANY_CONTROLS = 0.2
+"""Share of the controls that change the margin as much, from which the cost is that of any change of this size."""
+
 _CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
 RULES = {
     "specific": f"{_CONFIRMED}; intervals of other and non-counting questions, and the mean of every other subject "
     f"with {ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
     "not specific": f"{_CONFIRMED}; the interval of other or non-counting questions, or another subject's mean, beyond "
     f"{OTHERS_SHARE:.0%} of the effect",
-    "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls",
+    "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls; the margin falls, and "
+    f"{MANY_CONTROLS:.0%} of the controls or more change it as much",
+    "not beyond controls": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls; fewer of them do, "
+    "or the margin rises",
     "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
     "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} active videos or more",
     "too few videos": f"q >= {SIGNIFICANT_Q} over videos, fewer than {ENOUGH_VIDEOS} active videos",
@@ -71,7 +79,8 @@ def claim_name(row: dict[str, Any]) -> str:
     if moves and row["n_controls"] == 0:
         return "no controls"
     if moves and not _below(row["control_q_value"]):
-        return "generic damage"
+        is_damage = row["delta_margin"] < 0 and row["control_p_value"] >= MANY_CONTROLS
+        return "generic damage" if is_damage else "not beyond controls"
     if moves:
         return "specific" if others_within(row) else "not specific"
     if row["n_videos_active"] < ENOUGH_VIDEOS:

@@ -49,9 +49,14 @@ def test_a_specific_latent_is_set_against_the_other_questions() -> None:
     [
         ({"delta_margin_other_low": -0.4}, "not specific", "but not these alone: other counting questions"),
         (
-            {"control_q_value": 0.2},
+            {"control_q_value": 0.2, "control_p_value": 0.3},
             "generic damage",
-            "directions of its size do as much (against 9 controls",
+            "but directions of its size do as much (against 9 controls",
+        ),
+        (
+            {"control_q_value": 0.2},
+            "not beyond controls",
+            "but some directions of its size do as much (against 9 controls",
         ),
         ({"q_value": 0.2}, "undecided", "the interval leaves out zero, but the test over videos does not decide"),
         (

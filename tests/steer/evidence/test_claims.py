@@ -31,7 +31,9 @@ def row(**values: Any) -> dict[str, Any]:
         ({"delta_margin_noncounting_high": 0.13}, "not specific"),
         ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
         ({"delta_margin_beside": 0.13}, "not specific"),
-        ({"control_q_value": 0.05}, "generic damage"),
+        ({"control_q_value": 0.05}, "not beyond controls"),  # a tenth of them do as much
+        ({"control_q_value": 0.3, "control_p_value": 0.2}, "generic damage"),
+        ({"control_q_value": 0.3, "control_p_value": 0.2, "delta_margin": 0.5}, "not beyond controls"),  # no damage
         ({"limit": None}, "no controls"),
         ({"q_value": 0.05}, "undecided"),
         ({"q_value": 0.05, "delta_margin_high": 0.0}, "no effect"),
