@@ -17,7 +17,7 @@ from demo.world.script import draw_scene
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import ANNOTATED
 from tests.features.rendered import concept_matrix
-from tests.features.truth import Truth, figures, judge_names, meanings
+from tests.features.truth import Truth, figures, judge_names, meanings, recall
 
 SIDE = 8
 N_VIDEOS = 60
@@ -103,6 +103,28 @@ def test_a_name_is_right_if_it_is_close_to_the_best_concept() -> None:
     assert figures(judged).loc["all"].tolist() == [2, 1, 0.5]
 
 
+def test_recall_counts_the_concepts_that_some_latent_follows() -> None:
+    # Three concepts are followed; one latent is rightly called by the first of them, and tells the second best.
+    truth = Truth(
+        concepts=["red ball", "centre: red ball", "name: red", "row 1"],
+        correlation=np.array([[0.85, 0.88, 0.5, 0.1]]),
+        auroc=np.array([[0.96, 0.97, 0.95, 0.5]]),
+    )
+    catalogue = pd.DataFrame(
+        {
+            "latent": [0],
+            "labelled": True,
+            "top_label": "red ball",
+            "top_label_kind": "object",
+            "top_label_level": "token",
+        }
+    )
+    found = recall(truth, judge_names(truth, catalogue))
+    assert found.loc["all"].tolist() == [3, 1, 2]
+    assert found.loc["(itself)"].tolist() == [1, 1, 1]
+    assert found.loc["centre"].tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "level", "label", "concept"),
     [
@@ -114,6 +136,8 @@ def test_a_name_is_right_if_it_is_close_to_the_best_concept() -> None:
         ("role", "token", "lamp since object click", "lamp since click"),
         ("action", "frame", "after swapping two cups", "frame: after swap"),
         ("sound", "frame", "object click begins", "frame: lamp turns on"),
+        ("state", "token", "occluding cup", "cup with the ball"),
+        ("light", "frame", "bright frame", "frame: bright"),
         ("scene", "frame", "5 or more objects in view", "frame: 5 or more things"),
         ("place", "token", "row 8 of 8", "row 7"),
         ("time", "token", "time steps 5 to 8", "time from 4 on"),

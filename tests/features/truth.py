@@ -3,7 +3,8 @@
 Against everything that the demo's world rendered (`tests.features.rendered`), on held-out videos: a name is right if
 what it names is the rendered concept that correlates best with the latent's activation, or correlates at least 0.9
 times as much as the best one. Recall is about latents that follow some concept (AUROC of 0.95 or more over all tokens):
-how many of them are named, and named rightly.
+how many of them are named, and named rightly; and about the concepts that some latent follows: how many a right name
+means, or tells best of all concepts.
 
 Nothing of `features` takes part but the files that it wrote.
 """
@@ -275,6 +276,31 @@ def followers(truth: Truth) -> set[int]:
     return set(np.flatnonzero((truth.auroc >= FOLLOWS).any(axis=1)).tolist())
 
 
+def recall(truth: Truth, judged: pd.DataFrame) -> pd.DataFrame:
+    """Of the concepts that some latent follows: how many a right name means, and how many it means or tells best.
+
+    A group is what stands before the colon of a concept's name; concepts of things and places themselves have none.
+    """
+    followed = (truth.auroc >= FOLLOWS).any(axis=0)
+    right = judged[judged["right"]]
+    meant = {
+        concept
+        for row in right.to_dict("records")
+        for concept in meanings(row["kind"], row["level"], row["label"])
+        if concept in truth.concepts
+    }
+    best = set(right["best"])
+    table = pd.DataFrame({"concept": truth.concepts, "followed": followed})
+    table = table[table["followed"]].assign(
+        group=lambda each: each["concept"].where(each["concept"].str.contains(": "), "(itself)").str.split(": ").str[0],
+        meant=lambda each: each["concept"].isin(meant),
+        named=lambda each: each["concept"].isin(meant | best),
+    )
+    by_group = table.groupby("group")[["followed", "meant", "named"]].sum().astype(int)
+    by_group.loc["all"] = by_group.sum()
+    return by_group
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
@@ -295,6 +321,8 @@ def main() -> None:
     following, named = followers(truth), set(judged["latent"])
     right = set(judged["latent"][judged["right"]])
     _say(f"{len(following)} latents follow a concept: {len(following & named)} named, {len(following & right)} rightly")
+    _say("\nconcepts that a latent follows, those that a right name means, and those that it means or tells best\n")
+    _say(recall(truth, judged).to_string())
     if arguments.wrong:
         _say(judged[~judged["right"]].round(3).to_string(index=False))
 
