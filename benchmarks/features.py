@@ -61,6 +61,7 @@ from features.config import FeaturesConfig
 from features.encoding import encode_store
 from features.exemplars import top_tokens, top_tokens_of
 from train_sae.sae import Sae
+from train_sae.step.linear import linear
 
 D_IN, SITE = 2048, "resid/0"
 N_READS = 40
@@ -185,7 +186,7 @@ def _encode_pass(folder: Path, options: Options) -> Metrics:
 
     def product() -> None:
         for rows in x.split(batch):
-            torch.mm(rows.float(), W_enc)
+            linear(rows.float(), sae.W_enc.T)  # the encoder's own kernel, which may be faster than torch.mm
 
     cpu: dict[str, list[float]] = {"pass": [], "product": []}
 

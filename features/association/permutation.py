@@ -191,11 +191,11 @@ class _Sums:
         own = ranks if len(self._latents) == ranks.shape[1] else ranks[:, self._latents]
         loan = self.pairs.lend(video, lenders)
         listed = self._by_cell(own)
-        lent_positive, lent_spoiled = (self._cells(lent, loan) for lent in (loan.positive, loan.spoiled))
-        positive, negative = (lent_positive @ listed).toarray(), (lent_spoiled @ listed).toarray()
+        (positive, n_positive), (spoiled, n_spoiled) = (
+            self._summed(lent, loan, listed) for lent in (loan.positive, loan.spoiled)
+        )
         eligible = own.T.astype(np.float64) @ loan.eligible.T.astype(np.float64)
-        np.subtract(eligible[self._column].T, negative, out=negative)
-        n_positive, n_spoiled = (self._counts(lent, len(lenders)) for lent in (loan.positive, loan.spoiled))
+        negative = np.subtract(eligible[self._column].T, spoiled, out=spoiled)
         n_negative = loan.eligible.sum(axis=1)[:, None] - n_spoiled
         # Few rows at a time, so that what is added stays in the processor's cache.
         rows = max(ROW_CELLS // max(len(self._label), 1), 1)
@@ -217,21 +217,22 @@ class _Sums:
         shape = (ranks.shape[0] * n_labels, len(self._label))
         return sparse.csr_array((ranks.data[entry].astype(np.float64), (cell, pair)), shape=shape)
 
-    def _cells(self, lent: Int64[np.ndarray, "lent 3"], loan: Loan) -> sparse.csr_array:
-        """1 for each tested label that a unit is lent [lender, (unit, label)]."""
-        n_lenders, n_units = loan.eligible.shape
-        own = lent[self._place[lent[:, 2]] >= 0]
-        cell = own[:, 1] * len(self._labels) + self._place[own[:, 2]]
-        ends = np.cumsum(np.bincount(own[:, 0], minlength=n_lenders))
-        pointers = np.concatenate([np.zeros(1, dtype=np.int64), ends])
-        return sparse.csr_array((np.ones(len(cell)), cell, pointers), shape=(n_lenders, n_units * len(self._labels)))
-
-    def _counts(self, lent: Int64[np.ndarray, "lent 3"], n_lenders: int) -> Int64[np.ndarray, "lender label"]:
-        place = self._place[lent[:, 2]]
-        kept = place >= 0
-        cell = lent[kept, 0] * len(self._labels) + place[kept]
-        counts = np.bincount(cell, minlength=n_lenders * len(self._labels))
-        return counts.astype(np.int64).reshape(n_lenders, len(self._labels))
+    def _summed(
+        self, lent: Int64[np.ndarray, "lent 3"], loan: Loan, listed: sparse.csr_array
+    ) -> tuple[Float64[np.ndarray, "lender pair"], Int64[np.ndarray, "lender label"]]:
+        """Sum of the ranks of each pair over what it is lent, and how many units each tested label is lent."""
+        (n_lenders, n_units), n_labels = loan.eligible.shape, len(self._labels)
+        lender, unit, label = lent[:, 0], lent[:, 1], self._place[lent[:, 2]]
+        if n_labels < self.pairs.n_labels:
+            kept = np.flatnonzero(label >= 0)
+            lender, unit, label = lender[kept], unit[kept], label[kept]
+        counts = np.bincount(lender * n_labels + label, minlength=n_lenders * n_labels).astype(np.int64)
+        counts = counts.reshape(n_lenders, n_labels)
+        # Lenders ascend, so that their entries lie in a row each.
+        pointers = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts.sum(axis=1))])
+        shape = (n_lenders, n_units * n_labels)
+        cells = sparse.csr_array((np.ones(len(unit)), unit * n_labels + label, pointers), shape=shape)
+        return (cells @ listed).toarray(), counts
 
     def statistic(self, division: Division) -> Float64[np.ndarray, "permutation pair"]:
         """Mean rank of positives less that of negatives, as a share of all units; NaN where there are none."""

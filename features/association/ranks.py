@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt32
+from jaxtyping import Bool, Float32, Int, Int32, Int64, UInt32
 from scipy import sparse
 
 from collect.reading import VideoRecord
@@ -82,11 +82,12 @@ class RankLevels:
         return self._twice_rank[at]
 
     @cached_property
-    def _by_latent(self) -> tuple[Int64[np.ndarray, " latent_and_end"], UInt32[np.ndarray, " level"], int]:
+    def _by_latent(self) -> tuple[Int[np.ndarray, " latent_and_end"], UInt32[np.ndarray, " level"], int]:
         """First level of each latent, the bits of each level's smallest activation, and the most levels of a latent."""
         n_latents = int(self._key[-1] >> 32) + 1 if len(self._key) else 0
         first = np.searchsorted(self._key, np.arange(n_latents + 1, dtype=np.int64) << 32)
-        return first, (self._key & 0xFFFFFFFF).astype(np.uint32), int(np.diff(first).max(initial=0))
+        narrow = first.astype(np.int32 if len(self._key) < 2**30 else np.int64)
+        return narrow, (self._key & 0xFFFFFFFF).astype(np.uint32), int(np.diff(first).max(initial=0))
 
 
 def levels_for_each(n_latents: int) -> int:
