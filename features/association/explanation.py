@@ -15,7 +15,7 @@ leaving out one group at a time gives their standard errors (delete-a-group jack
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int8, Int32, Int64
@@ -108,33 +108,17 @@ def explain(codes: Codes, corpus: Corpus, division: Division = ALONE) -> Explana
     """
     n_active = codes.n_active()
     own = division.share_by_cost(n_active)
-    n_labels = len(corpus.all_labels())
-    parts = [_nothing(n_labels)]
-    if n_labels:
+    shapes = {field.name: (len(own),) for field in fields(Explanation)}
+    shapes |= {name: (len(own), len(corpus.all_labels())) for name in ("train", "held_out", "lead_error")}
+    found = {name: np.zeros(shape) for name, shape in shapes.items()}
+    if corpus.labels:
         tokens = _Tokens(corpus)
         blocks = list(blocks_of(n_active[own.start : own.stop] + tokens.n_sums, MAX_NONZEROS))
-        parts += [
-            tokens.explain(codes.by_latent(np.arange(own.start + block.start, own.start + block.stop)))
-            for block in tqdm(blocks, unit="blocks", desc="explain latents")
-        ]
-    elif len(own):
-        parts.append(_nothing(0, len(own)))
-
-    def join(name: str) -> np.ndarray:
-        return division.join(np.concatenate([getattr(part, name) for part in parts]))
-
-    return Explanation(
-        train=join("train"),
-        held_out=join("held_out"),
-        place_time=join("place_time"),
-        top_error=join("top_error"),
-        lead_error=join("lead_error"),
-    )
-
-
-def _nothing(n_labels: int, n_latents: int = 0) -> Explanation:
-    pairs, latents = np.zeros((n_latents, n_labels)), np.zeros(n_latents)
-    return Explanation(train=pairs, held_out=pairs, place_time=latents, top_error=latents, lead_error=pairs)
+        for block in tqdm(blocks, unit="blocks", desc="explain latents"):
+            some = tokens.explain(codes.by_latent(np.arange(own.start + block.start, own.start + block.stop)))
+            for name, values in found.items():
+                values[block.start : block.stop] = getattr(some, name)
+    return Explanation(**{name: division.join(values) for name, values in found.items()})
 
 
 class _Tokens:

@@ -201,9 +201,9 @@ def select_pairs(
         has_any = correlation[latents, best] >= MIN_CORRELATION
         top[has_any] = best[has_any]
         chosen[has_any, best[has_any]] = True
-        if n_labels > 1:
-            others = correlation.copy()
-            others[latents, best] = -np.inf
-            runner_up[has_any] = others.argmax(axis=1)[has_any]
+        for latent_with_name in np.flatnonzero(has_any) if n_labels > 1 else ():
+            others = correlation[latent_with_name].copy()
+            others[best[latent_with_name]] = -np.inf
+            runner_up[latent_with_name] = others.argmax()
     latent, label = (index.astype(np.int64) for index in np.nonzero(chosen))
     return Selection(latent=latent, label=label, top=top, runner_up=runner_up)

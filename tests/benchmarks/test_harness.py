@@ -1,11 +1,23 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import harness
-from benchmarks.harness import Options, PeakMemory, alternate, median_ratio, medians, number, readme, run_benchmark
+from benchmarks.harness import (
+    Metrics,
+    Options,
+    PeakMemory,
+    alternate,
+    kept_part,
+    median_ratio,
+    medians,
+    number,
+    readme,
+    run_benchmark,
+)
 
 
 def test_the_json_file_holds_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +77,21 @@ def test_the_page_has_a_table_a_benchmark(tmp_path: Path) -> None:
     page = readme(tmp_path)
     assert page.index("## a") < page.index("## b")
     assert page.count("| `ratio` | 0.5 |") == 2
+
+
+def test_a_part_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measure() -> Metrics:
+        measured.append(1)
+        return {"seconds": 0.1 + 0.2}
+
+    options = Options(quick=False, parts=tmp_path / "parts")
+    assert kept_part(options, "half", measure) == kept_part(options, "half", measure) == {"seconds": 0.1 + 0.2}
+    assert len(measured) == 1
+    kept_part(replace(options, quick=True), "half", measure)  # small sizes are others
+    kept_part(Options(quick=False), "half", measure)
+    assert len(measured) == 3
+    monkeypatch.setattr(harness, "machine", lambda: "another")
+    with pytest.raises(SystemExit, match="another machine"):
+        kept_part(options, "half", measure)
