@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int, Int32, Int64
 from scipy import sparse
 
 from collect.tokens.grid import TokenGrid
@@ -88,17 +88,16 @@ class Lender:
 
     def _lay(self, borrower: int) -> _Laid:
         units = self._units
-        if (self._layout == self._layout[borrower]).all():
-            rows, start = np.arange(units.n_units), units.start[:-1]
-        else:
+        marks, eligible, start = units.marks, units.eligible, units.start[:-1]
+        if (self._layout != self._layout[borrower]).any():
             parts = [self._rows(borrower, lender) for lender in range(units.n_videos)]
             rows = np.concatenate(parts)
             start = np.cumsum([0, *map(len, parts[:-1])], dtype=np.int64)
-        marks = sparse.csr_array(units.marks[rows])
+            marks, eligible = sparse.csr_array(marks[rows]), eligible[rows]
         return _Laid(
             n_patches=len(self._centres[borrower]) if self._has_patches else 1,
             start=start,
-            eligible=units.eligible[rows],
+            eligible=eligible,
             positive=_Entries.of(marks, POSITIVE),
             spoiled=_Entries.of(marks, SPOILED),
         )
@@ -115,7 +114,7 @@ class Lender:
 class _Entries:
     """(unit, label) in the order of the units."""
 
-    indptr: Int64[np.ndarray, " unit_and_end"]
+    indptr: Int[np.ndarray, " unit_and_end"]
     unit: Int32[np.ndarray, " entry"]
     label: Int32[np.ndarray, " entry"]
 
@@ -123,7 +122,8 @@ class _Entries:
     def of(cls, marks: sparse.csr_array, bit: int) -> _Entries:
         chosen = (marks.data & bit) > 0
         unit = np.repeat(np.arange(marks.shape[0], dtype=np.int32), np.diff(marks.indptr))[chosen]
-        indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(chosen)])[marks.indptr]
+        narrow = np.int32 if len(chosen) < 2**31 else np.int64
+        indptr = np.concatenate([np.zeros(1, dtype=narrow), np.cumsum(chosen, dtype=narrow)])[marks.indptr]
         return cls(indptr=indptr, unit=unit, label=marks.indices[chosen].astype(np.int32))
 
 

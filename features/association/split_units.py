@@ -18,7 +18,7 @@ from collect.reading import VideoRecord
 from features.labels.corpus import Corpus
 from features.labels.place_labels import PlaceLabels
 from features.labels.unit_labels import Space, UnitLabels
-from features.labels.units import unit_starts, unit_videos, units_of, units_of_tokens
+from features.labels.units import unit_starts, units_of, units_of_tokens
 
 POSITIVE, SPOILED = 2, 1
 """Bits of `SplitUnits.marks`: positive for a label; and one that could be a negative but is touched by it."""
@@ -51,7 +51,7 @@ class SplitUnits:
         self.names = own.names
         self.level = level or LevelUnits.of(corpus, space.level, held_out=held_out)
         self.n_videos = len(videos)
-        self.video: Int32[np.ndarray, " unit"] = np.searchsorted(videos, unit_videos(starts)[units]).astype(np.int32)
+        self.video = self.level.video
         """Rank of each unit's video within the split."""
         self.start: Int64[np.ndarray, " video_and_end"] = np.cumsum([0, *np.diff(starts)[videos]], dtype=np.int64)
         """First unit of each video."""
@@ -208,7 +208,8 @@ class LevelUnits:
 
     unit: Int32[np.ndarray, " token"]
     """Unit of each token of the store; -1 where it is of no video of the split."""
-    n_units: int
+    video: Int32[np.ndarray, " unit"]
+    """Rank of each unit's video within the split."""
     is_pooled: bool
     """Whether several tokens share a unit, whose activation is the largest of theirs."""
 
@@ -218,19 +219,28 @@ class LevelUnits:
         videos = corpus.split(held_out=held_out)
         n_tokens = corpus.records[-1].row_stop if corpus.records else 0
         unit = np.full(n_tokens, -1, dtype=np.int32)
+        sizes: list[int] = []
         n_units = 0
         for video in videos:
             record = corpus.records[video]
             own = units_of_tokens(record, level)
             unit[record.row_start : record.row_stop] = n_units + own
-            n_units += int(own[-1]) + 1 if len(own) else 0
-        return cls(unit=unit, n_units=n_units, is_pooled=level != "token")
+            sizes.append(int(own[-1]) + 1 if len(own) else 0)
+            n_units += sizes[-1]
+        of_unit = np.repeat(np.arange(len(videos), dtype=np.int32), sizes)
+        return cls(unit=unit, video=of_unit, is_pooled=level != "token")
 
     @classmethod
     def of_video(cls, record: VideoRecord, level: str) -> LevelUnits:
         """The units of one video, whose tokens are all there is."""
         unit = units_of_tokens(record, level)
-        return cls(unit=unit.astype(np.int32), n_units=int(unit[-1]) + 1, is_pooled=level != "token")
+        of_unit = np.zeros(int(unit[-1]) + 1, dtype=np.int32)
+        return cls(unit=unit.astype(np.int32), video=of_unit, is_pooled=level != "token")
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.video)
 
     def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
         """Activations [unit, latent], with ascending units.

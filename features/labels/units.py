@@ -28,11 +28,6 @@ def unit_starts(videos: Sequence[VideoRecord], level: str) -> Int64[np.ndarray, 
     return np.cumsum([0, *sizes], dtype=np.int64)
 
 
-def unit_videos(starts: Int64[np.ndarray, " video_and_end"]) -> Int64[np.ndarray, " unit"]:
-    """Video of each unit."""
-    return np.repeat(np.arange(len(starts) - 1, dtype=np.int64), np.diff(starts))
-
-
 def units_of(
     starts: Int64[np.ndarray, " video_and_end"], videos: Int64[np.ndarray, " video"]
 ) -> Int64[np.ndarray, " unit"]:

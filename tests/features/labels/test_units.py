@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from features.labels.units import max_pool, unit_starts, unit_videos, units_of
+from features.labels.units import max_pool, unit_starts, units_of
 from tests.features.conftest import plant_videos, records_of
 
 
@@ -12,7 +12,6 @@ def test_units_of_videos() -> None:
     assert unit_starts(records, "token").tolist() == [0, 64, 128, 192]
     assert unit_starts(records, "frame").tolist() == [0, 4, 8, 12]
     starts = np.array([0, 2, 3, 5])
-    assert unit_videos(starts).tolist() == [0, 0, 1, 2, 2]
     assert units_of(starts, np.array([2, 0])).tolist() == [3, 4, 0, 1]
     assert units_of(starts, np.array([], dtype=np.int64)).tolist() == []
 
