@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -15,7 +16,7 @@ from features.association.runs import Runs
 from features.codes import Codes
 from features.division import ALONE, Division, blocks_of
 
-MAX_NONZEROS = 8_000_000
+MAX_NONZEROS = 2_000_000
 """Activations that are looked at at once, which takes about 100 bytes each."""
 
 
@@ -143,12 +144,12 @@ def _measure(codes: sparse.csc_array, places: TokenPlaces) -> Activity:
     runs = Runs.between((latent << 32) | places.video[token])
     most = np.zeros(n_latents)
     np.maximum.at(most, latent[runs.start], _largest(value, runs))
-    step, row = places.next_step[token], places.next_row[token]
-    pairs = _Pairs(latent=latent, token=token, value=value, n_latents=n_latents)
-    in_time = pairs.sums(step, ~places.is_first_step[token], int((places.next_step > 0).sum()))
-    column = (~places.is_last_column[token]).astype(np.int32)
-    in_space = pairs.sums(column, ~places.is_first_column[token], int((~places.is_last_column).sum()))
-    in_space += pairs.sums(row, ~places.is_first_row[token], int((places.next_row > 0).sum()))
+    further = places.next_step[token], (~places.is_last_column[token]).astype(np.int32), places.next_row[token]
+    step, column, row = _following(codes, further)
+    pairs = _Pairs(latent=latent, value=value, n_latents=n_latents)
+    in_time = pairs.sums(further[0], step, ~places.is_first_step[token], int((places.next_step > 0).sum()))
+    in_space = pairs.sums(further[1], column, ~places.is_first_column[token], int((~places.is_last_column).sum()))
+    in_space += pairs.sums(further[2], row, ~places.is_first_row[token], int((places.next_row > 0).sum()))
     # Every run of active steps has one step more than it has steps that are followed by an active one.
     n_runs = n_active - in_time.both_active
     return Activity(
@@ -163,12 +164,27 @@ def _measure(codes: sparse.csc_array, places: TokenPlaces) -> Activity:
     )
 
 
+def _following(
+    codes: sparse.csc_array, further: tuple[Int32[np.ndarray, " active"], ...]
+) -> list[Int32[np.ndarray, " active"]]:
+    """Number of the activation of the same latent so many tokens further; −1 where there is none, or 0 is asked for."""
+    number = np.full(codes.shape[0], -1, dtype=np.int32)
+    found = [np.empty(codes.nnz, dtype=np.int32) for _ in further]
+    ends: list[int] = codes.indptr.tolist()
+    for start, stop in itertools.pairwise(ends):
+        token = codes.indices[start:stop]
+        number[token] = np.arange(start, stop, dtype=np.int32)
+        for steps, own in zip(further, found, strict=True):
+            own[start:stop] = number[token + steps[start:stop]]
+        number[token] = -1
+    return [np.where(steps > 0, own, np.int32(-1)) for steps, own in zip(further, found, strict=True)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pairs:
     """Activations in the order of (latent, token), of which some are paired with those some tokens further."""
 
     latent: Int64[np.ndarray, " active"]
-    token: Int32[np.ndarray, " active"]
     value: Float64[np.ndarray, " active"]
     n_latents: int
 
@@ -177,21 +193,22 @@ class _Pairs:
         return np.bincount(self.latent, weights=values, minlength=self.n_latents).astype(np.float64)
 
     def sums(
-        self, further: Int32[np.ndarray, " active"], has_before: Bool[np.ndarray, " active"], n_pairs: int
+        self,
+        further: Int32[np.ndarray, " active"],
+        following: Int32[np.ndarray, " active"],
+        has_before: Bool[np.ndarray, " active"],
+        n_pairs: int,
     ) -> PairSums:
         """Sums over all pairs of tokens, active or not.
 
         Args:
             further: how far the second token of the pair is in which each is the first; 0 where it is in none.
+            following: number of the latent's activation at that second token; −1 where it is not active there.
             has_before: whether each is the second token of a pair.
             n_pairs: pairs of tokens.
         """
-        key = (self.latent << 32) | self.token
-        firsts = np.flatnonzero(further)
-        wanted = key[firsts] + further[firsts]
-        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-        found = key[at] == wanted
-        firsts, seconds = firsts[found], at[found]
+        firsts = np.flatnonzero(following >= 0)
+        seconds = following[firsts]
         product = self.value[firsts] * self.value[seconds]
         leading, trailing = np.where(further > 0, self.value, 0.0), np.where(has_before, self.value, 0.0)
         return PairSums(
