@@ -82,6 +82,7 @@ def _demo(config: DemoConfig) -> Path:
         sae=name,
         top=2,
         associated=4,
+        analyses=("doses", "swaps", "events", "rivals", "counters", "flow"),
         budget_minutes=1.0,
         controls=20,
         items=(90, 45),

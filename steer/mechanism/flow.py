@@ -28,7 +28,7 @@ from steer.targets import Target
 
 ROUTES = ("later visual", "question", "answer", "all")
 """Who is kept from reading the event's tokens."""
-MOST_VIDEOS = 16
+MOST_VIDEOS = 10
 """Held-out videos of a target that are run, the first by id: every cut is a pass of its own."""
 MOST_WINDOWS = 3
 """Windows that the layers after the site are divided into; besides, all of them together."""

@@ -9,7 +9,6 @@ were chosen on train videos; that they are confirmed decides what is looked at f
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -46,8 +45,10 @@ class Job:
     """The analysis of one target or subject."""
 
     analysis: str
-    about: str
-    """What tells it from the others of its analysis."""
+    column: str
+    """What tells it from the others of its analysis: `target` or `subject`."""
+    value: str
+    """Its value in all rows."""
     tables: tuple[str, ...]
     run: Callable[[], tuple[Rows, ...]]
     """Rows of each of the tables."""
@@ -112,7 +113,6 @@ def _jobs(
 
 
 def _target_job(name: str, train: Bench, bench: Bench, target: Target, label: EventLabel | None) -> Job:
-    about = json.dumps([target.id, list(target.latents)])
 
     def swaps() -> tuple[Rows, ...]:
         rows = swap_rows(bench, target)
@@ -130,7 +130,7 @@ def _target_job(name: str, train: Bench, bench: Bench, target: Target, label: Ev
         "flow": (("flow",), lambda: (flow_rows(bench, target, label),)),
     }
     tables, function = run[name]
-    return Job(analysis=name, about=about, tables=tables, run=function)
+    return Job(analysis=name, column="target", value=target.id, tables=tables, run=function)
 
 
 def _subject_job(
@@ -144,12 +144,13 @@ def _subject_job(
                 pair_rows(train, held_out, subject, by_latent),
             )
 
-        return Job(analysis=name, about=subject, tables=("sets", "pairs"), run=sets)
+        return Job(analysis=name, column="subject", value=subject, tables=("sets", "pairs"), run=sets)
     if label is None:
         return None
     return Job(
         analysis=name,
-        about=subject,
+        column="subject",
+        value=subject,
         tables=("counters",),
         run=lambda: (counter_rows(train, held_out, subject, label),),
     )
@@ -157,14 +158,18 @@ def _subject_job(
 
 def _run(parts: Path, job: Job) -> list[pd.DataFrame]:
     """The tables of a job, read where it has run."""
-    digest = hashlib.sha256(job.about.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(job.value.encode()).hexdigest()[:16]
     paths = [parts / f"{job.analysis}-{digest}-{name}.parquet" for name in job.tables]
     schemas = [MECHANISM_TABLES[name] for name in job.tables]
     if all(path.exists() for path in paths):
         try:
-            return [read_table(path, schema) for path, schema in zip(paths, schemas, strict=True)]
+            tables = [read_table(path, schema) for path, schema in zip(paths, schemas, strict=True)]
         except UserError as error:
             logger.warning("%s: it is run again", error)
+        else:
+            if all(set(table[job.column]) <= {job.value} for table in tables):
+                return tables
+            logger.warning("%s holds rows of another %s: it is run again", paths[0], job.column)
     tables = [pd.DataFrame(rows, columns=schema.names) for rows, schema in zip(job.run(), schemas, strict=True)]
     for path, table, schema in zip(paths, tables, schemas, strict=True):
         write_table(path, table, schema)
