@@ -31,6 +31,7 @@ from steer.evidence.claims import claims, direction, dissociations
 from steer.evidence.mechanisms import mechanisms
 from steer.evidence.summary import Summaries, by_latent, summarise
 from steer.held_out import parts_of, run_targets
+from steer.mechanism.attention import require_attention
 from steer.mechanism.matched import Bench
 from steer.mechanism.runner import run_analyses
 from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
@@ -113,6 +114,8 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         batch_size=config.batch_size,
     )
     check_edits(editor, *cases[cases.cases.videos[0]])
+    if "flow" in config.analyses:
+        require_attention(editor.model, cases[cases.cases.videos[0]][0].sequences)
     screen, by_item = answer_and_screen(folder, inputs, cases, usual)
     swept = sweep(folder, editor, cases, by_item, 60 * config.budget_minutes)
     on_train = by_latent(swept, asked.items, config.seed)

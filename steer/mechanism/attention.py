@@ -114,3 +114,12 @@ def logits_under(
             "it cannot be cut: collect with --attn-implementation sdpa, or leave flow out of --analyses."
         )
     return read_letters(model, seq, out)
+
+
+def require_attention(model: Asked, seq: Sequences) -> None:
+    """Check before anything is run that the attention of this model can be edited.
+
+    Raises:
+        UserError: it cannot.
+    """
+    logits_under(model, seq, seq.hidden, AttentionEdits())

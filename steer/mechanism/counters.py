@@ -32,13 +32,33 @@ BOOTSTRAPS = 1000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counted:
-    """One video over its frames."""
+    """One video over its frames: what regressions need of it, which is small however many latents there are.
+
+    All products are of values relative to their means over the video's frames.
+    """
 
     video_id: str
     so_far: Float[np.ndarray, " n_t"]
     """Events that have begun."""
-    totals: Float[np.ndarray, "n_t d_sae"]
-    """Activation of each latent, summed over the patches of the frame."""
+    regressors: Float[np.ndarray, "2 2"]
+    """Products of the number of events and of time, with each other."""
+    mixed: Float[np.ndarray, "2 d_sae"]
+    """Their products with the activations of each latent, summed over the patches of the frame."""
+    squares: Float[np.ndarray, " d_sae"]
+    """Sum of squares of these activations."""
+
+    @classmethod
+    def of(cls, video_id: str, so_far: Float[np.ndarray, " n_t"], totals: Float[np.ndarray, "n_t d_sae"]) -> Counted:
+        """Work out the products."""
+        x = np.stack([so_far, np.arange(len(so_far), dtype=np.float64)], axis=1)
+        x, y = x - x.mean(axis=0), totals - totals.mean(axis=0)
+        return cls(video_id=video_id, so_far=so_far, regressors=x.T @ x, mixed=x.T @ y, squares=(y**2).sum(axis=0))
+
+    def left(self, columns: Sequence[int], slopes: Real) -> Real:
+        """Squares that some regressors with these slopes leave."""
+        own = list(columns)
+        explained = (slopes * (2 * self.mixed[own] - self.regressors[np.ix_(own, own)] @ slopes)).sum(axis=0)
+        return np.maximum(self.squares - explained, 0.0)
 
 
 def frame_totals(codes: VideoCodes, n_t: int, d_sae: int) -> Float[np.ndarray, "n_t d_sae"]:
@@ -62,7 +82,7 @@ def counted_videos(bench: Bench, subject: str, label: EventLabel) -> list[Counte
         for frames in events:
             begun[int(np.flatnonzero(frames)[0])] += 1
         totals = frame_totals(codes, scene.grid.n_t, bench.editor.sae.d_sae)
-        found.append(Counted(video_id=video_id, so_far=begun.cumsum(), totals=totals))
+        found.append(Counted.of(video_id, begun.cumsum(), totals))
     return found
 
 
@@ -82,6 +102,13 @@ class Fits:
         left = getattr(self, name)[chosen].sum(axis=0)
         return np.divide(total - left, total, out=np.full(len(total), np.nan), where=total > 0)
 
+    def of(self, latents: Sequence[int]) -> Fits:
+        """Those of some latents."""
+        own = list(latents)
+        return Fits(
+            nothing=self.nothing[:, own], time=self.time[:, own], count=self.count[:, own], both=self.both[:, own]
+        )
+
     def gain(self, videos: NDArray[np.int64] | None = None) -> Float[np.ndarray, " latent"]:
         """What the count explains over what time does alone."""
         return self.explained("both", videos) - self.explained("time", videos)
@@ -93,25 +120,13 @@ def regress(fitted: Sequence[Counted], judged: Sequence[Counted]) -> Fits:
     Within videos: all are taken relative to their means over the video's frames.
     """
     names = {"time": [1], "count": [0], "both": [0, 1]}
-    left: dict[str, list[Real]] = {name: [] for name in names}
-    nothing: list[Real] = []
-    x = np.concatenate([_regressors(video) for video in fitted])
-    y = np.concatenate([_centred(video.totals) for video in fitted])
-    slopes = {name: np.linalg.lstsq(x[:, columns], y, rcond=None)[0] for name, columns in names.items()}
-    for video in judged:
-        own, totals = _regressors(video), _centred(video.totals)
-        nothing.append((totals**2).sum(axis=0))
-        for name, columns in names.items():
-            left[name].append(((totals - own[:, columns] @ slopes[name]) ** 2).sum(axis=0))
-    return Fits(nothing=np.stack(nothing), **{name: np.stack(values) for name, values in left.items()})
-
-
-def _regressors(video: Counted) -> Real:
-    return _centred(np.stack([video.so_far, np.arange(len(video.so_far), dtype=np.float64)], axis=1))
-
-
-def _centred(values: Real) -> Real:
-    return values - values.mean(axis=0)
+    regressors = np.sum([video.regressors for video in fitted], axis=0)
+    mixed = np.sum([video.mixed for video in fitted], axis=0)
+    left: dict[str, Real] = {}
+    for name, columns in names.items():
+        slopes = np.linalg.lstsq(regressors[np.ix_(columns, columns)], mixed[columns], rcond=None)[0]
+        left[name] = np.stack([video.left(columns, slopes) for video in judged])
+    return Fits(nothing=np.stack([video.squares for video in judged]), **left)
 
 
 def counter_rows(train: Bench, held_out: Bench, subject: str, label: EventLabel) -> list[dict[str, Any]]:
@@ -123,9 +138,10 @@ def counter_rows(train: Bench, held_out: Bench, subject: str, label: EventLabel)
     gain = np.nan_to_num(on_train.gain(), nan=-1.0)
     order = np.lexsort((np.arange(len(gain)), -gain))[:TOP]
     chosen = [int(latent) for latent in order if gain[latent] >= LEAST_GAIN]
+    leading = on_held_out.of(chosen)
     rng = np.random.default_rng(held_out.seed)
     drawn = rng.integers(0, len(judged), size=(BOOTSTRAPS, len(judged)))
-    gains = np.stack([on_held_out.gain(videos)[chosen] for videos in drawn]) if chosen else np.zeros((1, 0))
+    gains = np.stack([leading.gain(videos) for videos in drawn]) if chosen else np.zeros((1, 0))
     rows: list[dict[str, Any]] = []
     sets = [(latent,) for latent in chosen] + ([tuple(chosen)] if len(chosen) > 1 else [])
     for place, latents in enumerate(sets):

@@ -42,11 +42,16 @@ class EventLabel:
     """Share of the train questions in which the numbers are equal."""
 
     def segments(self, video: Video) -> list[Segment] | None:
-        """The video's segments of this label; None where such segments are not annotated, as in a silent video."""
+        """The video's segments of this label, of those that begin before its cut frame.
+
+        None where such segments are not annotated, as in a silent video.
+        """
         own = video.actions if self.kind == "action" else video.sounds
         if not own and self.kind == "sound":
             return None
-        return [segment for segment in own if normalise_name(segment.label) == self.label]
+        known = video.cut_frame is not None and video.frame_rate > 0
+        end_s = (video.cut_frame or 0) / video.frame_rate if known else float("inf")
+        return [segment for segment in own if normalise_name(segment.label) == self.label and segment.start_s < end_s]
 
 
 def event_label(items: Sequence[Item], video: Callable[[str], Video]) -> EventLabel | None:

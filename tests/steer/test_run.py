@@ -21,6 +21,7 @@ from collect.reading import ActivationStore
 from demo.vlm.architecture import save_untrained
 from steer import run as module
 from steer.config import SteerConfig
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 from steer.run import steer
 from steer.tables import (
     CLAIMS,
@@ -51,6 +52,8 @@ TABLES = {
     "target_subjects": TARGET_SUBJECTS,
     "summary": SUMMARY,
     "claims": CLAIMS,
+    **MECHANISM_TABLES,
+    "mechanisms": MECHANISMS,
 }
 
 

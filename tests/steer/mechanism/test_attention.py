@@ -13,7 +13,7 @@ from collect.vlm import VideoVlm
 from collect.vlm.conformance import clip_of
 from steer.edits.operations import Scope
 from steer.edits.placed import text_tokens
-from steer.mechanism.attention import AttentionEdits, Cut, Kept, logits_under
+from steer.mechanism.attention import AttentionEdits, Cut, Kept, logits_under, require_attention
 from steer.mechanism.flow import ROUTES, readers, windows
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.video_files import noise
@@ -106,7 +106,7 @@ def test_a_model_whose_attention_cannot_be_edited_is_refused_by_name() -> None:
     case = toy_case(vlm, visual(torch.ones(4)), (counting_item(),))
     model = Asked(vlm=vlm, site="resid/0", letters=torch.tensor([0, 1, 2]))
     with pytest.raises(UserError, match="toy calls PyTorch's attention 0 times in 1 layers"):
-        logits_under(model, case.sequences, case.sequences.hidden, AttentionEdits())
+        require_attention(model, case.sequences)
 
 
 def test_windows_are_all_layers_and_then_parts_of_them() -> None:

@@ -13,7 +13,7 @@ from tests.steer.toy import SUBJECT
 LABEL = EventLabel(kind="action", label=EVENT, agreement=1.0)
 
 
-def planted(n_videos: int, seed: int) -> list[Counted]:
+def planted(n_videos: int, seed: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Latent 0 counts, latent 1 is a clock, latent 2 is noise, latent 3 never fires."""
     rng = np.random.default_rng(seed)
     found = []
@@ -22,12 +22,20 @@ def planted(n_videos: int, seed: int) -> list[Counted]:
         clock = np.arange(12.0)
         totals = np.stack([so_far, clock, np.zeros(12), np.zeros(12)], axis=1)
         totals[:, :3] += rng.normal(scale=0.2, size=(12, 3))
-        found.append(Counted(video_id=f"v{number}", so_far=so_far, totals=totals))
+        found.append((f"v{number}", so_far, totals))
     return found
 
 
+def counted(videos: list[tuple[str, np.ndarray, np.ndarray]]) -> list[Counted]:
+    return [Counted.of(*video) for video in videos]
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    return values - values.mean(axis=0)
+
+
 def test_the_count_explains_more_than_time_for_the_counter_alone() -> None:
-    fits = regress(planted(20, 0), planted(20, 1))
+    fits = regress(counted(planted(20, 0)), counted(planted(20, 1)))
     gain = fits.gain()
     assert gain[0] > 0.1
     assert abs(gain[1]) < 0.01
@@ -39,15 +47,15 @@ def test_the_count_explains_more_than_time_for_the_counter_alone() -> None:
 
 def test_the_fit_is_that_of_least_squares_within_videos() -> None:
     fitted, judged = planted(6, 2), planted(4, 3)
-    centred = lambda x: x - x.mean(axis=0)  # noqa: E731
-    x = np.concatenate([np.stack([centred(v.so_far), centred(np.arange(12.0))], axis=1) for v in fitted])
-    y = np.concatenate([centred(v.totals[:, 0]) for v in fitted])
+    clock = np.arange(12.0)
+    x = np.concatenate([np.stack([centred(so_far), centred(clock)], axis=1) for _, so_far, _ in fitted])
+    y = np.concatenate([centred(totals[:, 0]) for _, _, totals in fitted])
     slopes = np.linalg.solve(x.T @ x, x.T @ y)
     left = [
-        ((centred(v.totals[:, 0]) - slopes[0] * centred(v.so_far) - slopes[1] * centred(np.arange(12.0))) ** 2).sum()
-        for v in judged
+        ((centred(totals[:, 0]) - slopes[0] * centred(so_far) - slopes[1] * centred(clock)) ** 2).sum()
+        for _, so_far, totals in judged
     ]
-    assert regress(fitted, judged).both[:, 0] == pytest.approx(left)
+    assert regress(counted(fitted), counted(judged)).both[:, 0] == pytest.approx(left)
 
 
 def test_totals_are_sums_over_the_tokens_of_a_frame() -> None:
@@ -58,10 +66,8 @@ def test_totals_are_sums_over_the_tokens_of_a_frame() -> None:
 
 
 def test_exchanges_take_the_latest_step_with_the_wanted_difference() -> None:
-    def counted(name: str, *so_far: float) -> Counted:
-        return Counted(video_id=name, so_far=np.array(so_far, dtype=np.float64), totals=np.zeros((len(so_far), 1)))
-
-    videos = [counted("a", 0, 1, 1, 1), counted("b", 0, 0, 1, 2), counted("c", 1, 2, 2, 3)]
+    counts = {"a": (0.0, 1.0, 1.0, 1.0), "b": (0.0, 0.0, 1.0, 2.0), "c": (1.0, 2.0, 2.0, 3.0)}
+    videos = counted([(name, np.array(so_far), np.zeros((4, 1))) for name, so_far in counts.items()])
     shapes = dict.fromkeys("abc", (4, 1, 1))
     assert exchanges(videos, shapes, 1) == [("a", "b", 3), ("b", "c", 3)]
     assert exchanges(videos, shapes, 0) == [("a", "b", 2), ("b", "a", 2)]

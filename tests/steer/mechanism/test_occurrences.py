@@ -1,5 +1,7 @@
 """Which annotated segments a subject counts, and which frames their events take."""
 
+import dataclasses
+
 import pytest
 
 from steer.codes import Scene
@@ -56,6 +58,13 @@ def test_events_are_frames_that_no_other_event_shares(segments: list, expected: 
     found = annotated_events(label, scene)
     assert found is not None
     assert [[at for at, on in enumerate(each) if on] for each in found] == expected
+
+
+def test_what_begins_after_the_cut_does_not_count() -> None:
+    label = EventLabel(kind="action", label=EVENT, agreement=1.0)
+    video = video_of("v", actions=[segment(0), segment(3)])
+    assert len(label.segments(video) or []) == 2
+    assert len(label.segments(dataclasses.replace(video, cut_frame=2)) or []) == 1
 
 
 def test_a_silent_video_has_unknown_sounds() -> None:
