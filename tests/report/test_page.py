@@ -47,6 +47,14 @@ def test_every_part_is_there(page: str) -> None:
     assert "nan" not in text
 
 
+def test_the_page_says_how_a_latent_moves_the_count_and_by_which_rule(page: str) -> None:
+    text = Page(page).text
+    assert "How they do it" in text
+    assert f"Latent {BALL} on questions about “object”" in text
+    assert "At one event it is necessary: without it there, the expected count changes by −0.60" in text
+    assert "Rule: rule of necessity." in text
+
+
 def test_the_headline_says_what_was_found(page: str) -> None:
     headline = re.search(r"<h1>(.*?)</h1>", page)
     assert headline is not None
