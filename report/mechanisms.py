@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from report.wording import counted, interval, percent, signed, target_name
-from steer.reading import Target
+from steer.reading import TOO_FEW, Target
 
 VERBS = {
     "dose": "With its activations, the expected count is {verdict}: without it {value}",
@@ -54,6 +54,9 @@ def mechanism_lines(table: pd.DataFrame, targets: Mapping[str, Target]) -> list[
 
 def sentence(row: Mapping[str, Any]) -> str:
     """A row of mechanisms.parquet as a sentence."""
+    videos = counted(row["n_videos"], "video")
+    if row["verdict"] == TOO_FEW:
+        return f"{row['aspect'].capitalize()}: {videos} are too few to tell."
     is_share = row["aspect"] == "set"
     value = percent(row["value"]) if is_share else f"{signed(row['value'], 2)}"
     if is_share:
@@ -62,4 +65,4 @@ def sentence(row: Mapping[str, Any]) -> str:
         between = interval(row["low"], row["high"], 2, sign=True)
     shown = f"{value} {between}".strip()
     text = VERBS[row["aspect"]].format(verdict=row["verdict"], value=shown)
-    return f"{text} ({counted(row['n_videos'], 'video')})."
+    return f"{text} ({videos})."

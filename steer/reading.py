@@ -14,7 +14,7 @@ from collect.errors import UserError
 from collect.printable import printable
 from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
-from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS, TOO_FEW
 from steer.tables import (
     CLAIM_NAMES,
     CLAIMS,
@@ -34,6 +34,7 @@ __all__ = [
     "CLAIM_NAMES",
     "EVERY_SCHEMA",
     "SIGNIFICANT_Q",
+    "TOO_FEW",
     "Target",
     "read_effects_tables",
     "read_mechanism_tables",

@@ -21,7 +21,8 @@ from typing import Any
 import pandas as pd
 
 from steer.mechanism.doses import LEAST_COUNT
-from steer.mechanism.tables import MECHANISMS
+from steer.mechanism.tables import MECHANISMS, TOO_FEW
+from steer.targets import ENOUGH_VIDEOS
 
 MOST_OF_IT = 0.75
 """Share from which one thing does most of what all together do."""
@@ -33,6 +34,11 @@ READERS = {
     "later visual": "by later visual tokens",
     "question": "by the question's tokens",
     "answer": "by the last token",
+}
+RIVALS = {
+    "count difference": "the difference between counts",
+    "mean shift": "the mean shift of the text",
+    "moved": "itself on other tokens",
 }
 DONE = {"destroy": "destroyed", "restore": "restored"}
 
@@ -62,13 +68,16 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _said(row: Row, aspect: str, verdict: str, rule: str, name: str, n: int) -> dict[str, Any]:
-    """A row of mechanisms.parquet; `name` is the column of its number and interval."""
+    """A row of mechanisms.parquet; `name` is the column of its number and interval.
+
+    With fewer videos than a sign-flip test needs, nothing is said.
+    """
     return {
         "target": row.get("target"),
         "subject": row["subject"],
         "aspect": aspect,
-        "verdict": verdict,
-        "rule": rule,
+        "verdict": verdict if n >= ENOUGH_VIDEOS else TOO_FEW,
+        "rule": f"{rule}; with fewer than {ENOUGH_VIDEOS} videos nothing is said",
         "value": row[name],
         "low": row[f"{name}_low"],
         "high": row[f"{name}_high"],
@@ -111,7 +120,7 @@ def _necessity(row: Row) -> dict[str, Any]:
 
 def _sufficiency(row: Row) -> dict[str, Any]:
     whole, alone = row["inserted_residual"], row["inserted_latent"]
-    if row["n_videos_with_room"] < 2 or sign(row, "inserted_residual") <= 0:
+    if sign(row, "inserted_residual") <= 0:
         verdict = "undecided"  # not even the whole frame makes an event
     elif sign(row, "inserted_latent") > 0:
         verdict = "sufficient" if alone >= MOST_OF_IT * whole else "sufficient in part"
@@ -141,14 +150,10 @@ def _rivals(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for _, own in table.groupby("target", sort=False):
         rows = own.to_dict("records")
         hardest = min(rows, key=lambda row: row["ahead"])
-        names = " and ".join(row["rival"] for row in rows)
-        ahead = [row["ahead_low"] > 0 for row in rows]
-        verdict = (
-            f"does more than {names}"
-            if all(ahead)
-            else "does no more than "
-            + " and ".join(row["rival"] for row, is_ahead in zip(rows, ahead, strict=True) if not is_ahead)
-        )
+        behind = [row for row in rows if not row["ahead_low"] > 0]
+        names = [RIVALS[row["rival"]] for row in behind or rows]
+        listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        verdict = f"does {'no more' if behind else 'more'} than {listed}"
         rule = "the ablation changes the count more, video by video, than the strongest draw, beyond the interval"
         yield _said(hardest, "rivals", verdict, rule, "ahead", hardest["n_videos"])
 

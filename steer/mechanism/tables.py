@@ -22,6 +22,8 @@ EVENT_EDITS = (
 )
 ASPECTS = ("dose", "necessity", "sufficiency", "exchange", "rivals", "reading", "route", "counter", "set")
 RIVAL_NAMES = ("count difference", "mean shift", "moved")
+TOO_FEW = "too few videos"
+"""The verdict where nothing can be said."""
 AIMS = ("destroy", "restore")
 ROUTE_NAMES = ("free", "attention kept", "later visual", "question", "answer", "all")
 

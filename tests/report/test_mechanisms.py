@@ -37,3 +37,8 @@ def test_every_aspect_has_a_sentence(aspect: str) -> None:
     assert text.endswith("(4 videos).")
     assert "[" not in text  # no interval is shown where there is none
     assert set(VERBS) == set(ASPECTS)
+
+
+def test_too_few_videos_are_said_to_be_that() -> None:
+    row = dict(mechanism_rows()[0], verdict="too few videos")
+    assert sentence(row) == "Necessity: 4 videos are too few to tell."

@@ -56,7 +56,8 @@ def event(**changes: dict[str, float] | int) -> dict[str, Any]:
         ({"a": about("inserted_others", 0.4)}, "necessary", "not sufficient"),  # the others do it without it
         ({"a": about("inserted_codes", 0.0)}, "necessary", "not sufficient"),
         ({"a": about("inserted_residual", 0.0)}, "necessary", "undecided"),  # nothing makes an event there
-        ({"n_videos_with_room": 1}, "necessary", "undecided"),
+        ({"n_videos_with_room": 5}, "necessary", "too few videos"),
+        ({"n_videos": 5}, "too few videos", "part of a conjunction"),
     ],
 )
 def test_events(changes: dict, necessity: str, sufficiency: str) -> None:
@@ -69,7 +70,10 @@ def test_events(changes: dict, necessity: str, sufficiency: str) -> None:
     [(0.4, "follows the partner"), (-0.4, "goes the other way"), (0.04, "does not follow"), (0.0, "does not follow")],
 )
 def test_exchanges(slope: float, verdict: str) -> None:
-    assert said(swap_summary=[{"target": "3", "subject": "lamp", **about("slope", slope)}])["exchange"] == verdict
+    assert (
+        said(swap_summary=[{"target": "3", "subject": "lamp", "n_videos": 6, **about("slope", slope)}])["exchange"]
+        == verdict
+    )
 
 
 def flow(kept: float, **cuts: float) -> list[dict[str, Any]]:
@@ -85,9 +89,9 @@ def flow(kept: float, **cuts: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("shift", "verdict"),
     [
-        (0.3, "does more than count difference and mean shift"),
-        (0.0, "does no more than mean shift"),
-        (-0.3, "does no more than mean shift"),
+        (0.3, "does more than the difference between counts and the mean shift of the text"),
+        (0.0, "does no more than the mean shift of the text"),
+        (-0.3, "does no more than the mean shift of the text"),
     ],
 )
 def test_rivals(shift: float, verdict: str) -> None:
@@ -137,7 +141,7 @@ def test_nothing_is_said_of_routes_where_no_cut_costs_anything() -> None:
     ],
 )
 def test_counters(gain: float, state: float, verdict: str) -> None:
-    rows = [{"subject": "lamp", "latents": [3], **about("gain", gain), **about("state_more", state)}]
+    rows = [{"subject": "lamp", "latents": [3], "n_more": 6, **about("gain", gain), **about("state_more", state)}]
     assert said(counters=rows)["counter"] == verdict
 
 
@@ -160,7 +164,9 @@ def test_sets_are_the_smallest_that_reach_their_share_on_train() -> None:
 
 
 def test_doses_are_said_once_per_target() -> None:
-    rows = [{"target": "3", "subject": "lamp", "dose": dose, "shape": "rising"} for dose in (0.0, 1.0, 2.0)]
+    rows = [
+        {"target": "3", "subject": "lamp", "dose": dose, "shape": "rising", "n_videos": 6} for dose in (0.0, 1.0, 2.0)
+    ]
     assert said(doses=rows) == {"dose": "rising"}
 
 
