@@ -106,6 +106,8 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
     asked = inputs.asked
     cases = CodedCases(Cases(asked, inputs.sae.site), inputs.sae)
     usual = reference(asked.store, inputs.sae.site, inputs.sae, asked.train_videos)
+    if "flow" in config.analyses:
+        require_attention(cases.cases.model, cases[cases.cases.videos[0]][0].sequences)
 
     editor = Editor(
         model=cases.cases.model,
@@ -114,8 +116,6 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         batch_size=config.batch_size,
     )
     check_edits(editor, *cases[cases.cases.videos[0]])
-    if "flow" in config.analyses:
-        require_attention(editor.model, cases[cases.cases.videos[0]][0].sequences)
     screen, by_item = answer_and_screen(folder, inputs, cases, usual)
     swept = sweep(folder, editor, cases, by_item, 60 * config.budget_minutes)
     on_train = by_latent(swept, asked.items, config.seed)
