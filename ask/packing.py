@@ -162,7 +162,7 @@ def run_to(vlm: VideoVlm, seq: Sequences, sites: Sequence[str]) -> dict[str, Seq
     parsed = {name: vlm.resumable(name) for name in sites}
     later = [site for site in parsed.values() if site.layers_before > 0]
     with torch.no_grad():
-        found = stop_at(vlm.decoder, later, seq.hidden, **_kwargs(vlm, seq, 1, 0)) if later else {}
+        found = stop_at(vlm.decoder, later, seq.hidden, **decoder_arguments(vlm, seq, 1, 0)) if later else {}
     return {name: replace(seq, hidden=found.get(name, seq.hidden)) for name in parsed}
 
 
@@ -181,7 +181,7 @@ def run_on(
     n_rows = len(seq.hidden)
     n_edits = len(hidden) // n_rows
     parsed = model.vlm.resumable(model.site)
-    out = resume(model.vlm.decoder, parsed, hidden, **_kwargs(model.vlm, seq, n_edits, parsed.layer))
+    out = resume(model.vlm.decoder, parsed, hidden, **decoder_arguments(model.vlm, seq, n_edits, parsed.layer))
     return out.unflatten(0, (n_edits, n_rows))
 
 
@@ -232,7 +232,15 @@ def packing_agrees(model: Asked, emb: Embedded) -> bool:
     return bool((got[0] - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 
-def _kwargs(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
+def decoder_arguments(vlm: VideoVlm, seq: Sequences, n_edits: int, layer: int) -> dict[str, Any]:
+    """The decoder's arguments for edited copies of sequences, besides their hidden states.
+
+    Args:
+        vlm: the model.
+        seq: the sequences.
+        n_edits: copies of them.
+        layer: the first layer that is still to add its DeepStack features.
+    """
     repeats = [1] * (seq.position_ids.ndim - 2) + [n_edits, 1]
     n_rows = n_edits * len(seq.hidden)
     return vlm.decoder_kwargs(

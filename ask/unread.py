@@ -1,9 +1,10 @@
 """Leaves out of a pass over packed questions what nobody reads.
 
 Only the last token of each question is read, so the last layer needs queries and feed-forward at these tokens alone;
-and the prefix sees nothing behind it, so its attention takes the causal kernel instead of a mask. Both change no number
-beyond rounding. They are taken where a model calls PyTorch's attention with the mask that it was given, and a model
-that computes its attention otherwise is run as it is: `ask.packing.packing_agrees` compares either with plain passes.
+and the prefix sees nothing behind it, so its attention takes the causal kernel instead of a mask, or, where a pass
+begins within the prefix, runs block by block over what a block sees. Neither changes a number beyond rounding. They
+are taken where a model calls PyTorch's attention with the mask that it was given, and a model that computes its
+attention otherwise is run as it is: `ask.packing.packing_agrees` compares either with plain passes.
 """
 
 from __future__ import annotations
@@ -19,22 +20,29 @@ from torch.overrides import TorchFunctionMode
 
 FEED_FORWARD = ("mlp", "feed_forward")
 """What layers call it."""
+ATTENTION, PROJECTIONS = ("self_attn", "attention"), ("q_proj", "o_proj")
+"""What layers call their attention, and attention its projections of one token by itself but for keys and values."""
+BLOCK = 128
+"""Queries that attend together where a pass begins within the prefix."""
 
 
 @contextmanager
-def without_unread(decoder: nn.Module, n_prefix: int, read: Int[Tensor, " read"]) -> Generator[None]:
+def without_unread(decoder: nn.Module, n_prefix: int, read: Int[Tensor, " read"], n_before: int = 0) -> Generator[None]:
     """Within the block, the decoder's output holds only at the tokens that are read; elsewhere it is arbitrary.
 
     Args:
         decoder: the text model, with `.layers`.
-        n_prefix: tokens before the first question.
-        read: columns that are read, the same in every row.
+        n_prefix: tokens of the pass before the first question.
+        read: columns that are read, the same in every row, counted from the first token of the pass.
+        n_before: tokens before the first one of the pass, whose keys and values it is given.
     """
     layer = cast("nn.ModuleList", decoder.layers)[-1]
-    attention = _Attention(n_prefix, read)
+    attention = _Attention(n_prefix, read, n_before)
     handles = [layer.register_forward_pre_hook(attention.begin), layer.register_forward_hook(attention.end)]
-    for name in FEED_FORWARD:
-        if isinstance(module := getattr(layer, name, None), nn.Module):
+    found = [getattr(layer, name, None) for name in FEED_FORWARD]
+    found += [getattr(getattr(layer, name, None), of, None) for name in ATTENTION for of in PROJECTIONS]
+    for module in found:
+        if isinstance(module, nn.Module):
             narrowed = _Narrowed(read)
             handles.append(module.register_forward_pre_hook(narrowed.before))
             handles.append(module.register_forward_hook(narrowed.after))
@@ -75,9 +83,10 @@ class _Narrowed:
 class _Attention(TorchFunctionMode):
     """Splits attention into the prefix, which is causal, and the questions behind it."""
 
-    def __init__(self, n_prefix: int, read: Tensor) -> None:
+    def __init__(self, n_prefix: int, read: Tensor, n_before: int) -> None:
         super().__init__()
         self._n = n_prefix
+        self._n_before = n_before
         self._read = read
         self._is_last = False
         self._causal: dict[tuple[int, ...], bool] = {}
@@ -101,7 +110,7 @@ class _Attention(TorchFunctionMode):
         mask = given.get("attn_mask")
         if func is not torch.nn.functional.scaled_dot_product_attention or len(args) != 3:
             return func(*args, **given)
-        if not isinstance(mask, Tensor) or not _is_full(args[0], mask):
+        if not isinstance(mask, Tensor) or not _is_full(args[0], args[1], mask):
             return func(*args, **given)
         query, key, value = args
         rest = {name: each for name, each in given.items() if name not in ("attn_mask", "is_causal")}
@@ -109,23 +118,32 @@ class _Attention(TorchFunctionMode):
             some = func(query[:, :, self._read], key, value, attn_mask=mask[:, :, self._read], **rest)
             return query.new_zeros((*query.shape[:3], some.shape[-1])).index_copy(2, self._read, some)
         n = self._n
-        if not self._is_causal(mask):
+        if n == 0 or not self._is_causal(mask):
             return func(*args, **given)
-        before = func(query[:, :, :n], key[:, :, :n], value[:, :, :n], is_causal=True, **rest)
-        after = func(query[:, :, n:], key, value, attn_mask=mask[:, :, n:], **rest)
-        return torch.cat([before, after], dim=2)
+        if self._n_before == 0:
+            parts = [func(query[:, :, :n], key[:, :, :n], value[:, :, :n], is_causal=True, **rest)]
+        else:
+            parts: list[Tensor] = []
+            for start in range(0, n, BLOCK):
+                own = slice(start, min(start + BLOCK, n))
+                seen = slice(self._n_before + own.stop)
+                some = (query[:, :, own], key[:, :, seen], value[:, :, seen])
+                parts.append(func(*some, attn_mask=mask[:, :, own, seen], **rest))
+        parts.append(func(query[:, :, n:], key, value, attn_mask=mask[:, :, n:], **rest))
+        return torch.cat(parts, dim=2)
 
     def _is_causal(self, mask: Tensor) -> bool:
         """Whether the mask lets each token of the prefix see exactly itself and those before it; looked at once."""
         name = (mask.data_ptr(), *mask.shape, *mask.stride())
         if name not in self._causal:
-            block = mask[:, :, : self._n, : self._n]
+            n_seen = self._n_before + self._n
+            block = mask[:, :, : self._n, :n_seen]
             allowed = block if block.dtype == torch.bool else block == 0
-            plain = torch.ones(self._n, self._n, dtype=torch.bool, device=mask.device).tril()
+            plain = torch.ones(self._n, n_seen, dtype=torch.bool, device=mask.device).tril(self._n_before)
             self._causal[name] = bool((allowed == plain).all())
         return self._causal[name]
 
 
-def _is_full(query: Tensor, mask: Tensor) -> bool:
+def _is_full(query: Tensor, key: Tensor, mask: Tensor) -> bool:
     """Whether a mask says of every token of a pass what it sees."""
-    return mask.ndim == 4 and mask.shape[-2] == mask.shape[-1] == query.shape[-2]
+    return mask.ndim == 4 and mask.shape[-2] == query.shape[-2] and mask.shape[-1] == key.shape[-2]

@@ -12,8 +12,8 @@
     reading        the tables of this package, as others read them
     reference      what is usual at the site
     run            the stage `steer`
-    screen         first-order estimates of every latent's effect
-    screening      one pass over all videos: answers and the screen
+    screening      one pass over all videos: answers and the first-order screen
+    screens/       estimates of every latent's effect, and passes over many edits
     selfcheck      what must hold before any effect is believed
     sweep          the exact ablation of every latent on the train videos
     tables         schemas of all tables

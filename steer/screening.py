@@ -23,7 +23,7 @@ from collect.errors import UserError
 from steer.codes import CodedCases, VideoCodes
 from steer.opened import Inputs
 from steer.reference import Reference
-from steer.screen import RunningMoments, attribution, margin_gradients, standardise
+from steer.screens.gradient import RunningMoments, attribution, margin_gradients, standardise
 from steer.sweep import screened_rows
 from steer.tables import SCREEN, SWEEP
 

@@ -41,7 +41,9 @@ SCREEN = table_schema(
     column("firing_rate", REAL, "share of the reference tokens (store, train videos) on which it fires"),
     column("mean_active", REAL, "mean activation over the reference tokens on which it fires; null if none"),
     column("attribution_train", REAL, "estimated change of the counting margin by ablation, mean over train videos"),
-    column("z_train", REAL, "the same divided by its standard error, with a floor (see screen.standardise)"),
+    column(
+        "z_train", REAL, "the same divided by its standard error, with a floor (see steer.screens.gradient.standardise)"
+    ),
     column("attribution_held_out", REAL, "as attribution_train, over held-out videos"),
     column("z_held_out", REAL, "as z_train, over held-out videos"),
     column(

@@ -12,6 +12,7 @@
     prompt         a prompt in its stages: a clip's prefix, and whole prompts as embeddings
     attention      which tokens see each other, and what DeepStack adds
     sites          hook sites: names, reading them with an early exit, resuming after one
+    keys_values    keys and values of a decoder's layers: recorded, projected, given to a pass
     prefix_cache   keys and values of one prefix, for any number of questions
     conformance/   what every family must do, as tests that anyone can subclass
 

@@ -9,7 +9,7 @@ from ask.cases import edited_logits
 from ask.packing import Asked
 from steer.codes import VideoCodes
 from steer.edits.interventions import residual_change
-from steer.screen import RunningMoments, attribution, margin_gradients, standardise
+from steer.screens.gradient import RunningMoments, attribution, margin_gradients, standardise
 from tests.steer.toy import LETTERS, N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, toy_sae, visual
 
 EVIDENCE_TOKENS = torch.tensor([0.0, 40.0, 20.0, 60.0])
