@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from report.wording import action, counted, interval, number, probability, signed, target_name
+from report.wording import action, counted, interval, number, percent, probability, signed, target_name
 from steer.reading import CLAIM_NAMES, Target
 
 ABLATE = "ablate"
@@ -154,18 +154,34 @@ def dissociation_lines(pairs: pd.DataFrame, targets: Mapping[str, Target], n: in
     ]
 
 
-def screen_agreement(by_latent: pd.DataFrame) -> str:
-    """How well the gradient's estimates predict the exact ablations on train videos; empty for few or equal latents."""
+def screen_agreement(by_latent: pd.DataFrame, screens: pd.DataFrame) -> str:
+    """How far the sweep of the train videos went, and how far its screens can be trusted; empty for a few latents.
+
+    Args:
+        by_latent: latent_subjects.parquet.
+        screens: screens.parquet.
+    """
     subjects = by_latent[by_latent["scope"] == "subject"]
-    exact = subjects[subjects["method"] == "exact"]
-    n_exact, n_all = exact["latent"].nunique(), subjects["latent"].nunique()
-    if n_exact < 4 or exact["attribution"].nunique() < 2 or exact["delta_margin"].nunique() < 2:
+    n_exact = subjects.loc[subjects["method"] == "exact", "latent"].nunique()
+    compared = screens[screens["n_top"] > 0]
+    if n_exact < 4 or not len(compared):
         return ""
-    rank = float(exact["attribution"].rank().corr(exact["delta_margin"].rank()))
+    parts = [
+        f"{name} {percent((own['recall_top'] * own['n_top']).sum() / own['n_top'].sum())}"
+        for name, own in compared.groupby("screen", sort=True)
+    ]
+    start = (
+        f"On the train videos {n_exact:,} of {counted(subjects['latent'].nunique(), 'active latent')} were ablated "
+        f"exactly, the leaders of the screens and some at random. Of the largest exact effects on each subject "
+        f"(20 at most) the screens had among their own leaders: {', '.join(parts)}."
+    )
+    drawn = screens[screens["n_drawn"] > 0]
+    if not len(drawn):
+        return start
+    bound = percent(float(drawn["missed_bound"].max()))
     return (
-        f"On the train videos {n_exact:,} of {counted(n_all, 'active latent')} were ablated exactly, the most "
-        f"promising by the gradient first. Over them and {counted(exact['name'].nunique(), 'subject')} the "
-        f"gradient’s estimate agrees with the exact effect with a rank correlation of {number(rank, 2)}."
+        f"{start} Of the latents that no screen put in front, at most {bound} move any one subject by more than "
+        f"0.1 nats (95 %)."
     )
 
 

@@ -161,7 +161,7 @@ def page_content(record: Record) -> dict[str, Any]:
 
 def effect_notes(effects: Effects, targets: Sequence[target_rows.TargetRow]) -> list[str]:
     """What effects and associations say together, and how far the sweep went."""
-    notes = (target_rows.coincidence(targets), claim_rows.screen_agreement(effects.latent_subjects))
+    notes = (target_rows.coincidence(targets), claim_rows.screen_agreement(effects.latent_subjects, effects.screens))
     return [note for note in notes if note]
 
 

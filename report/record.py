@@ -56,6 +56,7 @@ class Effects:
     items: pd.DataFrame
     baselines: pd.DataFrame
     screen: pd.DataFrame
+    screens: pd.DataFrame
     latent_subjects: pd.DataFrame
     targets: Mapping[str, Target]
     controls: pd.DataFrame
@@ -250,6 +251,7 @@ def _effects(folder: Path, gaps: list[str]) -> Effects:
         "items": "the model’s answers are not shown",
         "baselines": "the model’s answers are not shown",
         "screen": "it is not known how many latents were screened",
+        "screens": "it is not known how far the screens can be trusted",
         "latent_subjects": "it is not shown what every latent does on the train videos",
         "targets": "sets of latents are shown without their labels",
         "controls": "single controls are not drawn",

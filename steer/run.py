@@ -1,10 +1,12 @@
 """The steer stage: from a run's SAE and questions to the effect of latents on the answers.
 
 Order of work: freeze the items; check on one video that edits do what they say; one pass over all videos that answers
-every item, screens all latents and writes items.parquet, baselines.parquet and screen.parquet; the exact ablation of
-every latent on the train videos, as far as the budget goes (sweep.parquet); the targets that these choose on the
-held-out videos, each beside its controls and each leaving its rows in `parts/` when it is done; the tables over all
-targets and the claims; summary.json last. A killed run goes on with the first part that is not there or cannot be read.
+every item, screens all latents and writes items.parquet, baselines.parquet and screen.parquet; a second screen and the
+exact ablation of every latent on the train videos, as far as the budget goes (sweep.parquet, and in screens.parquet how
+far the screens can be trusted); the targets that these choose on the held-out videos, each beside its controls and each
+leaving its rows in `parts/` when it is done; what follows a confirmed latent further; the tables over all targets and
+the claims; summary.json last. A killed run goes on with the first part that is not there or cannot be read. Processes
+of one launcher share videos, lots of latents and targets; the first one does the rest.
 """
 
 from __future__ import annotations
@@ -13,17 +15,21 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 
 from ask.cases import Cases
+from ask.opened import AskedRun
 from ask.questions import Item
 from collect.artefact.config_json import read_config
-from collect.artefact.folder import write_table
+from collect.artefact.folder import read_table, write_table
 from collect.artefact.lock import writing
 from collect.artefact.stage import begin_or_resume, write_summary
 from collect.printable import Lines, printable
+from collect.process.ranks import Process
+from features.division import Division, joined_processes
 from steer.codes import CodedCases
 from steer.config import SteerConfig
 from steer.effects import Editor
@@ -38,6 +44,8 @@ from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
 from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
+from steer.screens.agreement import screens
+from steer.screens.passes import Passes
 from steer.selfcheck import check_edits
 from steer.sweep import sweep
 from steer.tables import (
@@ -48,6 +56,7 @@ from steer.tables import (
     EFFECTS,
     LATENT_SUBJECTS,
     SCREEN,
+    SCREENS,
     SUMMARY,
     TARGET_SUBJECTS,
     TARGETS,
@@ -65,6 +74,7 @@ TABLES = (
     "baselines.parquet",
     "screen.parquet",
     "sweep.parquet",
+    "screens.parquet",
     "latent_subjects.parquet",
     "targets.parquet",
     "effects.parquet",
@@ -90,19 +100,25 @@ def steer(config: SteerConfig) -> Path:
     """
     read_config(config.run / "activations", "collect")  # without it nothing else of the run is of use
     folder = config.run / "steer" / name_of_wanted(config.run, config.sae)
-    with writing(folder):
+    with joined_processes(Process.of_environment()) as division, ExitStack() as held:
+        division.agree(lambda: held.enter_context(writing(folder)))
         inputs = load_inputs(config)
         config = dataclasses.replace(config, sae=inputs.opened.argument)
-        paths = {"run": config.run, "data": inputs.asked.dataset.folder, "sae": inputs.opened.folder}
-        # The items are compared; what is annotated beside them does not matter here.
-        if not begin_or_resume(
-            folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
-        ):
-            _run(config, inputs, folder)
+
+        def is_finished() -> bool:
+            paths = {"run": config.run, "data": inputs.asked.dataset.folder, "sae": inputs.opened.folder}
+            # The items are compared; what is annotated beside them does not matter here.
+            return begin_or_resume(
+                folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
+            )
+
+        if not division.agree(is_finished):
+            _run(config, inputs, folder, division)
+        division.meet()  # nobody leaves before the first process has written the tables
     return folder
 
 
-def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
+def _run(config: SteerConfig, inputs: Inputs, folder: Path, division: Division) -> None:
     asked = inputs.asked
     cases = CodedCases(Cases(asked, inputs.sae.site), inputs.sae)
     usual = reference(asked.store, inputs.sae.site, inputs.sae, asked.train_videos)
@@ -116,10 +132,13 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         batch_size=config.batch_size,
     )
     check_edits(editor, *cases[cases.cases.videos[0]])
-    screen, by_item = answer_and_screen(folder, inputs, cases, usual)
-    swept = sweep(folder, editor, cases, by_item, 60 * config.budget_minutes)
-    on_train = by_latent(swept, asked.items, config.seed)
-    write_table(folder / "latent_subjects.parquet", on_train, LATENT_SUBJECTS)
+    screen, by_item = answer_and_screen(folder, inputs, cases, usual, division)
+    swept = sweep(folder, Passes(editor, cases), by_item, 60 * config.budget_minutes, config.seed, division)
+    if division.is_first:
+        write_table(folder / "screens.parquet", screens(swept), SCREENS)
+        write_table(folder / "latent_subjects.parquet", by_latent(swept, asked.items, config.seed), LATENT_SUBJECTS)
+    division.meet()
+    on_train = read_table(folder / "latent_subjects.parquet", LATENT_SUBJECTS)
     chosen = targets(
         screen,
         TrainEffects(on_train, confirmable(asked.items)),
@@ -128,7 +147,24 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         top=config.top,
         associated=by_label(inputs.features_folder, config.associated),
     )
-    run_targets(folder, editor, cases, asked.items, chosen, config)
+    run_targets(folder, editor, cases, asked.items, chosen[division.place :: division.n], config)
+    division.meet()
+    if division.is_first:
+        analysed = _analysed(folder, asked, editor, cases, screen, on_train, chosen, config)
+        finish(folder, asked.items, screen, chosen, analysed, config)
+
+
+def _analysed(
+    folder: Path,
+    asked: AskedRun,
+    editor: Editor,
+    cases: CodedCases,
+    screen: pd.DataFrame,
+    on_train: pd.DataFrame,
+    chosen: Sequence[Target],
+    config: SteerConfig,
+) -> Mapping[str, pd.DataFrame]:
+    """Follow the confirmed latents further: the tables of `steer.mechanism`."""
     found = _summaries(folder, asked.items, screen, chosen, config)
     train, held_out = (
         Bench(
@@ -139,7 +175,7 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         )
         for is_held_out in (False, True)
     )
-    analysed = run_analyses(
+    return run_analyses(
         folder / "parts",
         config.analyses,
         train,
@@ -148,7 +184,6 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path) -> None:
         on_train,
         asked.dataset.video,
     )
-    finish(folder, asked.items, screen, chosen, analysed, config)
 
 
 def moving(chosen: Sequence[Target], summary: pd.DataFrame) -> list[Target]:

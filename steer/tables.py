@@ -13,7 +13,11 @@ from collect.artefact.table import column
 from steer.controls import FAMILIES
 
 REASONS = ("given", "sweep", "associated", "set")
-METHODS = ("exact", "screened")
+METHODS = ("exact", "direct", "masked", "gradient")
+CHOSEN_AS = ("all", "leader", "drawn")
+SCREEN_NAMES = METHODS[1:]
+ESTIMATES = {"direct": "direct_delta_margin", "masked": "masked_delta_margin", "gradient": "attribution"}
+"""Columns of sweep.parquet with the screens' estimates, the one that is trusted most first."""
 CLAIM_NAMES = (
     "specific",
     "not specific",
@@ -65,15 +69,52 @@ SWEEP = table_schema(
     column("video_id", TEXT, "video"),
     column("subject", TEXT, "what a counting question counts; null for a non-counting question", null=True),
     column("counting", FLAG, "whether it is a counting question"),
-    column("method", TEXT, "`exact`: the edited model was run; `screened`: the budget ended before", among=METHODS),
+    column(
+        "method",
+        TEXT,
+        "`exact`: the edited model was run; else the best of the screens that reached the video",
+        among=METHODS,
+    ),
+    column(
+        "chosen_as",
+        TEXT,
+        "why it was run: `leader` of a screen, `drawn` at random, or `all` where every latent was; null if it was not",
+        null=True,
+        among=CHOSEN_AS,
+    ),
     column("n_tokens_edited", WHOLE, "visual tokens on which the latent fires", least=0),
     column("mean_norm", REAL, "mean norm of what it writes there"),
-    column("delta_margin", REAL, "change of the answer margin; null if screened"),
-    column("delta_accuracy", REAL, "change of the accuracy; null if screened"),
+    column("delta_margin", REAL, "change of the answer margin; null if not exact"),
+    column("delta_accuracy", REAL, "change of the accuracy; null if not exact"),
     column(
-        "delta_expected_count", REAL, "change of the expected count; null if screened, or for a non-counting question"
+        "delta_expected_count", REAL, "change of the expected count; null if not exact, or for a non-counting question"
     ),
+    column(
+        "direct_delta_margin",
+        REAL,
+        "change of the margin if the tokens of the question alone see the ablation; null if not run",
+    ),
+    column("masked_delta_margin", REAL, "estimate of delta_margin from random masks; null if not run"),
     column("attribution", REAL, "the gradient's estimate of delta_margin", null=False),
+)
+
+SCREENS = table_schema(
+    "One row per screen and subject: its estimates against exact effects, and what the leaders leave out.",
+    column("screen", TEXT, "the screen", among=SCREEN_NAMES),
+    column("subject", TEXT, "what the questions count"),
+    column("n_videos", WHOLE, "train videos with such questions that it reached", least=0),
+    column("n_latents", WHOLE, "latents that fire in them", least=0),
+    column("n_exact", WHOLE, "those that were run exactly, with which it is compared", least=0),
+    column("n_large", WHOLE, "those with |delta_margin| above 0.1 nats", least=0),
+    column("rank_correlation", REAL, "Spearman's, of its estimates with the exact effects"),
+    column("rank_correlation_large", REAL, "the same over the large ones"),
+    column("sign_agreement_large", REAL, "share of the large ones whose sign it has"),
+    column("n_top", WHOLE, "20, or the latents with any effect where they are fewer", least=0),
+    column("recall_top", REAL, "share of the n_top largest exact effects that are among its own n_top"),
+    column("n_rest", WHOLE, "latents that no screen's leaders reached before the budget ended", least=0),
+    column("n_drawn", WHOLE, "those that were drawn at random and run exactly", least=0),
+    column("n_missed", WHOLE, "those with |delta_margin| above 0.1 nats on this subject", least=0),
+    column("missed_bound", REAL, "most that the share of such latents in the rest can be, at 95 % (Clopper-Pearson)"),
 )
 
 _CONTRAST = (
@@ -104,8 +145,14 @@ LATENT_SUBJECTS = table_schema(
     column("latent", WHOLE, "latent", least=0),
     column("scope", TEXT, "`subject`: all questions that count alike; `task`: all with one text", among=SCOPES),
     column("name", TEXT, "the subject, or the text"),
-    column("method", TEXT, "`exact`: the edited model was run; `screened`: the budget ended before", among=METHODS),
+    column("method", TEXT, "`exact`: the edited model was run; else the screen that `estimate` is of", among=METHODS),
     column("attribution", REAL, "the gradient's estimate of delta_margin, mean over the videos with such questions"),
+    column(
+        "direct_delta_margin",
+        REAL,
+        "as delta_margin if the questions alone see the ablation, over the videos where that was run; null if none",
+    ),
+    column("estimate", REAL, "estimate of delta_margin by the best screen that reached some of these videos"),
     *_CONTRAST,
 )
 

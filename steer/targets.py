@@ -78,7 +78,7 @@ class TrainEffects:
         self.subjects = tuple(sorted(subjects))
         others = own[["delta_margin_other", "delta_margin_noncounting"]].abs().max(axis=1).fillna(0.0)
         # A latent that was not reached is ranked by its estimate, which says nothing about other questions.
-        effect = own["delta_margin"].where(exact, own["attribution"])
+        effect = own["delta_margin"].where(exact, own["estimate"])
         lead = effect.abs() - others.where(exact, 0.0)
         clear = exact & (own["delta_margin_low"] * own["delta_margin_high"] > 0)
         clear &= others <= OTHERS_SHARE * effect.abs()

@@ -24,6 +24,7 @@ SCHEMAS = {
     "baselines": asked.BASELINES,
     "screen": tables.SCREEN,
     "sweep": tables.SWEEP,
+    "screens": tables.SCREENS,
     "latent_subjects": tables.LATENT_SUBJECTS,
     "targets": tables.TARGETS,
     "effects": tables.EFFECTS,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from ask.inference import control_p_value
 from ask.questions import Item
@@ -15,7 +16,7 @@ from features.association.inference import benjamini_hochberg
 from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.contrasts import Contrasts, Group, Real, groups_of
-from steer.tables import LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
+from steer.tables import ESTIMATES, LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
 SIGNIFICANT_Q = 0.05
@@ -36,29 +37,46 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
     train = [item for item in items if not item.held_out]
     contrasts, groups = Contrasts(train, seed), groups_of(train)
     place = pd.Index([item.item_id for item in train])
-    method = sweep.groupby("latent")["method"].first()
+    is_exact = sweep.groupby("latent")["method"].agg(lambda methods: bool((methods == "exact").all()))
+    reached = {name: _reached(sweep, column, train) for name, column in ESTIMATES.items()}
     frames: list[pd.DataFrame] = []
-    for start in range(0, len(method), LATENTS_AT_ONCE):
-        latents = method.index[start : start + LATENTS_AT_ONCE]
+    for start in range(0, len(is_exact), LATENTS_AT_ONCE):
+        latents = is_exact.index[start : start + LATENTS_AT_ONCE]
         own = sweep[sweep["latent"].isin(latents)]
         at = (place.get_indexer(own["item"]), latents.get_indexer(own["latent"]))
-        values = {name: np.zeros((len(train), len(latents))) for name in ("fires", "attribution", "margin", "count")}
+        names = ("fires", "margin", "count", *ESTIMATES)
+        values = {name: np.zeros((len(train), len(latents))) for name in names}
         values["fires"][at] = 1.0
-        values["attribution"][at] = own["attribution"]
         values["margin"][at] = own["delta_margin"].fillna(0.0)
         values["count"][at] = own["delta_expected_count"].fillna(0.0)
-        exact = (method.loc[latents] == "exact").to_numpy()
+        for name, column in ESTIMATES.items():
+            values[name][at] = own[column].fillna(0.0)
+        exact = is_exact.loc[latents].to_numpy()
         for group in groups:
             found = contrasts.columns(group, values["margin"], values["count"])
             frame = pd.DataFrame({name: np.where(exact, each, np.nan) for name, each in found.items()})
             fires = contrasts.means(values["fires"], group.matched)
+            means = {
+                name: np.where(
+                    exact & (name != "masked"),
+                    contrasts.means(values[name], group.matched).mean(),
+                    contrasts.means(values[name], group.matched & reached[name]).mean(),
+                )
+                for name in ESTIMATES
+            }
+            method, estimate = np.full(len(latents), "gradient", dtype=object), means["gradient"]
+            for name in reversed(ESTIMATES):
+                known = ~np.isnan(means[name])
+                method[known], estimate = name, np.where(known, means[name], estimate)
             frames.append(
                 frame.assign(
                     latent=latents,
                     scope=group.scope,
                     name=group.name,
-                    method=method.loc[latents].to_numpy(),
-                    attribution=contrasts.means(values["attribution"], group.matched).mean(),
+                    method=np.where(exact, "exact", method),
+                    attribution=means["gradient"],
+                    direct_delta_margin=means["direct"],
+                    estimate=estimate,
                     n_items=int(group.matched.sum()),
                     n_videos=int(fires.has.sum()),
                     n_videos_active=(fires.own > 0).sum(axis=0),
@@ -68,6 +86,12 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
         return pd.DataFrame(columns=LATENT_SUBJECTS.names)
     table = pd.concat(frames, ignore_index=True)
     return table.sort_values(["latent", "scope", "name"], kind="stable", ignore_index=True)[LATENT_SUBJECTS.names]
+
+
+def _reached(sweep: pd.DataFrame, column: str, items: Sequence[Item]) -> Bool[np.ndarray, " item"]:
+    """Whether a screen reached each item's video, with all latents that fire in it."""
+    whole = sweep.groupby("video_id")[column].agg(lambda values: bool(values.notna().all()))
+    return np.array([bool(whole.get(item.video_id, False)) for item in items], dtype=bool)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

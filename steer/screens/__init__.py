@@ -1,9 +1,13 @@
 """Estimates of what the ablation of every latent does, and the passes that they and exact runs share.
 
-    gradient  first order at the site: one forward, one backward
-    masked    many latents ablated at once, taken apart by a sparse regression
-    passes    many small edits of one video: whole effects, and direct ones
-    prefix    the unedited prefix of a video, and passes that go on from it
+    agreement  how far each screen can be trusted: screens.parquet
+    budget     jobs in order, within a time, shared by processes
+    by_video   one screen of all latents, video by video
+    cost       which screen costs least
+    gradient   first order at the site: one forward, one backward
+    masked     many latents ablated at once, taken apart by a sparse regression
+    passes     many small edits of one video: whole effects, and direct ones
+    prefix     the unedited prefix of a video, and passes that go on from it
 
 Importing the package imports none of its modules.
 """

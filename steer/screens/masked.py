@@ -17,7 +17,7 @@ N_MASKS = 400
 SHARE = 0.02
 """Share of the active latents that a mask ablates."""
 FOLDS = 5
-N_ALPHAS = 30
+N_PENALTIES = 30
 
 Real = NDArray[np.float64]
 
@@ -67,6 +67,9 @@ def effects_of_masks(
         if np.ptp(change) == 0.0:  # no mask does anything, and no penalty could be chosen
             continue
         folds = KFold(FOLDS, shuffle=True, random_state=seed)
-        fitted = LassoCV(cv=folds, alphas=N_ALPHAS, max_iter=5_000, tol=1e-3).fit(design, change)
+        # From the least penalty under which every coefficient is zero, down to a thousandth of it.
+        most = np.abs((design - design.mean(axis=0)).T @ (change - change.mean())).max() / len(change)
+        penalties = most * np.geomspace(1.0, 1e-3, N_PENALTIES)
+        fitted = LassoCV(cv=folds, alphas=penalties, max_iter=5_000, tol=1e-3).fit(design, change)
         found[item] = fitted.coef_
     return found

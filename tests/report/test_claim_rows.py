@@ -17,6 +17,7 @@ from tests.steer.effect_rows import (
     effect_row,
     latent_subject_rows,
     row,
+    screens_rows,
     targets_of,
 )
 
@@ -131,9 +132,13 @@ def test_a_double_dissociation_names_all_four_effects() -> None:
     )
 
 
-def test_the_screen_is_compared_with_the_sweep() -> None:
-    rows = latent_subject_rows()
-    text = screen_agreement(pd.DataFrame(rows))
+def test_the_screens_are_compared_with_the_sweep() -> None:
+    rows, screens = latent_subject_rows(), pd.DataFrame(screens_rows())
+    text = screen_agreement(pd.DataFrame(rows), screens)
     assert "5 of 6 active latents were ablated exactly" in text
-    assert "rank correlation of" in text
-    assert screen_agreement(pd.DataFrame(rows[:6])) == ""  # three latents
+    # 4 x 1 / 4; and (4 x 0.5 + 4 x 0.25) / 8 = 0.375
+    assert "among their own leaders: direct 100 %, gradient 38 %." in text.replace("\u00a0", " ")
+    assert "at most 95 % move any one subject by more than 0.1 nats" in text.replace("\u00a0", " ")
+    assert "at most 95" not in screen_agreement(pd.DataFrame(rows), screens.assign(n_drawn=0))
+    assert screen_agreement(pd.DataFrame(rows[:6]), screens) == ""  # three latents
+    assert screen_agreement(pd.DataFrame(rows), screens.iloc[:0]) == ""

@@ -44,6 +44,7 @@ def test_a_missing_stage_is_named(copy: Path, folder: str, stage: str, gone: str
         (f"steer/{SAE_NAME}/items.parquet", "the model’s answers are not shown", "[50 %, 100 %]"),
         (f"steer/{SAE_NAME}/baselines.parquet", "the model’s answers are not shown", "Kind of question"),
         (f"steer/{SAE_NAME}/screen.parquet", "how many latents were screened", "of the 24 that fire"),
+        (f"steer/{SAE_NAME}/screens.parquet", "how far the screens can be trusted", "among their own leaders"),
         (f"steer/{SAE_NAME}/controls.parquet", "single controls are not drawn", "nothing"),
         (
             f"steer/{SAE_NAME}/summary.parquet",

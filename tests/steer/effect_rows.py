@@ -9,7 +9,7 @@ from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.claims import claims
 from steer.mechanism.tables import DOSES
-from steer.tables import CONTROLS, LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
+from steer.tables import CONTROLS, LATENT_SUBJECTS, SCREENS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
 SUBJECT, OTHER_SUBJECT = "object", "action"
@@ -102,7 +102,7 @@ def latent_subject_rows() -> list[dict[str, Any]]:
             latent=latent,
             scope="subject",
             name=subject,
-            method="screened" if latent == 5 else "exact",
+            method="gradient" if latent == 5 else "exact",
             attribution=-0.1 * latent if subject == SUBJECT else 0.01,
             delta_margin=None if latent == 5 else (-0.12 * latent if subject == SUBJECT else 0.0),
             n_items=4,
@@ -110,4 +110,14 @@ def latent_subject_rows() -> list[dict[str, Any]]:
         )
         for latent in range(6)
         for subject in (SUBJECT, OTHER_SUBJECT)
+    ]
+
+
+def screens_rows() -> list[dict[str, Any]]:
+    """Two screens of which the second reached one subject."""
+    shared = {"n_latents": 6, "n_exact": 5, "n_top": 4, "n_rest": 2, "n_drawn": 1}
+    return [
+        row(SCREENS, screen="gradient", subject=SUBJECT, recall_top=0.5, missed_bound=0.95, **shared),
+        row(SCREENS, screen="gradient", subject=OTHER_SUBJECT, recall_top=0.25, missed_bound=0.95, **shared),
+        row(SCREENS, screen="direct", subject=SUBJECT, recall_top=1.0, missed_bound=0.95, **shared),
     ]

@@ -31,6 +31,7 @@ from steer.tables import (
     EFFECTS,
     LATENT_SUBJECTS,
     SCREEN,
+    SCREENS,
     SUMMARY,
     TARGET_SUBJECTS,
     TARGETS,
@@ -44,6 +45,7 @@ from tests.steer.effect_rows import (
     effect_row,
     latent_subject_rows,
     row,
+    screens_rows,
     target,
 )
 from train_sae.config import TrainConfig
@@ -244,6 +246,7 @@ def tables() -> dict[str, tuple[pa.Schema, list[dict[str, Any]]]]:
             [each for target in (str(BALL), str(UNLABELLED), "set") for each in control_rows(target)],
         ),
         f"{steer}/summary.parquet": (SUMMARY, effects),
+        f"{steer}/screens.parquet": (SCREENS, screens_rows()),
         f"{steer}/latent_subjects.parquet": (LATENT_SUBJECTS, latent_subject_rows()),
         f"{steer}/target_subjects.parquet": (
             TARGET_SUBJECTS,

@@ -29,6 +29,7 @@ from steer.tables import (
     EFFECTS,
     LATENT_SUBJECTS,
     SCREEN,
+    SCREENS,
     SUMMARY,
     SWEEP,
     TARGET_SUBJECTS,
@@ -45,6 +46,7 @@ TABLES = {
     "baselines": BASELINES,
     "screen": SCREEN,
     "sweep": SWEEP,
+    "screens": SCREENS,
     "latent_subjects": LATENT_SUBJECTS,
     "targets": TARGETS,
     "effects": EFFECTS,
@@ -141,10 +143,10 @@ def test_the_screen_and_the_sweep_agree_on_the_small_effects_of_a_random_model(f
     assert swept["delta_margin"].corr(swept["attribution"], method="spearman") > 0.8
 
 
-def test_without_a_budget_every_row_says_that_it_is_screened(run_folder: Path) -> None:
+def test_without_a_budget_every_row_says_that_it_is_the_gradients(run_folder: Path) -> None:
     folder = steer(config(run_folder, budget_minutes=0.0, controls=0))
     swept, by_latent = read_table(folder / "sweep.parquet"), read_table(folder / "latent_subjects.parquet")
-    assert set(swept["method"]) == set(by_latent["method"]) == {"screened"}
+    assert set(swept["method"]) == set(by_latent["method"]) == {"gradient"}
     assert swept["delta_margin"].isna().all()
     assert by_latent["delta_margin"].isna().all()
     assert by_latent["attribution"].notna().all()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +12,9 @@ from collect.artefact.folder import read_table
 from steer import sweep as module
 from steer.codes import CodedCases, VideoCodes
 from steer.effects import Editor, effects
-from steer.sweep import order_of, screened_rows, sweep
+from steer.screens import budget
+from steer.screens.passes import Passes
+from steer.sweep import drawn_of, lots_of, order_of, screened_rows, sweep
 from steer.tables import SWEEP
 from tests.steer.test_effects import ABLATE, editor, target
 from tests.steer.toy import N_VISUAL, counting_item, noncounting_item, toy_case, visual
@@ -40,7 +43,8 @@ def screened(own: Editor, toys: Toys) -> pd.DataFrame:
 
 def assert_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """Whether two tables are equal, a missing subject read from a file or not."""
-    one, other = (each.assign(subject=each["subject"].fillna("")) for each in (one, other))
+    texts = ["subject", "chosen_as"]
+    one, other = (each.assign(**{name: each[name].fillna("") for name in texts}) for each in (one, other))
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
 
 
@@ -50,6 +54,8 @@ def rows(latent: int, subject: str | None, attribution: float, item: str) -> dic
         "subject": subject,
         "counting": subject is not None,
         "attribution": attribution,
+        "direct_delta_margin": np.nan,
+        "masked_delta_margin": np.nan,
         "item": item,
     }
 
@@ -63,11 +69,46 @@ def test_subjects_take_turns_in_proportion_to_their_questions() -> None:
     assert order_of(table[table["subject"] != "lamp"]) == [0, 3, 4, 5]
 
 
+def test_each_screen_gives_its_own_leaders() -> None:
+    table = pd.DataFrame([rows(latent, "lamp", 1.0 + latent, "a") for latent in range(4)])
+    table["direct_delta_margin"] = [-9.0, 2.0, 1.0, 0.0]
+    # Direct: 0, 1, 2, 3; gradient: 3, 2, 1, 0. In each turn the direct effect goes first.
+    assert order_of(table) == [0, 3, 1, 2]
+    table["direct_delta_margin"] = [-9.0, 2.0, np.nan, np.nan]
+    assert order_of(table) == [0, 3, 1, 2]
+
+
+def test_lots_hold_leaders_and_a_stratified_draw() -> None:
+    order = list(range(99, -1, -1))
+    drawn = drawn_of(order, seed=0)
+    assert sorted(drawn) == sorted(order)
+    assert drawn != drawn_of(order, seed=1)
+    # The first 16 come from the 16 strata of 7, 7, 7, 7, 6, 6 … neighbours in the order.
+    strata = [set(part.tolist()) for part in np.array_split(np.array(order), 16)]
+    assert all(len(stratum & set(drawn[:16])) == 1 for stratum in strata)
+    lots = lots_of(order, drawn)
+    assert sorted(latent for lot in lots for latent in lot) == sorted(order)
+    assert lots[0][:12] == order[:12]
+    assert lots[0][12:] == [latent for latent in drawn if latent not in order[:12]][:4]
+    assert [len(lot) for lot in lots] == [16] * 6 + [4]
+    assert lots_of([], []) == []
+
+
+def test_large_dictionaries_have_larger_lots_and_a_bounded_draw() -> None:
+    order = list(range(20_000))
+    lots = lots_of(order, drawn_of(order, seed=0))
+    # 20,000 / (16 x 256) is 4.9, so a lot is five times as large, until 500 have been drawn in lots of 20.
+    assert len(lots[0]) == 80
+    assert len(lots[25]) == 60
+    assert sum(map(len, lots)) == 20_000
+
+
 def test_every_row_is_that_of_the_exact_run(tmp_path: Path) -> None:
     own = editor(scale=0.5)
     toys = Toys(own)
-    found = sweep(tmp_path, own, toys, screened(own, toys), budget_s=1e9)
+    found = sweep(tmp_path, Passes(own, toys), screened(own, toys), budget_s=1e9, seed=0)
     assert set(found["method"]) == {"exact"}
+    assert set(found["chosen_as"]) == {"all"}
     assert set(found["latent"]) == {0, 4, 5, 6}  # evidence and noise; the others are silent
     for latent in (0, 4):
         for video_id in ("a", "b"):
@@ -83,15 +124,16 @@ def test_a_sweep_ends_with_its_budget_and_says_what_it_did_not_reach(
 ) -> None:
     own = editor()
     toys = Toys(own)
-    monkeypatch.setattr(module, "LATENTS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "LEADERS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "DRAWN_AT_ONCE", 0)
     ticks = iter(range(100))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(ticks)))  # one second a lot
+    monkeypatch.setattr(budget.time, "monotonic", lambda: float(next(ticks)))  # one second a lot
     table = screened(own, toys)
-    found = sweep(tmp_path, own, toys, table, budget_s=2.0)
+    found = sweep(tmp_path, Passes(own, toys), table, budget_s=2.0, seed=0)
     method = found.groupby("latent")["method"].unique().map(list)
     first = order_of(table)
-    assert [method[latent] for latent in first] == [["exact"], ["exact"], ["screened"], ["screened"]]
-    assert found.loc[found["method"] == "screened", "delta_margin"].isna().all()
+    assert [method[latent] for latent in first] == [["exact"], ["exact"], ["gradient"], ["gradient"]]
+    assert found.loc[found["method"] == "gradient", "delta_margin"].isna().all()
     assert len(found) == len(table)
 
 
@@ -101,10 +143,11 @@ def test_a_killed_sweep_goes_on_and_its_earlier_time_counts(
 ) -> None:
     own = editor()
     toys = Toys(own)
-    monkeypatch.setattr(module, "LATENTS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "LEADERS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "DRAWN_AT_ONCE", 0)
     table = screened(own, toys)
-    whole = sweep(tmp_path / "whole", own, toys, table, budget_s=1e9)
-    write, lot, n_lots = module.write_table, module._lot, 0
+    whole = sweep(tmp_path / "whole", Passes(own, toys), table, budget_s=1e9, seed=0)
+    write, lot, n_lots = budget.write_table, module._lot, 0
 
     def write_some(path: Path, *arguments: object) -> None:
         if path.name == f"sweep-{after}.parquet":
@@ -116,13 +159,13 @@ def test_a_killed_sweep_goes_on_and_its_earlier_time_counts(
         n_lots += 1
         return lot(*arguments)
 
-    monkeypatch.setattr(module, "write_table", write_some)
+    monkeypatch.setattr(budget, "write_table", write_some)
     with pytest.raises(KeyboardInterrupt):
-        sweep(tmp_path / "killed", own, toys, table, budget_s=1e9)
-    monkeypatch.setattr(module, "write_table", write)
+        sweep(tmp_path / "killed", Passes(own, toys), table, budget_s=1e9, seed=0)
+    monkeypatch.setattr(budget, "write_table", write)
     monkeypatch.setattr(module, "_lot", counted)
-    assert module._spent(tmp_path / "killed" / "parts") > 0
-    assert_equal(sweep(tmp_path / "killed", own, toys, table, budget_s=1e9), whole)
+    assert budget._spent(tmp_path / "killed" / "parts" / "sweep.json") > 0
+    assert_equal(sweep(tmp_path / "killed", Passes(own, toys), table, budget_s=1e9, seed=0), whole)
     assert n_lots == 4 - after
-    ended = sweep(tmp_path / "ended", own, toys, table, budget_s=0.0)
-    assert set(ended["method"]) == {"screened"}
+    ended = sweep(tmp_path / "ended", Passes(own, toys), table, budget_s=0.0, seed=0)
+    assert set(ended["method"]) == {"gradient"}

@@ -66,7 +66,7 @@ def train(rows: list[tuple[int, str, float, float, float]] | None = None) -> Tra
     given = rows or [(latent, subject, 0.0, 0.0, 0.0) for latent in range(5) for subject in SUBJECTS]
     names = ("latent", "name", "delta_margin", "delta_margin_other", "delta_margin_noncounting")
     table = pd.DataFrame(given, columns=list(names))
-    table = table.assign(scope="subject", method="exact", attribution=0.0)
+    table = table.assign(scope="subject", method="exact", attribution=0.0, estimate=0.0)
     table = table.assign(delta_margin_low=-9.0, delta_margin_high=9.0)  # none is clear
     return TrainEffects(table, SUBJECTS)
 
@@ -97,8 +97,9 @@ def test_latents_that_were_not_reached_come_after_those_that_were() -> None:
             "latent": [0, 1],
             "name": "lamp",
             "scope": "subject",
-            "method": ["screened", "exact"],
+            "method": ["gradient", "exact"],
             "attribution": [-9.0, -0.1],
+            "estimate": [-9.0, -0.1],
             "delta_margin": [np.nan, -0.2],
             "delta_margin_low": [np.nan, -0.3],
             "delta_margin_high": [np.nan, -0.1],

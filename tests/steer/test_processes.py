@@ -1,0 +1,81 @@
+"""The stage in several processes, and killed: the tables are those of one process that nobody killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steer.config import SteerConfig
+from steer.run import TABLES, steer
+from tests.small_run import SAE_NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = "--top 1 --associated 0 --operations ablate --controls 2 --items 8 --noncounting-items 4 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, collected: Path) -> Path:
+    run = Path(shutil.copytree(collected, tmp_path_factory.mktemp("alone") / "run"))
+    arguments = {"top": 1, "associated": 0, "operations": ("ablate",), "controls": 2, "items": 8}
+    return steer(SteerConfig(run=run, noncounting_items=4, device="cpu", **arguments))
+
+
+def command(run: Path, n: int) -> list[str]:
+    launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"] if n > 1 else []
+    return [sys.executable, *launched, "-m", "video_sae", "--", "steer", "--run", str(run), *OPTIONS.split()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def check(folder: Path, expected: Path) -> None:
+    for name in (*TABLES, "summary.json"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_several_processes_give_the_tables_of_one(n: int, collected: Path, expected: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(collected, tmp_path / "run"))
+    done = subprocess.run(command(run, n), capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(run / "steer" / SAE_NAME, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
+def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
+    n: int, collected: Path, expected: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(collected, tmp_path / "run"))
+    rng = random.Random(n)
+    n_killed = 0
+    for _ in range(9):
+        process = subprocess.Popen(
+            command(run, n),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment(),
+            start_new_session=True,
+        )
+        try:
+            # Loading takes most of the time, so moments are drawn from all of it.
+            process.wait(timeout=rng.uniform(3.0, 3.0 + 6.0 * n) if n_killed < 8 else 300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            n_killed += 1
+            continue
+        assert process.returncode == 0
+        break
+    check(run / "steer" / SAE_NAME, expected)
+    assert n_killed
