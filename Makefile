@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Where this program meets its libraries.
 LOWEST_TESTS ?= tests/test_video_sae.py tests/collect tests/demo tests/features tests/steer tests/train_sae
 # Modules of benchmarks/ that measure nothing by themselves.
-NO_BENCHMARK := __init__ harness peers planted_codes processes
+NO_BENCHMARK := __init__ demo_passes harness peers planted_codes processes
 
 .PHONY: help install demo test test-lowest check lint types contracts bench clean
 .DEFAULT_GOAL := help
