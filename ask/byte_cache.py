@@ -28,6 +28,10 @@ class ByteCache(Generic[V]):
         self._n_bytes = 0
         self._values: OrderedDict[str, V] = OrderedDict()
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a value is kept."""
+        return name in self._values
+
     def __getitem__(self, name: str) -> V:
         """Return the value of a name."""
         if name in self._values:

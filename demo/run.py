@@ -86,7 +86,7 @@ def _demo(config: DemoConfig) -> Path:
         budget_minutes=1.0,
         controls=20,
         items=(90, 45),
-        batch_size=16,
+        batch_size=8,
         seed=seed,
     )
     _timed("6/7 steer", lambda: steer(act))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from steer.edits.operations import EVERYWHERE, Operation
 from steer.edits.placed import placed_logits, text_tokens
 from steer.edits.scopes import scoped_tokens
 from steer.reference import Reference
+from steer.screens.prefix import Answers, Prefixes
 from steer.targets import Target
 from train_sae.sae import Sae
 
@@ -78,6 +80,22 @@ class Editor:
     sae: Sae
     reference: Reference
     batch_size: int
+
+    @cached_property
+    def prefixes(self) -> Prefixes:
+        """What is known of the videos' prefixes, so that passes begin at the first edited token."""
+        return Prefixes(self.model)
+
+    def answers(
+        self,
+        case: Case,
+        tokens: Bool[Tensor, "row token"] | None,
+        changed: Iterable[Float[Tensor, "place d_in"]],
+    ) -> Answers:
+        """Answer a case's items once per edit; arguments as for `steer.edits.placed.placed_logits`."""
+        if tokens is None:
+            return self.prefixes.answers(case, changed, self.batch_size)
+        return placed_logits(self.model, case, tokens, changed, self.batch_size)
 
 
 def edit(editor: Editor, codes: VideoCodes, target: Target, operation: Operation, around: Around | None = None) -> Edit:
@@ -152,10 +170,7 @@ def effects(
     # Edits of one place share their passes.
     made.sort(key=lambda pair: str(pair[0].scope) if pair[0].scope.is_text else "")
     touching, edits = [operation for operation, _ in made], [one for _, one in made]
-    parts = [
-        placed_logits(editor.model, case, own[0].tokens, (one.change for one in own), editor.batch_size)
-        for own in _by_place(made)
-    ]
+    parts = [editor.answers(case, own[0].tokens, (one.change for one in own)) for own in _by_place(made)]
     logits, mass = (torch.cat(each) for each in zip(*parts, strict=True))
     found = changes(case.logits, case.mass, logits, mass, case.correct, case.values)
     columns = {name: getattr(found, name).double().cpu().numpy() for name in CHANGE_COLUMNS}
@@ -275,7 +290,7 @@ class ControlSums:
             if not bool(made.change.any()):
                 continue
             changed = self._changes(made, which)
-            logits, mass = placed_logits(editor.model, only, made.tokens, changed, editor.batch_size)
+            logits, mass = editor.answers(only, made.tokens, changed)
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
                 self.sums[name][which, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()

@@ -52,18 +52,22 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
         for name, column in ESTIMATES.items():
             values[name][at] = own[column].fillna(0.0)
         exact = is_exact.loc[latents].to_numpy()
+        # A screen knows all of a latent if it has a value in every video where that fires.
+        whole = (
+            own.groupby("latent")[list(ESTIMATES.values())].agg(lambda column: bool(column.notna().all())).loc[latents]
+        )
         for group in groups:
             found = contrasts.columns(group, values["margin"], values["count"])
             frame = pd.DataFrame({name: np.where(exact, each, np.nan) for name, each in found.items()})
             fires = contrasts.means(values["fires"], group.matched)
-            means = {
-                name: np.where(
-                    exact & (name != "masked"),
-                    contrasts.means(values[name], group.matched).mean(),
-                    contrasts.means(values[name], group.matched & reached[name]).mean(),
-                )
-                for name in ESTIMATES
-            }
+            means: dict[str, Real] = {}
+            for name, column in ESTIMATES.items():
+                among = group.matched & reached[name]
+                # A latent that fires in none of the videos that a screen reached was not seen by it.
+                seen = contrasts.means(values["fires"], among).mean() > 0
+                everywhere = contrasts.means(values[name], group.matched).mean()
+                some = np.where(seen, contrasts.means(values[name], among).mean(), np.nan)
+                means[name] = np.where(whole[column].to_numpy(dtype=bool), everywhere, some)
             method, estimate = np.full(len(latents), "gradient", dtype=object), means["gradient"]
             for name in reversed(ESTIMATES):
                 known = ~np.isnan(means[name])

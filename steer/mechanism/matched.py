@@ -20,7 +20,6 @@ from ask.cases import Case
 from ask.inference import bootstrap_interval
 from ask.questions import Item
 from steer.codes import CodedCases, Scene, VideoCodes
-from steer.edits.placed import placed_logits
 from steer.effects import Editor
 
 Real = NDArray[np.float64]
@@ -71,7 +70,7 @@ class Bench:
         tokens: Bool[Tensor, "row token"] | None = None,
     ) -> Shifts:
         """Answer a video's questions once per edit."""
-        logits, mass = placed_logits(self.editor.model, case, tokens, edits, self.editor.batch_size)
+        logits, mass = self.editor.answers(case, tokens, edits)
         return shifts_of(case, logits, mass)
 
 

@@ -11,7 +11,10 @@ every layer after the site. Two kinds of passes go on from them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +22,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ask.cases import Case
+from ask.byte_cache import ByteCache
+from ask.cases import Case, edited_logits
 from ask.packing import Asked, decoder_arguments
 from ask.questions import N_OPTIONS
 from ask.unread import without_unread
+from collect.printable import printable
 from collect.vlm.keys_values import InFront, KeysValues, project, record
 from collect.vlm.sites import resume
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3
+"""Largest difference between logits of passes that must agree, relative to their size, in float32."""
+MAX_BYTES = 2**30
+"""Of the prefixes that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +46,17 @@ class SparseChange:
     token: Int[Tensor, " edited"]
     """Numbers of the visual tokens, from 0, ascending."""
     change: Float[Tensor, "edited d_model"]
+
+    @classmethod
+    def of(cls, change: Float[Tensor, "visual d_model"]) -> SparseChange:
+        """What is not zero of a change of all visual tokens."""
+        token = (change != 0).any(dim=1).nonzero()[:, 0]
+        return cls(token=token, change=change[token])
+
+    def dense(self, n_tokens: int) -> Float[Tensor, "visual d_model"]:
+        """The change of all visual tokens."""
+        whole = torch.zeros(n_tokens, self.change.shape[1], device=self.change.device, dtype=self.change.dtype)
+        return whole.index_add(0, self.token, self.change)
 
 
 Answers = tuple[Float[Tensor, "edit item order letter"], Float[Tensor, "edit item order"]]
@@ -60,9 +83,19 @@ class KnownPrefix:
         self._n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
         arguments = decoder_arguments(model.vlm, seq, 1, self._site.layer)
         self._mask = arguments["attention_mask"]
+        # Only the prefix of what is recorded is ever given to a pass.
         with torch.no_grad():
             inputs, self._unedited = record(model.vlm.decoder, self._site, seq.hidden, **arguments)
         self._inputs = {layer: x[0, seq.visual_positions] for layer, x in inputs.items()}
+
+    def asked(self, case: Case) -> KnownPrefix:
+        """The same prefix, in front of some of its questions only."""
+        if case.sequences is self._seq:
+            return self
+        other = copy.copy(self)
+        other._seq = case.sequences
+        other._mask = decoder_arguments(self._model.vlm, case.sequences, 1, self._site.layer)["attention_mask"]
+        return other
 
     @property
     def n_bytes(self) -> int:
@@ -126,6 +159,68 @@ class KnownPrefix:
         chosen = logits[..., self._model.letters]
         mass = (chosen.logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
         return chosen.unflatten(1, (-1, N_OPTIONS)), mass.unflatten(1, (-1, N_OPTIONS))
+
+
+class Prefixes:
+    """The known prefixes of a run's videos, kept while memory allows.
+
+    Args:
+        model: the model, at the site where the cases' residuals were read.
+    """
+
+    def __init__(self, model: Asked) -> None:
+        self._model = model
+        self._made: dict[str, KnownPrefix] = {}
+        self._kept = ByteCache(lambda video_id: self._made.pop(video_id), lambda prefix: prefix.n_bytes, MAX_BYTES)
+        self._agrees: bool | None = None
+
+    def of(self, case: Case) -> KnownPrefix | None:
+        """The prefix of a case's video; None where the model does not go on from one, which is tried once."""
+        if self._agrees is None:
+            self._agrees = agrees(self._model, case)
+            if not self._agrees:
+                logger.info(
+                    "%s does not go on from known keys and values at %s: edits run every token, and there is no screen "
+                    "by direct effects",
+                    printable(self._model.vlm.name),
+                    self._model.site,
+                )
+        if not self._agrees:
+            return None
+        if case.video_id not in self._kept:
+            self._made[case.video_id] = KnownPrefix(self._model, case)
+        return self._kept[case.video_id].asked(case)
+
+    def answers(self, case: Case, changes: Iterable[Float[Tensor, "visual d_model"]], batch_size: int) -> Answers:
+        """As `ask.cases.edited_logits`, without what comes before the first edited token of each batch."""
+        prefix = self.of(case)
+        if prefix is None:
+            return edited_logits(self._model, case, changes, batch_size)
+        remaining, found = iter(changes), list[Answers]()
+        while batch := list(itertools.islice(remaining, batch_size)):
+            found.append(prefix.total([SparseChange.of(each) for each in batch]))
+        logits, mass = (torch.cat(each) for each in zip(*found, strict=True))
+        return logits, mass
+
+
+def agrees(model: Asked, case: Case) -> bool:
+    """Whether passes behind a known prefix answer as whole passes do."""
+    if not case.sequences.packed:
+        return False
+    middle = len(case.sequences.visual_positions) // 2
+    token = torch.tensor([middle], device=case.logits.device)
+    edit = SparseChange(token=token, change=-case.sequences.visual[token])
+    nothing = SparseChange(token=token[:0], change=edit.change[:0])
+    expected, _ = edited_logits(model, case, [edit.dense(len(case.sequences.visual_positions))], 1)
+    try:
+        prefix = KnownPrefix(model, case)
+        pairs = [(prefix.total([edit])[0], expected), (prefix.direct([nothing])[0], case.logits[None])]
+        prefix.direct([edit])
+    except (TypeError, RuntimeError, ValueError, KeyError, AttributeError):
+        return False
+    tolerance = TOLERANCE if model.vlm.dtype == torch.float32 else 2.0**-5
+    size = max(1.0, float(case.logits.abs().max()))
+    return all(float((got - wanted).abs().max()) <= tolerance * size for got, wanted in pairs)
 
 
 def _sliced(mask: Any, rows: slice, columns: slice) -> Any:

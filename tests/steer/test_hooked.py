@@ -12,7 +12,7 @@ from collect.vlm.conformance import clip_of
 from steer.codes import VideoCodes
 from steer.effects import Editor
 from steer.reference import summarise
-from steer.sweep import ablations
+from steer.screens.passes import ablations
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.collect.video_files import noise
@@ -59,8 +59,13 @@ def test_ablations_agree_with_hooks(family: str, tiny_vlms: Callable[[str], Vide
     case = build_case(model, residuals_at(vlm, embed_items(vlm, prefix, ITEMS, packed=True), model.site), ITEMS)
     editor = Editor(model=model, sae=sae, reference=summarise(residuals.float(), sae), batch_size=2)
     own = VideoCodes.of(sae, case.sequences.visual)
-    got, _ = edited_logits(model, case, ablations(editor, own, active), editor.batch_size)
+    edits = ablations(editor, own, active)
+    whole, _ = edited_logits(model, case, (each.dense(own.n_tokens) for each in edits), editor.batch_size)
+    prefix = editor.prefixes.of(case)
+    assert prefix is not None
+    got, _ = prefix.total(edits)
 
-    torch.testing.assert_close(got.flatten(1, 2), expected, rtol=0, atol=1e-4)
+    for each in (got, whole):
+        torch.testing.assert_close(each.flatten(1, 2), expected, rtol=0, atol=1e-4)
     moved = (expected - torch.stack([case.logits.flatten(0, 1)] * len(active))).abs().amax(dim=(1, 2))
     assert (moved > 5e-4).any()  # several times the tolerance: the edit is seen

@@ -17,14 +17,14 @@ from steer.run import TABLES, steer
 from tests.small_run import SAE_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = "--top 1 --associated 0 --operations ablate --controls 2 --items 8 --noncounting-items 4 --device cpu"
+OPTIONS = "--top 1 --associated 0 --operations ablate --controls 2 --analyses doses swaps --items 8 4 --device cpu"
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, collected: Path) -> Path:
     run = Path(shutil.copytree(collected, tmp_path_factory.mktemp("alone") / "run"))
-    arguments = {"top": 1, "associated": 0, "operations": ("ablate",), "controls": 2, "items": 8}
-    return steer(SteerConfig(run=run, noncounting_items=4, device="cpu", **arguments))
+    arguments = {"top": 1, "associated": 0, "operations": ("ablate",), "controls": 2, "items": (8, 4)}
+    return steer(SteerConfig(run=run, analyses=("doses", "swaps"), device="cpu", **arguments))
 
 
 def command(run: Path, n: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ask.cases import Case, build_case, edited_logits, embed_items, residuals_at
 from ask.packing import Asked
 from collect.vlm import VideoVlm
-from steer.screens.prefix import KnownPrefix, SparseChange
+from steer.screens.prefix import KnownPrefix, Prefixes, SparseChange
 from tests.collect.conftest import tiny_folders, tiny_vlms  # noqa: F401  # fixtures
 from tests.collect.tiny_models import BUILDERS
 from tests.steer.hooked import visual_mask
@@ -49,16 +49,30 @@ def dense(case: Case, edit: SparseChange) -> Tensor:
     return change
 
 
+def test_changes_are_the_same_dense_and_sparse() -> None:
+    edit = SparseChange(token=torch.tensor([1, 4]), change=torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
+    whole = edit.dense(5)
+    assert whole.nonzero().tolist() == [[1, 0], [4, 1]]
+    again = SparseChange.of(whole)
+    assert torch.equal(again.token, edit.token)
+    assert torch.equal(again.change, edit.change)
+
+
 @pytest.mark.parametrize("site", ["projector", f"resid/{LAYER}", "resid/1"])
 def test_what_is_before_the_edit_is_not_run_again(vlm: VideoVlm, site: str) -> None:
     model, case = case_of(vlm, site)
     known, edits = KnownPrefix(model, case), edits_of(case)
     expected, expected_mass = edited_logits(model, case, (dense(case, each) for each in edits), 5)
     assert (expected - case.logits).abs().amax(dim=(1, 2, 3))[3] > 1e-3  # the edits are seen
+    prefixes = Prefixes(model)
     for order in ([0], [1, 0], [3], [2, 1], [0, 1, 2, 3, 4], [4], [1]):  # what one pass leaves disturbs no other
         logits, mass = known.total([edits[each] for each in order])
         torch.testing.assert_close(logits, expected[order], rtol=0, atol=1e-4)
         torch.testing.assert_close(mass, expected_mass[order], rtol=0, atol=1e-4)
+        few = case.of_items([0, 2])  # the same prefix, in front of fewer questions
+        logits, mass = prefixes.answers(few, (dense(case, edits[each]) for each in order), 2)
+        torch.testing.assert_close(logits, expected[order][:, [0, 2]], rtol=0, atol=1e-4)
+        torch.testing.assert_close(mass, expected_mass[order][:, [0, 2]], rtol=0, atol=1e-4)
         logits, _ = known.direct([edits[4]])
         torch.testing.assert_close(logits[0], case.logits, rtol=0, atol=1e-4)
 
