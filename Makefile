@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 SOURCES := pyproject.toml constraints.txt
 WORKERS ?= 2
 # Where this program meets its libraries.
-LOWEST_TESTS ?= tests/test_video_sae.py tests/collect tests/demo tests/features tests/steer tests/train_sae
+LOWEST_TESTS ?= tests/test_video_sae.py tests/browse tests/collect tests/demo tests/features tests/steer tests/train_sae
 # Modules of benchmarks/ that measure nothing by themselves.
 NO_BENCHMARK := __init__ demo_passes harness peers planted_codes processes
 

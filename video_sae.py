@@ -54,6 +54,7 @@ COMMANDS = (
     Command(name="steer", config="steer.config:SteerConfig", function="steer.run:steer"),
     Command(name="report", config="report.config:ReportConfig", function="report.page:report"),
     Command(name="export", config="report.config:ExportConfig", function="report.dataset:export"),
+    Command(name="browse", config="browse.config:BrowseConfig", function="browse.run:browse"),
 )
 
 DESCRIPTION = """\
@@ -206,7 +207,7 @@ def _set_up_logging() -> None:
     handler = _ProgressBarHandler()
     handler.setFormatter(_PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("collect", "train_sae", "features", "steer", "report", "demo"):
+    for package in ("collect", "train_sae", "features", "steer", "report", "browse", "demo"):
         logging.getLogger(package).setLevel(logging.INFO)
 
 

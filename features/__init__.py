@@ -15,6 +15,7 @@
     division         which process encodes which tokens and associates which latents
     encoding         from a store and an SAE to codes
     exemplars        the tokens that activate each latent most
+    moments          exemplars as moments: when a latent rises and falls, from all of its activation
     reading          the tables of this package, as others read them
     run              the stage `features`
 

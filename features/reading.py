@@ -12,10 +12,16 @@ from collect.artefact.table_input import misfit, read_found_table, read_found_ta
 from features.catalogue import ASSOCIATIONS, CATALOGUE, EXEMPLARS
 from features.combinations.combine import COMBINATIONS
 from features.labels.brightness import BRIGHTNESS
+from features.moments import MOMENTS
 
 SCHEMAS: dict[str, pa.Schema] = {"catalogue": CATALOGUE, "associations": ASSOCIATIONS, "exemplars": EXEMPLARS}
-EVERY_SCHEMA: dict[str, pa.Schema] = {**SCHEMAS, "combinations": COMBINATIONS, "brightness": BRIGHTNESS}
-"""Also of those that the stage only makes if it is asked for them."""
+EVERY_SCHEMA: dict[str, pa.Schema] = {
+    **SCHEMAS,
+    "moments": MOMENTS,
+    "combinations": COMBINATIONS,
+    "brightness": BRIGHTNESS,
+}
+"""Also of moments, which a run of an earlier version lacks, and of those that are only made if asked for."""
 
 ASSOCIATIONS_NAME = "associations.parquet"
 
@@ -47,3 +53,12 @@ def read_features_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[s
         if len(latents) and highest >= len(latents):
             raise misfit(table_path(folder, name), f"it speaks of latent {highest} of {len(latents)}")
     return tables, missing
+
+
+def read_moments(folder: Path) -> pd.DataFrame | None:
+    """Read the moments of the stage's folder, or of its `baseline/`; None where an earlier version wrote none.
+
+    Raises:
+        UserError: they are damaged or another table.
+    """
+    return read_found_table(folder, "moments", MOMENTS)

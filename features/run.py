@@ -8,8 +8,9 @@
       exemplars.parquet      top activating tokens of each latent
       combinations.parquet   with `--options combinations=N`: labels joined by AND, OR and NOT
       brightness.parquet     with `--options brightness=1`: how bright every sampled frame is
+      moments.parquet        moments of each latent, from the top, from every fifth of its activations, at random
       media/                 pictures of the exemplars of some latents
-      baseline/              with --baseline: the codes of the other SAE
+      baseline/              with --baseline: the codes of the other SAE, and its moments
       config.json summary.json
 
 `summary.json` is written last, and says what belongs to a finished folder (`collect.artefact.stage`).
@@ -50,14 +51,15 @@ from features.exemplars import describe_exemplars, top_tokens
 from features.labels.brightness import TABLE, brightness_of
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import ASKED
+from features.moments import MOMENTS, MOMENTS_NAME, describe_moments, find_moments
 from features.pictures.media import choose_latents, draw_exemplars
 from train_sae.opened import OpenedSae, open_sae
 
 log = logging.getLogger(__name__)
 
 STAGE = "features"
-TABLES = ("associations.parquet", "exemplars.parquet", "catalogue.parquet")
 COMBINATIONS_NAME = "combinations.parquet"
+TABLES = ("associations.parquet", "exemplars.parquet", MOMENTS_NAME, "catalogue.parquet")
 CODES_NAME = "codes.zarr"
 BASELINE_NAME = "baseline"
 """Folder of the other SAE's codes."""
@@ -168,11 +170,13 @@ def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path
         log.warning("No label is shown by enough videos, so latents are not associated with anything.")
     codes, activity = stage.encode(opened, folder / CODES_NAME)
     compared: dict[str, Any] | None = None
+    moments = {folder: find_moments(codes, store.videos, seed=config.seed, division=division)}
     if other is None:
         found = stage.associate(opened, codes, activity)
     else:
         (folder / BASELINE_NAME).mkdir(exist_ok=True)
         other_codes, other_activity = stage.encode(other, folder / BASELINE_NAME / CODES_NAME)
+        moments[folder / BASELINE_NAME] = find_moments(other_codes, store.videos, seed=config.seed, division=division)
         rng = np.random.default_rng([config.seed, 3])
         rates = matched_rates(activity.firing_rate)
         others = latents_as_controls(other_codes, other_activity.firing_rate, rates, n=config.controls, rng=rng)
@@ -195,6 +199,8 @@ def _run(stage: _Stage, opened: OpenedSae, other: OpenedSae | None, folder: Path
     associations = found.table if len(found.table) else empty_table(ASSOCIATIONS)
     write_table(folder / "associations.parquet", associations, ASSOCIATIONS)
     write_table(folder / "exemplars.parquet", exemplars, EXEMPLARS)
+    for place, found_there in moments.items():
+        write_table(place / MOMENTS_NAME, describe_moments(found_there, store.videos, held_out), MOMENTS)
     write_table(folder / "catalogue.parquet", catalogue, CATALOGUE)
     if combined is not None:
         write_table(folder / COMBINATIONS_NAME, combined if len(combined) else empty_table(COMBINATIONS), COMBINATIONS)

@@ -101,6 +101,15 @@ def read_mechanism_tables(folder: Path) -> dict[str, pd.DataFrame]:
     return read_found_tables(folder, MECHANISM_TABLES)[0]
 
 
+def read_item_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the tables of single items: `sweep` and `effects`; one that is not there has no rows.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    return read_found_tables(folder, {"sweep": SWEEP, "effects": EFFECTS})[0]
+
+
 def read_targets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Target]:
     """The targets of `read_effects_tables` by id; where their table is missing, without the labels of sets."""
     table = tables["targets"] if len(tables["targets"]) else tables["summary"].drop_duplicates("target")

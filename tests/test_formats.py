@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from ask import tables as asked
-from features import catalogue
+from features import catalogue, moments
 from features.combinations import combine
 from features.labels import brightness
 from steer import tables
@@ -20,6 +20,7 @@ SCHEMAS = {
     "exemplars": catalogue.EXEMPLARS,
     "combinations": combine.COMBINATIONS,
     "brightness": brightness.BRIGHTNESS,
+    "moments": moments.MOMENTS,
     "items": asked.ITEMS,
     "baselines": asked.BASELINES,
     "screen": tables.SCREEN,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOPS = ("collect", "ask", "train_sae", "features", "steer", "report", "demo")
+TOPS = ("collect", "ask", "train_sae", "features", "steer", "report", "browse", "demo")
 PACKAGES = sorted({path.parent for top in TOPS for path in (ROOT / top).rglob("*.py")})
 MOST_LINES = 350
 MOST_MODULES = 16

@@ -297,6 +297,6 @@ def test_what_a_message_is_filled_in_with_cannot_break_its_line() -> None:
 def test_every_package_is_installed() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     tops = [name.removesuffix("*") for name in wanted]
-    assert tops == ["collect", "ask", "train_sae", "features", "steer", "report", "demo"]
+    assert tops == ["collect", "ask", "train_sae", "features", "steer", "report", "browse", "demo"]
     folders = {file.parent for top in tops for file in (ROOT / top).rglob("*.py")}
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()

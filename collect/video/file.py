@@ -32,7 +32,7 @@ from collect.video.encryption import is_encrypted
 from collect.video.frame_survey import Survey, survey_stream, wanted_frames
 from collect.video.group_decode import decode_wanted
 from collect.video.packet_order import VideoPacket, proves_order, shown_times
-from collect.video.picture_stream import read_packets
+from collect.video.picture_stream import PictureStream, read_packets
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,25 @@ def read_frames(
                     pixels = _stack(path, [found[int(pts[i])] for i in ids])
                     return Frames(pixels=pixels, ids=ids, all_times_s=times_s, frame_rate=_frame_rate(stream))
     return _read_all(path, pts, choose, n_cut, when_damaged)
+
+
+def each_frame(path: Path) -> Generator[tuple[float, VideoFrame]]:
+    """All frames that a file shows, in order, with their times in seconds from the first; for playing, not measuring.
+
+    A damaged picture is given as FFmpeg mends it. Times are never before those of earlier frames.
+
+    Raises:
+        DecodeError: the file is missing, is not a video, or is encrypted.
+    """
+    with _opened(path) as (container, stream):
+        period_s = 1.0 / _frame_rate(stream)
+        first_s, last_s = None, -period_s
+        for frame in PictureStream(container, stream, is_strict=False).frames():
+            time_s = None if frame.pts is None or stream.time_base is None else float(frame.pts * stream.time_base)
+            if first_s is None:
+                first_s = 0.0 if time_s is None else time_s
+            last_s = last_s + period_s if time_s is None else max(time_s - first_s, last_s)
+            yield last_s, frame
 
 
 def _read_all(

@@ -3,6 +3,7 @@
     loading        `load_vlm`: family, device, weights, and the check of what was loaded
     files          finding, fingerprinting and loading a checkpoint's files
     check          a loaded checkpoint against its own forward pass
+    unembedding    the unembedding, read without loading the model
     video_vlm      `VideoVlm`: hidden states at sites, and logits resumed after one
     family         `VlmFamily`: what differs between families
     families/      one adapter per family, and their registry
