@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from pathlib import Path
 
 from browse.config import BrowseConfig
@@ -59,5 +60,12 @@ def serve(config: BrowseConfig, source: RunSource) -> None:
                 "write notes. The connection is not encrypted."
             )
         log.info("Open %s (stop with Ctrl-C)", access.url)
-        with contextlib.suppress(KeyboardInterrupt):
-            server_of(application(served, access)).run(sockets=[listener])
+        stopped = threading.Event()
+        preparing = threading.Thread(target=source.prepare, args=(stopped,), daemon=True)
+        preparing.start()
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                server_of(application(served, access)).run(sockets=[listener])
+        finally:
+            stopped.set()
+            preparing.join()

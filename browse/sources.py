@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -15,6 +16,8 @@ from browse.names import is_shard_name
 from browse.shards import Shard, decode, encode
 from collect.artefact.inside import inside
 from collect.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -75,6 +78,11 @@ class _Cache(Generic[Value]):
                         self._total -= self._size(dropped)
             return value
 
+    @property
+    def is_nearly_full(self) -> bool:
+        with self._lock:
+            return self._total > self._most // 2
+
     def clear(self) -> None:
         with self._lock:
             self._held.clear()
@@ -106,6 +114,24 @@ class RunSource(_Caching):
         self._version = 0
         self._checked = time.monotonic()
         self._lock = threading.Lock()
+        self._n_asking = 0
+
+    def prepare(self, stopped: threading.Event) -> None:
+        """Make the shards that are wanted first, until all are made, the cache is full, or it is stopped.
+
+        Args:
+            stopped: set when nobody needs them any more.
+        """
+        library = self.library
+        try:
+            for name in library.wanted_first():
+                while self._n_asking and not stopped.is_set():
+                    stopped.wait(0.05)  # somebody is waiting for a shard: that one comes first
+                if stopped.is_set() or library is not self.library or self._bytes.is_nearly_full:
+                    return
+                self._encoded(library, name)
+        except UserError as error:
+            log.warning("%s", error)
 
     @property
     def library(self) -> Library:
@@ -133,13 +159,22 @@ class RunSource(_Caching):
 
     def encoded(self, name: str) -> bytes | None:
         """The same as the content of its file."""
-        library = self.library
+        if not is_shard_name(name):
+            return None
+        with self._lock:
+            self._n_asking += 1
+        try:
+            return self._encoded(self.library, name)
+        finally:
+            with self._lock:
+                self._n_asking -= 1
 
+    def _encoded(self, library: Library, name: str) -> bytes | None:
         def make() -> bytes | None:
             shard = _made(library, name)
             return None if shard is None else encode(name, shard)
 
-        return self._bytes.get(name, make) if is_shard_name(name) else None
+        return self._bytes.get(name, make)
 
 
 def _made(library: Library, name: str) -> Shard | None:

@@ -53,12 +53,3 @@ def read_features_tables(folder: Path) -> tuple[dict[str, pd.DataFrame], tuple[s
         if len(latents) and highest >= len(latents):
             raise misfit(table_path(folder, name), f"it speaks of latent {highest} of {len(latents)}")
     return tables, missing
-
-
-def read_moments(folder: Path) -> pd.DataFrame | None:
-    """Read the moments of the stage's folder, or of its `baseline/`; None where an earlier version wrote none.
-
-    Raises:
-        UserError: they are damaged or another table.
-    """
-    return read_found_table(folder, "moments", MOMENTS)

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
+import numpy as np
+
 from browse.gathering.blind import blind_shards
 from browse.gathering.debt import debt_shard
-from browse.gathering.latents.catalogue import label_key, latents_shard
+from browse.gathering.latents.catalogue import LATENTS_PER_SHARD, label_key, latents_shard
 from browse.gathering.latents.pages import FULL, Detail, LatentShards
 from browse.gathering.latents.vocabulary import Vocabulary
 from browse.gathering.opened import OpenedRun, OpenedSae
@@ -41,6 +43,15 @@ class Library:
         yield from (f"video/{part}" for part in self._videos.parts)
         for key in self.sae_keys():
             yield from (f"{key}/{rest}" for rest in self._shards_of(key).names())
+
+    def wanted_first(self) -> Iterator[str]:
+        """The shards that somebody who opens the page is likely to look at, in that order."""
+        yield from ("run", "videos")
+        for key in self.sae_keys():
+            yield f"{key}/latents"
+        yield "tasks"
+        for key in self.sae_keys():
+            yield from (f"{key}/latent/{number}" for number in self._shards_of(key).by_interest())
 
     def sae_keys(self) -> list[str]:
         """The names, in shards, of the SAEs and baselines whose latents have been described."""
@@ -120,6 +131,15 @@ class _SaeShards:
         if not self._sae.is_baseline:
             yield from ("blind", "blind-key")
             yield from (f"debt/{key}" for key in self._labels)
+
+    def by_interest(self) -> list[int]:
+        """The shards of latents, those with claimed effects and with names first."""
+        interest = np.zeros(self._latents.n_shards)
+        if not self._sae.is_baseline:
+            np.add.at(interest, np.flatnonzero(self._sae.tables["catalogue"]["labelled"]) // LATENTS_PER_SHARD, 1.0)
+        for target in self._sae.effects.targets.values() if self._sae.effects is not None else ():
+            np.add.at(interest, np.array(target.latents) // LATENTS_PER_SHARD, 1000.0 / len(target.latents))
+        return np.argsort(-interest, kind="stable").tolist()
 
     def shard(self, rest: str) -> Shard | None:
         """Make one; None where there is none of that name."""

@@ -30,8 +30,8 @@ from collect.printable import printable
 from collect.reading import MANIFEST_NAME, ActivationStore, VideoRecord
 from features.codes import Codes
 from features.moments import StoredSteps, describe_moments, moments_of
-from features.reading import read_features_tables, read_moments
-from steer.reading import Target, read_effects_tables, read_item_tables, read_targets
+from features.reading import read_features_table, read_features_tables
+from steer.reading import Target, read_effects_tables, read_item_tables, read_mechanism_tables, read_targets
 from train_sae.opened import open_sae
 from train_sae.reading import begun_saes, finished_saes, read_summary
 
@@ -124,7 +124,7 @@ class OpenedSae:
 
     @cached_property
     def _moments(self) -> tuple[pd.DataFrame, Int64[np.ndarray, " latent_and_one"]] | None:
-        table = read_moments(self.folder / _BASELINE if self.is_baseline else self.folder)
+        table = read_features_table(self.folder / _BASELINE if self.is_baseline else self.folder, "moments")
         if table is None:
             return None
         return table, np.searchsorted(table["latent"].to_numpy(), np.arange(self.n_latents + 1))
@@ -147,6 +147,11 @@ class OpenedSae:
             return None
         tables, _ = read_effects_tables(self.run.folder / "steer" / self.name)
         return Effects(tables=tables, targets=read_targets(tables))
+
+    @cached_property
+    def mechanisms(self) -> Mapping[str, pd.DataFrame]:
+        """Doses, swaps and the other tables that show how a confirmed latent works."""
+        return read_mechanism_tables(self.run.folder / "steer" / self.name)
 
     @cached_property
     def item_effects(self) -> Mapping[str, pd.DataFrame]:

@@ -6,7 +6,7 @@ unembedding. Dividing by the residual's own norm, which the final norm does as w
 Source: nostalgebraist, "interpreting GPT: the logit lens", 2020.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,8 @@ class Unembedding:
     weight: Float[Tensor, "vocabulary d_model"]
     norm: Float[Tensor, " d_model"]
     """What the final norm multiplies each coordinate by."""
-    tokenizer: Any
+    decode: Callable[[int], str]
+    """What a token stands for."""
 
     @property
     def d_model(self) -> int:
@@ -56,7 +57,7 @@ class Unembedding:
     def texts(self, tokens: Int[Tensor, " token"] | Sequence[int]) -> list[str]:
         """What tokens stand for."""
         listed = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
-        return [str(self.tokenizer.decode([token])) for token in listed]
+        return [self.decode(token) for token in listed]
 
 
 def read_unembedding(model: str) -> Unembedding:
@@ -68,8 +69,6 @@ def read_unembedding(model: str) -> Unembedding:
     Raises:
         UserError: it is not on this machine, or its files do not hold an unembedding.
     """
-    from transformers import AutoTokenizer
-
     folder = _local_folder(model)
     remedy = "check that its folder is complete, or fetch it again"
     model_type = Fields(read_json(folder / "config.json", remedy), printable(folder, 4096), remedy).text("model_type")
@@ -78,10 +77,24 @@ def read_unembedding(model: str) -> Unembedding:
     norm = next((tensor for name, tensor in found.items() if name.endswith(_NORM)), None)
     if weight is None or norm is None or weight.ndim != 2 or norm.shape != weight.shape[1:]:
         raise UserError(f"{printable(model)} has no unembedding and final norm by the usual names.")
-    with usable(model):
-        tokenizer = cast("Any", AutoTokenizer).from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     # Gemma's norms multiply by 1 + weight.
-    return Unembedding(weight=weight, norm=norm.float() + model_type.startswith("gemma"), tokenizer=tokenizer)
+    return Unembedding(
+        weight=weight, norm=norm.float() + model_type.startswith("gemma"), decode=_decoder(model, folder)
+    )
+
+
+def _decoder(model: str, folder: Path) -> Callable[[int], str]:
+    """What turns a token into text. transformers takes seconds to import, which the usual tokenizers do not need."""
+    with usable(model):
+        if (folder / "tokenizer.json").is_file():
+            from tokenizers import Tokenizer
+
+            fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            return lambda token: str(fast.decode([token], skip_special_tokens=False))
+        from transformers import AutoTokenizer
+
+        slow = cast("Any", AutoTokenizer).from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return lambda token: str(slow.decode([token]))
 
 
 def _tensors(model: str, folder: Path) -> dict[str, Tensor]:

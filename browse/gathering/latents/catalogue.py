@@ -45,7 +45,7 @@ def latents_shard(sae: OpenedSae) -> Shard:
     return Shard(columns=columns, meta=meta)
 
 
-LATENTS_PER_SHARD = 128
+LATENTS_PER_SHARD = 32
 """Latents that one shard `S/latent/K` is about."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from browse.gathering.grouped import Grouped
 from browse.gathering.opened import OpenedSae
 from browse.gathering.rounding import plain, row
-from steer.config import Operation
+from steer.edits.operations import Operation
 
 N_ITEMS = 20
 """Questions that are listed: those that move most."""
@@ -41,6 +41,20 @@ _CLAIM = {
     "control_q": "control_q_value",
     "n_videos": "n_videos",
 }
+_RESPONSE = {
+    "subject": "subject",
+    "dose": "dose",
+    "delta_margin": "delta_margin",
+    "low": "delta_margin_low",
+    "high": "delta_margin_high",
+    "delta_expected_count": "delta_expected_count",
+    "expected_low": "delta_expected_count_low",
+    "expected_high": "delta_expected_count_high",
+    "shape": "shape",
+    "opposed": "opposed",
+    "n_videos": "n_videos",
+}
+_MECHANISM = ("subject", "aspect", "verdict", "rule", "value", "low", "high", "n_videos")
 _DOSE = {
     "delta_margin": "delta_margin",
     "low": "delta_margin_low",
@@ -68,7 +82,10 @@ class LatentEffects:
         for name, target in self._effects.targets.items():
             if not target.is_set:
                 self._targets.setdefault(target.latents[0], []).append(name)
-        self._of_target = {name: Grouped(tables[name], "target") for name in ("target_subjects", "summary", "claims")}
+        self._of_target = {
+            name: Grouped(tables[name], "target") for name in ("target_subjects", "summary", "claims", "mechanisms")
+        }
+        self._responses = Grouped(sae.mechanisms["doses"], "target")
         items = sae.item_effects
         sweep = items["sweep"]
         self._sweep = Grouped(sweep[sweep["method"] == "exact"], "latent", _ITEM)
@@ -81,9 +98,9 @@ class LatentEffects:
         }
 
     def of(self, latent: int) -> dict[str, Any]:
-        """Effects of one latent: `effects`, `doses`, `items` and `claims`; empty lists where nothing is known."""
+        """Effects of one latent, as lists by what they are about; empty ones where nothing is known."""
         if self._effects is None:
-            return {"effects": [], "doses": [], "items": [], "claims": []}
+            return {"effects": [], "doses": [], "dose_response": [], "items": [], "claims": [], "mechanisms": []}
         targets = self._targets.get(latent, [])
         train = self._train.rows(latent)
         effects = [
@@ -114,6 +131,12 @@ class LatentEffects:
         return {
             "effects": effects,
             "doses": [dose for target in targets for dose in self._doses(target)],
+            "dose_response": [row(values, _RESPONSE) for target in targets for values in self._responses.rows(target)],
+            "mechanisms": [
+                {name: plain(values[name]) for name in _MECHANISM}
+                for target in targets
+                for values in self._of_target["mechanisms"].rows(target)
+            ],
             "items": self._listed(latent, targets),
             "claims": [
                 {**row(values, _CLAIM), "text": f"{values['operation']}, {values['subject']}: {values['claim']}"}

@@ -1,4 +1,4 @@
-"""The shards `S/latent/K`: everything that the page of one latent shows, for 128 latents each."""
+"""The shards `S/latent/K`: everything that the page of one latent shows, for 32 latents each."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LatentShards:
         return -(-self._sae.n_latents // LATENTS_PER_SHARD)
 
     def shard(self, number: int, detail: Detail = FULL) -> Shard:
-        """The shard of the latents from 128 · `number` on."""
+        """The shard of the latents from `LATENTS_PER_SHARD` · `number` on."""
         latents = range(number * LATENTS_PER_SHARD, min((number + 1) * LATENTS_PER_SHARD, self._sae.n_latents))
         numbers = np.arange(latents.start, latents.stop)
         codes = self._sae.codes.by_latent(numbers)
