@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from browse.gathering.latents.catalogue import LATENTS_PER_SHARD
 from browse.gathering.library import Library
 from browse.gathering.media_names import clip_name, still_name
 from browse.media import Media
+from browse.names import part_of
 from browse.notes import Notes
 from browse.server.files import TYPES
 from browse.shards import Shard, encode
@@ -33,10 +36,22 @@ log = logging.getLogger(__name__)
 
 EXPORT_NAME = "export.json"
 FORMAT = "video-sae browse"
+MOST_SHARD_BYTES = 60_000_000
+"""A page of this size is still mailed, and opens in a moment."""
+SAMPLED = 4
+"""Shards of latents by which the size of all of them is estimated."""
 PAGE = Path(__file__).parent / "page"
 
 
-def export(library: Library, folder: Path, *, notes: Notes, most_media_bytes: int, page: Path = PAGE) -> Path:
+def export(
+    library: Library,
+    folder: Path,
+    *,
+    notes: Notes,
+    most_media_bytes: int,
+    most_shard_bytes: int = MOST_SHARD_BYTES,
+    page: Path = PAGE,
+) -> Path:
     """Write the page of a run and return the path of its first file.
 
     Args:
@@ -44,6 +59,8 @@ def export(library: Library, folder: Path, *, notes: Notes, most_media_bytes: in
         folder: where to write; an earlier export there is written over.
         notes: of the run.
         most_media_bytes: of clips and stills; the videos that most latents show come first. 0 leaves all out.
+        most_shard_bytes: of shards. If they would be more, latents that are neither edited nor named are told in
+            brief, and then what is least likely to be looked at is left out.
         page: the page's own files.
 
     Raises:
@@ -56,18 +73,121 @@ def export(library: Library, folder: Path, *, notes: Notes, most_media_bytes: in
         for path in sorted(path for path in page.rglob("*") if path.suffix in TYPES and path.is_file()):
             name = path.relative_to(page).as_posix()
             write_atomic(folder / (name if name == "index.html" else f"page/{name}"), path.read_bytes())
-        written = {"notes"}
-        names = list(library.names())
-        for name in tqdm(names, unit="shards", desc="export"):
-            shard = library.shard(name)
-            if shard is not None:
-                write_atomic(folder / "shards" / f"{name}.js", encode(name, shard))
-                written.add(name)
-        write_atomic(folder / "shards" / "notes.js", encode("notes", Shard(meta=notes.merged())))
-        for path in (folder / "shards").rglob("*.js"):  # of an earlier state of the run
-            if path.relative_to(folder / "shards").as_posix().removesuffix(".js") not in written:
-                path.unlink()
+        writer = _Writer(library, folder / "shards", most_shard_bytes)
+        for name in ("run", "videos", "tasks"):
+            writer.write(name)
+        writer.write_shard("notes", Shard(meta=notes.merged()))
+        for key in library.sae_keys():
+            writer.write(f"{key}/latents")
+        library.brief = _brief(library, most_shard_bytes - writer.n_bytes)
+        by_use = [part_of(video_id) for video_id in _by_use(library)]
+        names = [name for name in library.names() if name not in writer.written]
+        for name in tqdm(sorted(names, key=_importance(library, by_use)), unit="shards", desc="export"):
+            writer.write(name)
+        writer.finish()
     return folder / "index.html"
+
+
+class _Writer:
+    """Writes shards until they are too many bytes.
+
+    Args:
+        library: makes them.
+        folder: where to write.
+        most_bytes: of all of them.
+    """
+
+    def __init__(self, library: Library, folder: Path, most_bytes: int) -> None:
+        self._library = library
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self.n_bytes = 0
+        self.written: set[str] = set()
+        self._n_left_out = 0
+
+    def write(self, name: str) -> None:
+        """Make a shard and write it, unless there is no room left."""
+        if self._n_left_out:
+            self._n_left_out += 1
+            return
+        shard = self._library.shard(name)
+        if shard is not None:
+            self.write_shard(name, shard)
+
+    def write_shard(self, name: str, shard: Shard) -> None:
+        """Write a shard, unless there is no room left."""
+        content = encode(name, shard)
+        if self.n_bytes + len(content) > self._most_bytes:
+            self._n_left_out += 1
+            return
+        write_atomic(self._folder / f"{name}.js", content)
+        self.written.add(name)
+        self.n_bytes += len(content)
+
+    def finish(self) -> None:
+        """Remove the shards of an earlier state of the run, and say what was left out."""
+        for path in self._folder.rglob("*.js"):
+            if path.relative_to(self._folder).as_posix().removesuffix(".js") not in self.written:
+                path.unlink()
+        if self._n_left_out:
+            log.warning(
+                "%d of %d shards are left out of the export, which would grow beyond %d MB: `video-sae browse` without "
+                "--export shows all of them.",
+                self._n_left_out,
+                self._n_left_out + len(self.written),
+                self._most_bytes // 10**6,
+            )
+
+
+def _brief(library: Library, most_bytes: int) -> dict[str, frozenset[int]]:
+    """The latents to tell in brief, so that the shards of all latents fit; none if they fit as they are.
+
+    Sizes are estimated from some shards, and four fifths of the bytes are for latents.
+    """
+    n_of = {key: len(library.interest(key)) for key in library.sae_keys()}
+    brief: dict[str, frozenset[int]] = {}
+    for key, n in n_of.items():
+        share = 0.8 * most_bytes * n / max(sum(n_of.values()), 1)
+        full = _bytes_per_latent(library, key, n)
+        if full * n <= share:
+            continue
+        library.brief = {key: frozenset(range(n))}
+        least = _bytes_per_latent(library, key, n)
+        library.brief = {}
+        n_full = int(max(share - least * n, 0.0) / max(full - least, 1.0))
+        order = np.argsort(-library.interest(key), kind="stable")
+        brief[key] = frozenset(order[n_full:].tolist())
+        log.info("%d of %d latents are told in brief, so that the export stays small.", len(brief[key]), n)
+    return brief
+
+
+def _bytes_per_latent(library: Library, key: str, n_latents: int) -> float:
+    n_shards = -(-n_latents // LATENTS_PER_SHARD)
+    sizes: list[float] = []
+    for number in sorted({n_shards * place // SAMPLED for place in range(SAMPLED)}):
+        name = f"{key}/latent/{number}"
+        shard = library.shard(name)
+        assert shard is not None, "the SAE has that many latents"
+        sizes.append(len(encode(name, shard)) / max(shard.n_rows, 1))
+    return sum(sizes) / max(len(sizes), 1)
+
+
+def _importance(library: Library, by_use: list[str]) -> Callable[[str], tuple[int, ...]]:
+    """What to sort shards by: blind test, latents by interest, debt, then videos by how many latents show them."""
+    place = {part: number for number, part in enumerate(by_use)}
+    firsts = {name: number for number, name in enumerate(library.wanted_first())}
+
+    def importance(name: str) -> tuple[int, ...]:
+        kind = name.split("/")[1] if "/" in name else name
+        if kind in ("blind", "blind-key"):
+            return (0,)
+        if kind == "latent":
+            return (1, firsts[name])
+        if kind == "debt":
+            return (2,)
+        return (3, place[name.rpartition("/")[2]])
+
+    return importance
 
 
 def _begin(folder: Path) -> None:
@@ -109,7 +229,7 @@ def _media(library: Library, folder: Path, most_bytes: int) -> frozenset[str]:
     return frozenset(made)
 
 
-def _by_use(library: Library) -> Iterable[str]:
+def _by_use(library: Library) -> list[str]:
     """The videos by how many moments of latents show them."""
     uses = Counter({video.video_id: 0 for video in library.run.videos})
     for key in library.sae_keys():

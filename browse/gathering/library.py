@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float64
 
 from browse.gathering.blind import blind_shards
 from browse.gathering.debt import debt_shard
 from browse.gathering.latents.catalogue import LATENTS_PER_SHARD, label_key, latents_shard
-from browse.gathering.latents.pages import FULL, Detail, LatentShards
+from browse.gathering.latents.pages import BRIEF, FULL, LatentShards
 from browse.gathering.latents.vocabulary import Vocabulary
 from browse.gathering.opened import OpenedRun, OpenedSae
 from browse.gathering.overview import run_shard, videos_shard
@@ -26,12 +27,12 @@ class Library:
 
     Args:
         run: the run.
-        detail: how much the shards of latents hold.
     """
 
-    def __init__(self, run: OpenedRun, *, detail: Detail = FULL) -> None:
+    def __init__(self, run: OpenedRun) -> None:
         self.run = run
-        self.detail = detail
+        self.brief: dict[str, frozenset[int]] = {}
+        """Latents of which only the most important is told, by the name of their SAE in shards."""
         self._lock = threading.RLock()
         self._vocabulary = Vocabulary(run)
         self._saes = {part_of(name): name for name in run.sae_names}
@@ -104,6 +105,10 @@ class Library:
                 self._of_sae[key] = _SaeShards(sae, key, self)
             return self._of_sae[key]
 
+    def interest(self, key: str) -> Float64[np.ndarray, " latent"]:
+        """How much each latent of an SAE is likely to be looked at."""
+        return self._shards_of(key).interest()
+
     @property
     def vocabulary(self) -> Vocabulary:
         """Reads decoder directions."""
@@ -133,13 +138,22 @@ class _SaeShards:
             yield from (f"debt/{key}" for key in self._labels)
 
     def by_interest(self) -> list[int]:
-        """The shards of latents, those with claimed effects and with names first."""
-        interest = np.zeros(self._latents.n_shards)
-        if not self._sae.is_baseline:
-            np.add.at(interest, np.flatnonzero(self._sae.tables["catalogue"]["labelled"]) // LATENTS_PER_SHARD, 1.0)
-        for target in self._sae.effects.targets.values() if self._sae.effects is not None else ():
-            np.add.at(interest, np.array(target.latents) // LATENTS_PER_SHARD, 1000.0 / len(target.latents))
-        return np.argsort(-interest, kind="stable").tolist()
+        """The shards of latents, those with edited and with named latents first."""
+        firsts = np.arange(0, self._sae.n_latents, LATENTS_PER_SHARD)
+        return np.argsort(-np.add.reduceat(self.interest(), firsts), kind="stable").tolist()
+
+    def interest(self) -> Float64[np.ndarray, " latent"]:
+        """How much a latent is likely to be looked at: edited ones first, then named ones by AUROC, then others."""
+        sae = self._sae
+        n_active = sae.codes.n_active()
+        interest = n_active / max(int(n_active.max(initial=0)), 1)
+        if not sae.is_baseline:
+            catalogue = sae.tables["catalogue"]
+            score = catalogue["top_auroc"].fillna(0.0).to_numpy(dtype=np.float64)
+            interest += np.where(catalogue["labelled"], 10 + 10 * score, score)
+        for target in sae.effects.targets.values() if sae.effects is not None else ():
+            interest[list(target.latents)] += 1000.0 / len(target.latents)
+        return interest
 
     def shard(self, rest: str) -> Shard | None:
         """Make one; None where there is none of that name."""
@@ -159,7 +173,8 @@ class _SaeShards:
     def _latent(self, which: str) -> Shard | None:
         if not (which.isascii() and which.isdigit() and len(which) < 9) or int(which) >= self._latents.n_shards:
             return None
-        return self._latents.shard(int(which), self._library.detail)
+        brief = self._library.brief.get(self._key, frozenset())
+        return self._latents.shard(int(which), lambda latent: BRIEF if latent in brief else FULL)
 
     def _video(self, which: str) -> Shard | None:
         record = self._library.videos.record(which)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,31 @@ _ASSOCIATION = {
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
-    """How much of each moment a shard holds; less where there are so many latents that a page would grow too large."""
+    """How much the page of a latent holds; less where there are so many latents that an export would grow too large."""
 
-    most_heat: int = MOST_HEAT
-    groups: tuple[str, ...] = GROUPS
-    most_per_group: int = 8
+    name: str
+    most_heat: int
+    """Patches of a heat map."""
+    has_timeline: bool
+    """Whether moments have the activation of every time step."""
+    most_top: int
+    """Moments of the top that are kept."""
+    most_other: int
+    """Moments of every other group."""
+    most_listed: int
+    """Associations, neighbours, tokens, effects and questions of each list."""
 
 
-FULL = Detail()
+EVERYTHING = 1 << 30
+FULL = Detail(
+    name="full",
+    most_heat=MOST_HEAT,
+    has_timeline=True,
+    most_top=EVERYTHING,
+    most_other=EVERYTHING,
+    most_listed=EVERYTHING,
+)
+BRIEF = Detail(name="brief", most_heat=0, has_timeline=False, most_top=2, most_other=1, most_listed=4)
 
 
 class LatentShards:
@@ -74,8 +91,13 @@ class LatentShards:
         """Number of shards."""
         return -(-self._sae.n_latents // LATENTS_PER_SHARD)
 
-    def shard(self, number: int, detail: Detail = FULL) -> Shard:
-        """The shard of the latents from `LATENTS_PER_SHARD` · `number` on."""
+    def shard(self, number: int, detail_of: Callable[[int], Detail] = lambda _: FULL) -> Shard:
+        """The shard of the latents from `LATENTS_PER_SHARD` · `number` on.
+
+        Args:
+            number: of the shard.
+            detail_of: how much it holds of a latent.
+        """
         latents = range(number * LATENTS_PER_SHARD, min((number + 1) * LATENTS_PER_SHARD, self._sae.n_latents))
         numbers = np.arange(latents.start, latents.stop)
         codes = self._sae.codes.by_latent(numbers)
@@ -91,21 +113,22 @@ class LatentShards:
             token, value = codes.indices[own].astype(np.int64), codes.data[own]
             shown = moments.get(latent, [])
             largest = float(value.max()) if len(value) else 0.0
-            rows.append(
-                {
-                    "latent": latent,
-                    "max_activation": rounded(largest),
-                    "moments": list(self._moments(shown, token, value, largest, detail)),
-                    "groups": _groups(shown),
-                    "histogram": histogram(value),
-                    "place": self._places.place(token, value),
-                    "time": self._places.time(token, value),
-                    "associations": self._associated(latent),
-                    "neighbours": {"decoder": decoder[place], "cofiring": cofiring[place]},
-                    "tokens": words[place],
-                    **self._effects.of(latent),
-                }
-            )
+            detail = detail_of(latent)
+            page: dict[str, Any] = {
+                "latent": latent,
+                "detail": detail.name,
+                "max_activation": rounded(largest),
+                "moments": list(self._moments(shown, token, value, largest, detail)),
+                "groups": _groups(shown),
+                "histogram": histogram(value),
+                "place": self._places.place(token, value),
+                "time": self._places.time(token, value),
+                "associations": self._associated(latent),
+                "neighbours": {"decoder": decoder[place], "cofiring": cofiring[place]},
+                "tokens": words[place],
+                **self._effects.of(latent),
+            }
+            rows.append(page if detail.most_listed >= EVERYTHING else _shortened(page, detail))
         return Shard(columns={"latent": integers(numbers), "json": objects(rows)}, meta={"first": latents.start})
 
     def _moments(
@@ -117,8 +140,9 @@ class LatentShards:
         detail: Detail,
     ) -> Iterator[dict[str, Any]]:
         for moment in moments:
-            if moment["group"] in detail.groups and moment["rank"] < detail.most_per_group:
-                yield shown_moment(self._run, moment, token, value, largest, detail.most_heat)
+            if moment["rank"] < (detail.most_top if moment["group"] == "top" else detail.most_other):
+                shown = shown_moment(self._run, moment, token, value, largest, detail.most_heat)
+                yield shown if detail.has_timeline else {**shown, "per_frame": []}
 
     def _associated(self, latent: int) -> list[dict[str, Any]]:
         own = [] if self._associations is None else self._associations.rows(latent)
@@ -135,6 +159,19 @@ class LatentShards:
                 {**row(values, _ASSOCIATION), "is_name": is_name, "is_top": key == top, "runner_up": key == second}
             )
         return found
+
+
+def _shortened(page: dict[str, Any], detail: Detail) -> dict[str, Any]:
+    """A page with the first entries of each list only, and without the map of places."""
+    n = detail.most_listed
+    lists = ("associations", "effects", "doses", "dose_response", "items", "claims", "mechanisms")
+    return {
+        **page,
+        **{name: page[name][:n] for name in lists},
+        "place": [],
+        "neighbours": {kind: found[:n] for kind, found in page["neighbours"].items()},
+        "tokens": {**page["tokens"], "top": page["tokens"]["top"][:n], "bottom": page["tokens"]["bottom"][:n]},
+    }
 
 
 def _associations(sae: OpenedSae) -> Grouped | None:
