@@ -22,6 +22,7 @@ install: $(VENV)/.installed  ## make .venv with video-sae in it
 
 demo: $(VENV)/.installed  ## run every stage on the embedded default; the report is runs/demo/report/index.html
 	$(BIN)/video-sae demo
+	@echo "To explore its latents: $(BIN)/video-sae browse --run runs/demo"
 
 test: $(VENV)/.installed-dev  ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"

@@ -4,16 +4,19 @@
     DIR/page/          its styles and scripts
     DIR/shards/        what it loads; `notes.js` holds the notes of the run as they were
     DIR/media/         clips and stills, with the sentinels of `browse.media`
-    DIR/export.json    written first: says that the folder is an export, which may be written again
+    DIR/export.json    written first: says that the folder is an export, which may be written again; and last, of what
 
-An interrupted export is continued by writing it again: clips and stills that are there are kept.
+An interrupted export is continued by writing it again: clips and stills that are there are kept. One that is finished,
+of the same state of the run, is left as it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,11 @@ from browse.names import part_of
 from browse.notes import Notes
 from browse.server.files import TYPES
 from browse.shards import Shard, encode
-from collect.artefact.folder import read_object, remove_orphans, write_atomic, write_json
+from collect.artefact.folder import TEMPORARY_SUFFIX, read_object, remove_orphans, write_atomic, write_json
 from collect.artefact.lock import writing
 from collect.errors import UserError
 from collect.printable import printable
+from collect.process.machine import usable_cpus
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +70,11 @@ def export(
     Raises:
         UserError: the folder holds something else, an artefact is damaged, or another process is writing there.
     """
+    of = _state(library, notes, page, most_media_bytes, most_shard_bytes)
     with writing(folder):
-        _begin(folder)
+        if _begin(folder, of):
+            log.info("%s is finished: nothing to do", printable(folder, 4096))
+            return folder / "index.html"
         remove_orphans(folder, deep=True)
         library.run.media = _media(library, folder, most_media_bytes)
         for path in sorted(path for path in page.rglob("*") if path.suffix in TYPES and path.is_file()):
@@ -85,6 +92,7 @@ def export(
         for name in tqdm(sorted(names, key=_importance(library, by_use)), unit="shards", desc="export"):
             writer.write(name)
         writer.finish()
+        write_json(folder / EXPORT_NAME, {"format": FORMAT, "version": 1, "of": of, **_contents(folder)})
     return folder / "index.html"
 
 
@@ -190,10 +198,37 @@ def _importance(library: Library, by_use: list[str]) -> Callable[[str], tuple[in
     return importance
 
 
-def _begin(folder: Path) -> None:
+def _state(library: Library, notes: Notes, page: Path, *bounds: int) -> str:
+    """Another text where another export would come out."""
+    digest = hashlib.sha256()
+    run = library.run
+    for part in (run.fingerprint, run.sae_names, run.data, notes.merged()["version"], bounds):
+        digest.update(f"{part}\0".encode("utf-8", "surrogateescape"))
+    for path in sorted(path for path in page.rglob("*") if path.is_file()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _contents(folder: Path) -> dict[str, int]:
+    """How many files an export has, and their bytes."""
+    sizes = [
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != EXPORT_NAME and not path.name.endswith((".lock", TEMPORARY_SUFFIX))
+    ]
+    return {"n_files": len(sizes), "bytes": sum(sizes)}
+
+
+def _begin(folder: Path, of: str) -> bool:
+    """Mark a folder as an export; whether it is a finished one of the same state already."""
     marker = folder / EXPORT_NAME
-    if marker.is_file() and read_object(marker, "name another folder with --export").get("format") == FORMAT:
-        return
+    if marker.is_file():
+        said = read_object(marker, "name another folder with --export")
+        if said.get("format") == FORMAT:
+            if said.get("of") == of and {name: said.get(name) for name in ("n_files", "bytes")} == _contents(folder):
+                return True
+            write_json(marker, {"format": FORMAT, "version": 1})
+            return False
     there = next((path for path in folder.iterdir() if not path.name.endswith(".lock")), None)
     if there is not None:
         raise UserError(
@@ -201,6 +236,7 @@ def _begin(folder: Path) -> None:
             "empty folder, or a new one, with --export."
         )
     write_json(marker, {"format": FORMAT, "version": 1})
+    return False
 
 
 def _media(library: Library, folder: Path, most_bytes: int) -> frozenset[str]:
@@ -210,22 +246,32 @@ def _media(library: Library, folder: Path, most_bytes: int) -> frozenset[str]:
         return frozenset()
     run = library.run
     media = Media(lambda: run, folder / "media", most_bytes=1 << 62)
+
+    def make(video_id: str) -> bool:
+        return all(media.make(name.removeprefix("media/")) for name in (clip_name(video_id), still_name(video_id, 0)))
+
     left = most_bytes
-    for video_id in tqdm(_by_use(library), unit="videos", desc="media"):
-        names = [clip_name(video_id), still_name(video_id, 0)]
-        if run.video_path(video_id) is None or not all(media.make(name.removeprefix("media/")) for name in names):
-            continue
-        left -= media.kept_bytes(video_id)
-        if left < 0:
-            log.warning(
-                "The export has clips and stills of %d of %d videos, those that most latents show: allow more with "
-                "--cache-gb.",
-                len(made),
-                len(run.videos),
-            )
-            media.remove(video_id)
-            break
-        made.add(video_id)
+    videos = [video_id for video_id in _by_use(library) if run.video_path(video_id) is not None]
+    workers = usable_cpus()
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(videos), unit="videos", desc="media") as bar:
+        for lot in [videos[first : first + 2 * workers] for first in range(0, len(videos), 2 * workers)]:
+            for video_id, is_made in zip(lot, pool.map(make, lot), strict=True):
+                bar.update()
+                if not is_made:
+                    continue
+                left -= media.kept_bytes(video_id)
+                if left < 0:
+                    media.remove(video_id)
+                else:
+                    made.add(video_id)
+            if left < 0:
+                log.warning(
+                    "The export has clips and stills of %d of %d videos, those that most latents show: allow more "
+                    "with --cache-gb.",
+                    len(made),
+                    len(run.videos),
+                )
+                break
     return frozenset(made)
 
 

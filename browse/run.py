@@ -2,6 +2,7 @@
 
     RUN/notes/          what people write while they look
     RUN/media-cache/    clips and stills, made when they are first looked at
+    RUN/browse/         with `--export RUN/browse`, the page as files, which the report then leads to
 
 Nothing else of the run is written.
 """

@@ -6,11 +6,14 @@ Stages are resumable, so the demo is too: run it again, and it continues where i
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ask.config import ProfileConfig
+from browse.config import BrowseConfig
 from collect.artefact.lock import writing
 from collect.config import CollectConfig
 from collect.errors import UserError
@@ -45,6 +48,7 @@ def demo(config: DemoConfig) -> Path:
 def _demo(config: DemoConfig) -> Path:
     from ask.profile import run_profile
     from ask.reading import picked_site
+    from browse.run import browse
     from collect.run import collect
     from features.run import features
     from report.page import report
@@ -54,14 +58,14 @@ def _demo(config: DemoConfig) -> Path:
     run, model, seed = config.out, str(WEIGHTS), config.seed
     data = run / "data"
     world = WorldConfig(seed=seed, n_videos=config.videos)
-    _timed("1/7 generate", lambda: generate(data, world, config.workers))
+    _timed("1/8 generate", lambda: generate(data, world, config.workers))
     _timed(
-        "2/7 profile",
+        "2/8 profile",
         lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=str(SAMPLES), items=90, seed=seed)),
     )
     site = picked_site(run)
     gather = CollectConfig(data=data, model=model, out=run, sites=(site,), frames=str(SAMPLES), workers=config.workers)
-    _timed("3/7 collect", lambda: collect(gather))
+    _timed("3/8 collect", lambda: collect(gather))
     learn = TrainConfig(
         run=run,
         site=site,
@@ -73,10 +77,10 @@ def _demo(config: DemoConfig) -> Path:
         seed=seed,
         options=("checkpoint_every=500",),
     )
-    _timed("4/7 train", lambda: train(learn))
+    _timed("4/8 train", lambda: train(learn))
     name = learn.sae_name
     describe = FeaturesConfig(run=run, sae=name, min_videos=MIN_VIDEOS, media=16, seed=seed)
-    _timed("5/7 features", lambda: features(describe))
+    _timed("5/8 features", lambda: features(describe))
     act = SteerConfig(
         run=run,
         sae=name,
@@ -89,13 +93,15 @@ def _demo(config: DemoConfig) -> Path:
         batch_size=8,
         seed=seed,
     )
-    _timed("6/7 steer", lambda: steer(act))
-    page: Path = _timed("7/7 report", lambda: report(ReportConfig(run=run)))
+    _timed("6/8 steer", lambda: steer(act))
+    _timed("7/8 browse", lambda: browse(BrowseConfig(run=run, export=run / "browse")))
+    page: Path = _timed("8/8 report", lambda: report(ReportConfig(run=run)))
     log.info("%s", Lines(closing_table(run, name, site)))
+    log.info("To explore its latents: video-sae browse --run %s", shlex.quote(str(run)))
     return page
 
 
-def _timed(title: str, stage: Callable[[], Path]) -> Path:
+def _timed(title: str, stage: Callable[[], Any]) -> Any:
     log.info("%s", title)
     started = time.monotonic()
     result = stage()

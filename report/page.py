@@ -56,6 +56,8 @@ LISTED_PAIRS = 20
 """Rows of the association table, and double dissociations."""
 DEMO_MODEL = ("demo", "weights")
 """Where the model of `video-sae demo` lies."""
+BROWSE = "browse/index.html"
+"""Where `video-sae browse --export` puts its page if it is made within the run, which this page then leads to."""
 LISTED_CLAIMS = 6
 """Sentences of one claim."""
 LATENTS_PER_SUBJECT = 3
@@ -127,6 +129,7 @@ def page_content(record: Record) -> dict[str, Any]:
     entries, notes = gallery(record)
     return {
         "run_name": record.run.resolve().name,
+        "has_browse": (record.run / BROWSE).is_file(),
         "verdicts": verdicts,
         "headline": headline(verdicts),
         "missing": [stage for stage in record.stages if not stage.finished],

@@ -147,6 +147,12 @@ def test_an_export_is_written_over_and_nothing_else_is(copy: Path, tmp_path: Pat
     stale.write_text("old")
     write(copy, folder)
     assert files(folder) == before
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    write(copy, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == times
+    Notes(copy / "notes").write("note", "a", "b", 0)
+    write(copy, folder)
+    assert files(folder) != before
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter.tex").write_text("precious")

@@ -58,12 +58,20 @@ def test_the_report_shows_pictures_that_exist(twice: tuple[Path, Path]) -> None:
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 
+def test_the_report_leads_to_the_page_of_latents(twice: tuple[Path, Path]) -> None:
+    text = (twice[0] / "report" / "index.html").read_text()
+    assert 'href="../browse/index.html"' in text
+    assert (twice[0] / "browse" / "index.html").is_file()
+    assert any((twice[0] / "browse" / "media" / "clips").glob("*.mp4"))
+
+
 def test_a_finished_demo_does_nothing(
     twice: tuple[Path, Path], tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo.run, "WEIGHTS", tiny_vlm)
     monkeypatch.setattr(demo.run, "MIN_VIDEOS", 2)
     watched = [p for pattern in TABLES for p in twice[0].glob(pattern)] + list(twice[0].glob("activations/*.jsonl"))
+    watched += list((twice[0] / "browse").rglob("*.js"))
     before = {p: p.stat().st_mtime_ns for p in watched}
     demo.run.demo(config(twice[0]))
     assert {p: p.stat().st_mtime_ns for p in watched} == before
