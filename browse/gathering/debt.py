@@ -6,6 +6,8 @@ moments can tell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,9 @@ from scipy import sparse
 from browse.gathering.moments import shown_moment
 from browse.gathering.opened import OpenedSae
 from browse.shards import Shard, integers, objects
-from collect.data.perception_test import Video
 from collect.reading import VideoRecord
 from features.labels.labelling import ANNOTATED, label_video
-from features.labels.unit_labels import Space
+from features.labels.unit_labels import Space, VideoLabels
 from features.moments import Moments, StoredSteps, all_moments
 
 MOST_MOMENTS = 24
@@ -27,77 +28,105 @@ MOST_LATENTS = 16
 """Of one label, those that it explains best."""
 MOST_VIDEOS = 2000
 """Videos that are looked at for one latent, those with its highest activations."""
+MOST_LAID = 512
+"""Videos whose labels are kept over their tokens."""
 KINDS = tuple(dict.fromkeys(space.kind for space in ANNOTATED))
 """Kinds of label that are annotated; places and times are not."""
 
 
-def debt_shard(sae: OpenedSae, label: str, kind: str) -> Shard:
-    """The shard `S/debt/LABEL`: the latents that are named so.
+class DebtShards:
+    """Makes the shards `S/debt/LABEL` of one SAE.
 
     Args:
         sae: the SAE.
-        label: the label.
-        kind: its kind.
     """
-    if kind not in KINDS:
-        return Shard(meta={"label": label, "kind": kind, "why": "places and times are known for every frame"})
-    if not sae.run.annotations:
-        return Shard(meta={"label": label, "kind": kind, "why": sae.run.data_missing or "there are no annotations"})
-    catalogue = sae.tables["catalogue"]
-    named = catalogue[catalogue["labelled"] & (catalogue["top_label"] == label) & (catalogue["top_label_kind"] == kind)]
-    named = named.sort_values(["top_auroc", "latent"], ascending=[False, True]).head(MOST_LATENTS)
-    latents = [int(latent) for latent in named["latent"]]
-    rows = [
-        _of_latent(sae, latent, label, Space(kind, str(level)))
-        for latent, level in zip(latents, named["top_label_level"], strict=True)
-    ]
-    return Shard(
-        columns={"latent": integers(latents), "json": objects(rows)}, meta={"label": label, "kind": kind, "why": None}
-    )
+
+    def __init__(self, sae: OpenedSae) -> None:
+        self._sae = sae
+        named = sae.tables["catalogue"]
+        named = named[named["labelled"] & named["top_label_kind"].isin(KINDS)]
+        names: dict[Space, set[str]] = {}
+        for label, kind, level in zip(
+            named["top_label"], named["top_label_kind"], named["top_label_level"], strict=True
+        ):
+            names.setdefault(Space(str(kind), str(level)), set()).add(str(label))
+        self._vocabulary = {space: tuple(sorted(labels)) for space, labels in names.items()}
+        # All labels of a video are laid over its tokens at once, which takes little longer than one of them.
+        self._laid = lru_cache(maxsize=MOST_LAID)(self._lay)
+
+    def shard(self, label: str, kind: str) -> Shard:
+        """The shard of a label.
+
+        Args:
+            label: the label.
+            kind: its kind.
+        """
+        sae = self._sae
+        if kind not in KINDS:
+            return Shard(meta={"label": label, "kind": kind, "why": "places and times are known for every frame"})
+        if not sae.run.annotations:
+            why = sae.run.data_missing or "there are no annotations"
+            return Shard(meta={"label": label, "kind": kind, "why": why})
+        named = sae.tables["catalogue"]
+        named = named[named["labelled"] & (named["top_label"] == label) & (named["top_label_kind"] == kind)]
+        named = named.sort_values(["top_auroc", "latent"], ascending=[False, True]).head(MOST_LATENTS)
+        latents = [int(latent) for latent in named["latent"]]
+        rows = [
+            self._of_latent(latent, label, Space(kind, str(level)))
+            for latent, level in zip(latents, named["top_label_level"], strict=True)
+        ]
+        meta = {"label": label, "kind": kind, "why": None}
+        return Shard(columns={"latent": integers(latents), "json": objects(rows)}, meta=meta)
+
+    def _of_latent(self, latent: int, label: str, space: Space) -> dict[str, Any]:
+        sae, run = self._sae, self._sae.run
+        token, value = sae.codes.column(latent)
+        largest = float(value.max()) if len(value) else 0.0
+        is_inside, is_known = np.zeros(len(token), dtype=bool), np.zeros(len(token), dtype=bool)
+        place = self._vocabulary[space].index(label)
+        for record, own in _by_height(run.videos, run.steps, token, value):
+            if record.video_id in run.annotations:
+                inside = inside_of(self._laid(record.video_id)[space], place, record)
+                is_inside[own] = inside[token[own] - record.row_start]
+                is_known[own] = True
+        outside = is_known & ~is_inside
+        codes = sparse.csc_array(
+            (value[outside], token[outside].astype(np.int32), np.array([0, int(outside.sum())])),
+            shape=(sae.codes.n_tokens, 1),
+        )
+        moments = all_moments(codes, run.steps)
+        order = np.lexsort((np.arange(len(moments.activation)), -moments.activation))
+        _, firsts = np.unique(moments.video[order], return_index=True)
+        chosen = order[np.sort(firsts)[:MOST_MOMENTS]].tolist()
+        mass = float(value.sum(dtype=np.float64)) or 1.0
+        return {
+            "latent": latent,
+            "label": label,
+            "moments": [
+                shown_moment(run, _row(moments, place, sae, rank, mass), token, value, largest)
+                for rank, place in enumerate(chosen)
+            ],
+            "inside": int((is_known & is_inside).sum()),
+            "outside": int(outside.sum()),
+        }
+
+    def _lay(self, video_id: str) -> Mapping[Space, VideoLabels]:
+        run = self._sae.run
+        return label_video(run.annotations[video_id], run.record_of[video_id].grid, self._vocabulary)
 
 
-def _of_latent(sae: OpenedSae, latent: int, label: str, space: Space) -> dict[str, Any]:
-    run = sae.run
-    token, value = sae.codes.column(latent)
-    largest = float(value.max()) if len(value) else 0.0
-    is_inside, is_known = np.zeros(len(token), dtype=bool), np.zeros(len(token), dtype=bool)
-    for record, own in _by_height(run.videos, run.steps, token, value):
-        video = run.annotations.get(record.video_id)
-        if video is not None:
-            inside = inside_of(video, record, label, space)
-            is_inside[own] = inside[token[own] - record.row_start]
-            is_known[own] = True
-    outside = is_known & ~is_inside
-    codes = sparse.csc_array(
-        (value[outside], token[outside].astype(np.int32), np.array([0, int(outside.sum())])),
-        shape=(sae.codes.n_tokens, 1),
-    )
-    moments = all_moments(codes, run.steps)
-    order = np.lexsort((np.arange(len(moments.activation)), -moments.activation))
-    _, firsts = np.unique(moments.video[order], return_index=True)
-    chosen = order[np.sort(firsts)[:MOST_MOMENTS]].tolist()
-    mass = float(value.sum(dtype=np.float64)) or 1.0
-    shown = [
-        shown_moment(run, _row(moments, place, sae, rank, mass), token, value, largest)
-        for rank, place in enumerate(chosen)
-    ]
-    return {
-        "latent": latent,
-        "label": label,
-        "moments": shown,
-        "inside": int((is_known & is_inside).sum()),
-        "outside": int(outside.sum()),
-    }
+def inside_of(labels: VideoLabels, place: int, record: VideoRecord) -> Bool[np.ndarray, " token"]:
+    """The tokens of a video that a label touches: those of its boxes, or of the frames in which it goes on.
 
-
-def inside_of(video: Video, record: VideoRecord, label: str, space: Space) -> Bool[np.ndarray, " token"]:
-    """The tokens of a video that a label touches: those of its boxes, or of the frames in which it goes on."""
-    grid = record.grid
-    found = label_video(video, grid, {space: (label,)})[space]
-    units = np.zeros(found.n_units, dtype=bool)
-    units[found.touched[:, 0]] = True
-    units[found.positive[:, 0]] = True
-    return np.repeat(units, grid.n_tokens // found.n_units)  # of tokens, of frames, or of the whole video
+    Args:
+        labels: the video's labels of one space.
+        place: which of them.
+        record: the video.
+    """
+    units = np.zeros(labels.n_units, dtype=bool)
+    for pairs in (labels.touched, labels.positive):
+        units[pairs[pairs[:, 1] == place, 0]] = True
+    return np.repeat(units, record.grid.n_tokens // labels.n_units)  # of tokens, of frames, or of the whole video
 
 
 def _by_height(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from browse.gathering.blind import blind_shards
-from browse.gathering.debt import debt_shard
+from browse.gathering.debt import DebtShards
 from browse.gathering.latents.catalogue import LATENTS_PER_SHARD, label_key, latents_shard
 from browse.gathering.latents.pages import BRIEF, FULL, LatentShards
 from browse.gathering.latents.vocabulary import Vocabulary
@@ -182,7 +182,7 @@ class _SaeShards:
 
     def _debt(self, which: str) -> Shard | None:
         label = self._labels.get(which)
-        return None if label is None else debt_shard(self._sae, *label)
+        return None if label is None else self._debts.shard(*label)
 
     @cached_property
     def _labels(self) -> dict[str, tuple[str, str]]:
@@ -199,6 +199,10 @@ class _SaeShards:
     @cached_property
     def _firing(self) -> FiringShards:
         return FiringShards(self._sae)
+
+    @cached_property
+    def _debts(self) -> DebtShards:
+        return DebtShards(self._sae)
 
     @cached_property
     def _blind(self) -> tuple[Shard, Shard]:

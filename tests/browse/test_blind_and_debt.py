@@ -16,6 +16,7 @@ from browse.gathering.library import Library
 from browse.gathering.opened import OpenedRun, OpenedSae
 from collect.data.annotation import Segment, Track, Video
 from features.encoding import encode_store
+from features.labels.labelling import label_video
 from features.labels.unit_labels import Space
 from tests.small_run import D_SAE, SAE_NAME
 from tests.steer.finished_run import CUP
@@ -170,6 +171,9 @@ def test_labels_of_frames_cover_all_their_tokens(sae: OpenedSae) -> None:
         ),
         actions=(segment,),
     )
-    inside = inside_of(video, record, "tapping", Space("action", "frame")).reshape(grid.n_t, -1)
+    space = Space("action", "frame")
+    labels = label_video(video, grid, {space: ("sitting", "tapping")})[space]
+    inside = inside_of(labels, 1, record).reshape(grid.n_t, -1)
+    assert not inside_of(labels, 0, record).any()
     assert inside[0].all()
     assert not inside[1:].any()
