@@ -26,6 +26,18 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     assert re.search(r"https?://|@import|url\(", page) is None
 
 
+def test_it_leads_to_the_page_of_latents_only_if_there_is_one(copy: Path) -> None:
+    assert "../browse/index.html" not in report(ReportConfig(run=copy)).read_text(encoding="utf-8")
+    (copy / "browse").mkdir()
+    (copy / "browse" / "index.html").write_text("the page")
+    links = [
+        attributes["href"]
+        for tag, attributes in Page(report(ReportConfig(run=copy)).read_text(encoding="utf-8")).elements
+        if tag == "a"
+    ]
+    assert links == ["../browse/index.html"]
+
+
 def test_every_part_is_there(page: str) -> None:
     text = Page(page).text
     for heading in (
