@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 MOST_CACHED_BYTES = 512 << 20
 """Of encoded shards that are kept."""
-MOST_DECODED = 64
+MOST_DECODED = 256
 """Shards that are kept as tables, for the endpoints that look into them."""
 CHECK_EVERY_S = 2.0
 """How often a run is looked at for stages that have begun or finished since."""
@@ -46,6 +46,14 @@ class Source(Protocol):
         """The same as the content of its file."""
         ...
 
+    def holds(self, name: str) -> bool:
+        """Whether a shard is at hand, so that giving it takes no time."""
+        ...
+
+    def holds_encoded(self, name: str) -> bool:
+        """The same of the content of its file."""
+        ...
+
 
 class _Cache(Generic[Value]):
     """The values that were used last, up to a total size; each is made once, however many threads ask for it."""
@@ -56,6 +64,10 @@ class _Cache(Generic[Value]):
         self._total = 0
         self._lock = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
+
+    def holds(self, key: str) -> bool:
+        """Whether a value is held."""
+        return key in self._held
 
     def get(self, key: str, make: Callable[[], Value | None]) -> Value | None:
         with self._lock:
@@ -95,6 +107,14 @@ class _Caching:
     def __init__(self) -> None:
         self._bytes: _Cache[bytes] = _Cache(MOST_CACHED_BYTES, len)
         self._shards: _Cache[Shard] = _Cache(MOST_DECODED, lambda _: 1)
+
+    def holds(self, name: str) -> bool:
+        """Whether a shard is at hand, so that giving it takes no time."""
+        return self._shards.holds(name)
+
+    def holds_encoded(self, name: str) -> bool:
+        """The same of the content of its file."""
+        return self._bytes.holds(name)
 
 
 class RunSource(_Caching):

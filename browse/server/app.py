@@ -51,7 +51,11 @@ def application(served: Served, access: Access) -> ASGIApp:
 
     async def shard(request: Request) -> Response:
         name = str(request.path_params["name"])
-        content = await anyio.to_thread.run_sync(served.source.encoded, name.removesuffix(".js"))
+        part = name.removesuffix(".js")
+        at_hand = served.source.holds_encoded(part)
+        content = (
+            served.source.encoded(part) if at_hand else await anyio.to_thread.run_sync(served.source.encoded, part)
+        )
         if content is None or not name.endswith(".js"):
             return not_found()
         # The end of the base64 holds gzip's own checksum and length.

@@ -119,7 +119,8 @@ class Endpoints:
         wanted = [name for name in query.get("columns", "").split(",") if name]
         offset, limit = _number(request, "offset", 0), _number(request, "limit", 100, most=MOST_ROWS)
         sort, is_falling = query.get("sort"), query.get("desc", "0") not in ("0", "false", "")
-        return await _answer(self._page_of_columns, sae, wanted, offset, limit, sort, is_falling)
+        make = partial(self._page_of_columns, sae, wanted, offset, limit, sort, is_falling)
+        return await self._answer(make, f"{sae}/latents")
 
     def _page_of_columns(
         self, sae: str, wanted: Sequence[str], offset: int, limit: int, sort: str | None, is_falling: bool
@@ -154,7 +155,15 @@ class Endpoints:
         return order
 
     async def _latent(self, request: Request) -> Response:
-        return await _answer(self._one_latent, str(request.path_params["sae"]), int(request.path_params["latent"]))
+        sae, latent = str(request.path_params["sae"]), int(request.path_params["latent"])
+        overview = f"{sae}/latents"
+        if not self._source.holds(overview):
+            return await self._answer(partial(self._one_latent, sae, latent))
+        shard = self._source.shard(overview)
+        per_shard = 1 if shard is None else int(shard.meta.get("latents_per_shard", 1))
+        return await self._answer(
+            partial(self._one_latent, sae, latent), overview, f"{sae}/latent/{latent // per_shard}"
+        )
 
     def _one_latent(self, sae: str, latent: int) -> dict[str, Any] | None:
         overview = self._source.shard(f"{sae}/latents")
@@ -170,7 +179,7 @@ class Endpoints:
         def page() -> dict[str, Any]:
             return _rows(self._source.shard("videos") or _EMPTY, offset, limit)
 
-        return await _answer(page)
+        return await self._answer(page, "videos")
 
     async def _video(self, request: Request) -> Response:
         name = f"video/{part_of(str(request.path_params['video']))}"
@@ -179,7 +188,7 @@ class Endpoints:
             shard = self._source.shard(name)
             return None if shard is None else dict(shard.meta)
 
-        return await _answer(one)
+        return await self._answer(one, name)
 
     async def _tasks(self, request: Request) -> Response:
         offset, limit = _number(request, "offset", 0), _number(request, "limit", 100, most=MOST_ROWS)
@@ -189,7 +198,16 @@ class Endpoints:
             tasks = shard.columns["json"].values if "json" in shard.columns else []
             return {"n_rows": len(tasks), "offset": offset, "tasks": list(tasks[offset : offset + limit])}
 
-        return await _answer(page)
+        return await self._answer(page, "tasks")
+
+    async def _answer(self, make: Callable[[], dict[str, Any] | None], *shards: str) -> Response:
+        """What is made of some shards as JSON; in a thread of its own unless they are at hand."""
+        try:
+            at_hand = bool(shards) and all(self._source.holds(name) for name in shards)
+            content = make() if at_hand else await _in_thread(make)
+        except UserError as error:
+            return _error(400, str(error))
+        return _error(404, "There is nothing of that name.") if content is None else JSONResponse(content)
 
     async def _export(self, request: Request) -> Response:
         sae, kind = str(request.path_params["sae"]), str(request.path_params["format"])
@@ -254,14 +272,6 @@ def _number(request: Request, name: str, absent: int, most: int = 2**31) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 11):
         raise UserError(f"{name} is a whole number from 0 on.")
     return min(int(text), most)
-
-
-async def _answer(make: Callable[..., dict[str, Any] | None], *arguments: Any) -> Response:
-    try:
-        content = await _in_thread(partial(make, *arguments))
-    except UserError as error:
-        return _error(400, str(error))
-    return _error(404, "There is nothing of that name.") if content is None else JSONResponse(content)
 
 
 async def _in_thread(make: Callable[[], Any]) -> Any:
