@@ -66,7 +66,7 @@ FULL = Detail(
     most_other=EVERYTHING,
     most_listed=EVERYTHING,
 )
-BRIEF = Detail(name="brief", most_heat=0, has_timeline=False, most_top=2, most_other=1, most_listed=4)
+BRIEF = Detail(name="brief", most_heat=0, has_timeline=False, most_top=1, most_other=1, most_listed=3)
 
 
 class LatentShards:
@@ -162,13 +162,15 @@ class LatentShards:
 
 
 def _shortened(page: dict[str, Any], detail: Detail) -> dict[str, Any]:
-    """A page with the first entries of each list only, and without the map of places."""
+    """A page with the first entries of each list only, and without histogram, places and times."""
     n = detail.most_listed
     lists = ("associations", "effects", "doses", "dose_response", "items", "claims", "mechanisms")
     return {
         **page,
         **{name: page[name][:n] for name in lists},
+        "histogram": {"edges": [], "counts": []},
         "place": [],
+        "time": [],
         "neighbours": {kind: found[:n] for kind, found in page["neighbours"].items()},
         "tokens": {**page["tokens"], "top": page["tokens"]["top"][:n], "bottom": page["tokens"]["bottom"][:n]},
     }
