@@ -9,10 +9,15 @@ SOURCES := pyproject.toml constraints.txt
 WORKERS ?= 2
 # Where this program meets its libraries.
 LOWEST_TESTS ?= tests/test_video_sae.py tests/browse tests/collect tests/demo tests/features tests/steer tests/train_sae
+# The browsers that the tests of browse's page look for.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+# The library that browse's page brings along, and the checksum of its package.
+UPLOT := 1.6.32
+UPLOT_SHA256 := 4b8a8191e425658e3ea8c8c1314b0fc679c861ee3a1af2b20c7b16ba50b5133d
 # Modules of benchmarks/ that measure nothing by themselves.
 NO_BENCHMARK := __init__ demo_passes harness peers planted_codes processes
 
-.PHONY: help install demo test test-lowest check lint types contracts bench clean
+.PHONY: help install demo test test-lowest check lint types contracts bench browser vendor clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -48,6 +53,18 @@ bench: $(VENV)/.installed-dev  ## run every benchmark and refresh benchmarks/REA
 		name=$$(basename $$file .py); \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; done
 	$(BIN)/python -m benchmarks.harness
+
+browser:  ## install a browser for the tests of browse's page, if there is none (Debian)
+	@for name in $(BROWSERS); do command -v $$name && exit 0; done; \
+	as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	$$as_root apt-get update && $$as_root apt-get install --yes --no-install-recommends chromium
+
+vendor:  ## fetch the library of browse's page anew (npm), at its pinned version
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; target=$$PWD/browse/page/vendor; cd "$$folder"; \
+	npm pack --silent uplot@$(UPLOT) >/dev/null; echo "$(UPLOT_SHA256)  uplot-$(UPLOT).tgz" | sha256sum --check --quiet; \
+	tar xf uplot-$(UPLOT).tgz; mkdir -p "$$target"; \
+	cp package/dist/uPlot.iife.min.js package/dist/uPlot.min.css "$$target"; \
+	cp package/LICENSE "$$target/uPlot-LICENSE.txt"
 
 clean:  ## remove the environment and caches, but no runs
 	rm -rf $(VENV) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,7 +18,7 @@
     const body = h("div", { class: "panels" });
     root.append(head(sae, latent, table), body);
     if (!object) {
-      body.append(h("section", { class: "panel wide" }, videoSae.empty("Nothing more is known of this latent.", (await videoSae.errorOf(`${sae}/latent/${Math.floor(latent / (table?.meta.latents_per_shard || 128))}`)) || "It may be dead, or its page is still being written.")));
+      body.append(h("div", { class: "panel wide" }, videoSae.empty("Nothing more is known of this latent.", (await videoSae.errorOf(`${sae}/latent/${Math.floor(latent / (table?.meta.latents_per_shard || 128))}`)) || "It may be dead, or its page is still being written.")));
       return { keys: (event) => stepLatent(event, sae, latent, table) };
     }
     const theatre = moments(sae, object, query);

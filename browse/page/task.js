@@ -19,7 +19,7 @@
       return {};
     }
     root.append(h("h1", {}, "Tasks"), h("p", { class: "quiet lead" }, "One question over all its videos. Point and line: accuracy with its 95 % interval over videos. Grey ticks: chance and the most frequent answer; orange tick: the answer from the question alone."),
-      h("section", { class: "panel" }, plainTable("Tasks", [
+      h("div", { class: "panel" }, plainTable("Tasks", [
         { title: "Question", kind: "words", cell: (task, i) => h("a", { href: videoSae.address(["task", i]) }, videoSae.said(task.task)) },
         { title: "Subject", cell: (task) => (task.subject ? videoSae.said(task.subject) : h("span", { class: "quiet" }, "–")) },
         { title: "Accuracy", kind: "n", cell: (task) => format.percent(task.accuracy) }, { title: videoSae.scaleHead("0", "50", "100 %"), kind: "chart-cell", cell: accuracyBar },
