@@ -83,6 +83,7 @@ def test_notes_outlive_a_killed_server(browser: Any, site: Path, tmp_path: Path)
         assert page.get_by_label("Your note on this latent").input_value() == "first"
         show(page, address, "#/")
         page.get_by_label("Search latents").fill("zeppelin")
+        sync.expect(page.locator(".grid-row")).to_have_count(1)
         sync.expect(page.locator(".grid-row")).to_have_attribute("data-latent", "12")
 
 
