@@ -74,7 +74,7 @@ const videoSae = { views: {}, state: { run: null, session: { served: false } } }
   }
 
   const signed = (value, digits) => (absent(value) ? "–" : (value > 0 ? "+" : "") + number(value, digits));
-  const percent = (value, digits = 0) => (absent(value) ? "–" : `${number(Number((value * 100).toFixed(digits)), 3)} %`);
+  const percent = (value, digits = 0) => (absent(value) ? "–" : `${(value * 100).toFixed(digits).replace("-", MINUS)} %`);
   const seconds = (value) => (absent(value) ? "–" : `${value.toFixed(2)} s`);
   const interval = (low, high) => (absent(low) || absent(high) ? "" : `${number(low)} … ${number(high)}`);
   const count = (n, one, many) => `${grouped.format(n)} ${n === 1 ? one : many || one + "s"}`;

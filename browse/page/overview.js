@@ -40,7 +40,7 @@
 
   // Widths: `width` for the grid, `least` in pixels before the table scrolls sideways.
   function sizes(name, wide, kind) {
-    const least = wide ? 190 : name === "effect" ? 132 : kind === "words" ? 104 : kind === "flag" ? 72 : 100;
+    const least = wide ? 190 : name === "effect" ? 156 : kind === "words" ? 104 : kind === "flag" ? 72 : 112;
     const share = wide ? 3 : kind === "words" ? 1.4 : 0.5;
     return { least, width: kind === "flag" ? `${least}px` : `minmax(${least}px, ${share}fr)` };
   }

@@ -145,7 +145,7 @@ def test_groups_have_their_share_and_tiles_their_moment(page: Any, site: Path) -
         "q1",
         "random",
     ]
-    assert "18 % of its activation" in groups.first.inner_text()
+    assert "18.0 % of its activation" in groups.first.inner_text()
     tile = page.locator('[data-group="q3"] .tile').nth(2)
     tile.click()
     sync.expect(tile).to_have_attribute("aria-pressed", "true")
