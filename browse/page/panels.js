@@ -93,7 +93,7 @@
     const root = h("div", { class: "moment-rows" }, order.map((name, i) => {
       const [title, about] = videoSae.GROUPS[name] || [name, ""], info = (groups || []).find((group) => group.group === name);
       return h("div", { class: "moment-row", "data-group": name },
-        h("div", { class: "moment-group", title: about }, h("b", {}, title), info && !format.absent(info.mass_share) ? h("span", { class: "mass" },
+        h("div", { class: "moment-group", title: about }, h("b", {}, title), name === "random" ? h("span", { class: "quiet" }, "drawn from all of it") : info && !format.absent(info.mass_share) ? h("span", { class: "mass" },
           h("span", { class: "mass-bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, info.mass_share * 100)}%` } })), h("span", {}, `${format.percent(info.mass_share, 1)} of its activation`)) : null,
           info?.n_tokens ? h("span", { class: "quiet" }, format.count(info.n_tokens, "token")) : null),
         h("div", { class: "tiles" }, byGroup.get(name).map((moment) => {
