@@ -22,6 +22,7 @@
       return { keys: (event) => stepLatent(event, sae, latent, table) };
     }
     const theatre = moments(sae, object, query);
+    if (object.detail === "brief") body.append(h("div", { class: "panel wide brief" }, "This export tells this latent in brief, to stay small: it was neither edited nor named. Serve the run to see all of it."));
     body.append(theatre.root, associations(object, about), effects(object, about), mechanisms(object), doses(object), items(object, sae), activation(object), place(object), neighbours(object, sae, table), tokens(object));
     body.querySelectorAll(":scope > :empty").forEach((node) => node.remove());
     videoSae.applyPanel(root, query);

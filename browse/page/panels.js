@@ -117,7 +117,7 @@
   videoSae.playMoment = async (player, moment, { peak, autoplay }) => {
     const video = await videoSae.video(moment.video);
     if (!video) return false;
-    player.show({ video, heat: moment.heat, perFrame: moment.per_frame, peak, moment, clip: moment.media, still: moment.still, start_s: moment.start_s, autoplay, duration_s: video.duration_s });
+    player.show({ video, heat: moment.heat, perFrame: moment.per_frame?.length ? moment.per_frame : null, peak, moment, clip: moment.media, still: moment.still, start_s: moment.start_s, autoplay, duration_s: video.duration_s });
     return true;
   };
 })();

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.browse.page.chromium import index_of, settled, show, until
-from tests.browse.page.synthetic import FPS, HEIGHT, N_T, SAE, WIDTH, square_box
+from tests.browse.page.shard_writer import rows, write_shard
+from tests.browse.page.synthetic import FPS, HEIGHT, N_T, SAE, WIDTH, latent_object, make_site, square_box
 
 sync = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
@@ -248,6 +249,28 @@ def test_next_and_previous_follow_the_order_of_the_table(page: Any, site: Path) 
     settled(page)
     page.keyboard.press("k")
     page.wait_for_url(f"**/latent/{order[0]}*")
+
+
+def test_a_latent_that_is_told_in_brief_says_so(page: Any, tmp_path: Path) -> None:
+    site = make_site(tmp_path, n_latents=3)
+    brief = latent_object(1, ["ball"]) | {
+        "detail": "brief",
+        "place": [],
+        "associations": [],
+        "effects": [],
+        "items": [],
+    }
+    for moment in brief["moments"]:
+        moment |= {"heat": None, "per_frame": []}
+    write_shard(site, f"{SAE}/latent/0", rows([latent_object(0, ["ball"]), brief]))
+    show(page, index_of(site), f"#/{SAE}/latent/1")
+    sync.expect(page.get_by_text("tells this latent in brief")).to_be_visible()
+    clip_ready(page)
+    page.keyboard.press("b")
+    halt(page, 0.1)
+    assert not marks(page).any()
+    show(page, index_of(site), f"#/{SAE}/latent/0")
+    assert page.get_by_text("tells this latent in brief").count() == 0
 
 
 def test_a_latent_that_is_not_there_is_said_so(page: Any, site: Path) -> None:
