@@ -5,18 +5,22 @@
   const { h, format, panel, plainTable } = videoSae;
 
   videoSae.views.latent = async (root, { sae, latent, query }) => {
-    const [table, object] = await Promise.all([videoSae.loadTable(`${sae}/latents`), videoSae.latentObject(sae, latent)]);
-    if (!table && !object) {
+    const table = await videoSae.loadTable(`${sae}/latents`);
+    if (!table) {
       root.append(videoSae.empty("This SAE has no latents yet.", (await videoSae.errorOf(`${sae}/latents`)) || "They are written by the stage features.", "video-sae features --run RUN"));
       return {};
     }
-    if (!Number.isInteger(latent) || (table && videoSae.rowOf(table, latent) < 0)) {
+    if (!Number.isInteger(latent) || videoSae.rowOf(table, latent) < 0) {
       root.append(videoSae.empty(`This SAE has no latent ${latent}.`, `It has ${format.count(table.n_rows, "latent")}, counted from 0.`));
       return {};
     }
     const about = videoSae.state.run.saes.find((one) => one.name === sae) || {};
     const body = h("div", { class: "panels" });
     root.append(head(sae, latent, table), body);
+    const patience = setTimeout(() => body.append(h("div", { class: "panel wide preparing", role: "status" }, "Preparing its moments …")), 150);
+    const object = await videoSae.latentObject(sae, latent);
+    clearTimeout(patience);
+    body.replaceChildren();
     if (!object) {
       body.append(h("div", { class: "panel wide" }, videoSae.empty("Nothing more is known of this latent.", (await videoSae.errorOf(`${sae}/latent/${Math.floor(latent / (table?.meta.latents_per_shard || 128))}`)) || "It may be dead, or its page is still being written.")));
       return { keys: (event) => stepLatent(event, sae, latent, table) };

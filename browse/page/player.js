@@ -11,7 +11,7 @@
     const still = h("img", { alt: "", hidden: true });
     const over = h("canvas", { class: "marks", "aria-hidden": "true" });
     const notice = h("div", { class: "film-notice", hidden: true });
-    const stage = h("div", { class: "stage" }, film, still, over, notice);
+    const stage = h("div", { class: "stage waiting" }, film, still, over, notice);
     const clock = h("span", { class: "clock" });
     const playButton = videoSae.iconButton("play", "Play", toggle, { "data-action": "play" });
     const toggles = {
@@ -27,7 +27,7 @@
       videoSae.iconButton("back", "One frame back (←)", () => stepFrames(-1)), playButton, videoSae.iconButton("forward", "One frame on (→)", () => stepFrames(1)),
       clock, h("span", { class: "spring" }), options.noLoop ? null : loop, rate, toggles.heat, toggles.boxes);
     const root = h("div", { class: options.compact ? "player compact" : "player" }, stage, controls, line.root);
-    let shown = null, drawn = null, frame_s = 1 / 30, raf = 0, alive = true, wanted = null;
+    let shown = null, drawn = null, frame_s = 1 / 30, raf = 0, alive = true, wanted = null, patience = null;
     const observer = new ResizeObserver(() => draw(now()));
     observer.observe(stage);
     refreshToggles();
@@ -44,7 +44,7 @@
       wanted = what.start_s ?? what.moment?.start_s ?? 0;
       const path = what.clip;
       if (path) {
-        if (film.getAttribute("src") !== path) { film.src = path; stage.classList.add("waiting"); }
+        if (film.getAttribute("src") !== path) { film.src = path; stage.classList.add("waiting"); beginToWait(); }
         else if (film.readyState >= 1) ready();
         film.hidden = false;
         stage.classList.remove("pictures");
@@ -55,7 +55,14 @@
       draw(film.readyState >= 1 && wanted !== null ? wanted : now());
     }
 
+    // A clip is made when it is first looked at, which may take a second or two.
+    function beginToWait() {
+      clearTimeout(patience);
+      patience = setTimeout(() => { if (stage.classList.contains("waiting")) { notice.textContent = "Preparing the clip …"; notice.hidden = false; } }, 400);
+    }
+
     function withoutClip(reason) {
+      clearTimeout(patience);
       film.hidden = true;
       film.removeAttribute("src");
       film.load();
@@ -87,7 +94,7 @@
     const nudge = (seconds) => Math.max(0, seconds) + frame_s * 0.05;
 
     film.addEventListener("loadedmetadata", ready);
-    film.addEventListener("loadeddata", () => stage.classList.remove("waiting"));
+    film.addEventListener("loadeddata", () => { stage.classList.remove("waiting"); clearTimeout(patience); notice.hidden = true; });
     film.addEventListener("error", () => { if (shown && film.getAttribute("src")) withoutClip("This clip cannot be played here."); });
     still.addEventListener("load", () => { stage.classList.remove("blank"); if (film.hidden || film.readyState < 1) stage.style.setProperty("--ratio", `${still.naturalWidth} / ${still.naturalHeight}`); draw(now()); });
     still.addEventListener("error", () => { still.hidden = true; if (film.hidden) stage.classList.add("blank"); });
@@ -169,7 +176,7 @@
       root, show, keys, seek, draw: () => { drawn = null; draw(now()); line.redraw(); }, pause: () => film.pause(), film, over,
       get time() { return now(); },
       setHeat: (heat, perFrame, peak) => { Object.assign(shown, { heat, perFrame, peak }); drawn = null; line.show({ duration_s: Number.isFinite(film.duration) ? film.duration : shown.video.grid.spans_s.at(-1)[1], grid: shown.video.grid, perFrame, peak, actions: shown.video.actions, sounds: shown.video.sounds, moment: shown.moment }); draw(now()); },
-      destroy: () => { alive = false; film.pause(); film.removeAttribute("src"); film.load(); observer.disconnect(); line.destroy(); if (film.cancelVideoFrameCallback) film.cancelVideoFrameCallback(raf); else cancelAnimationFrame(raf); },
+      destroy: () => { alive = false; clearTimeout(patience); film.pause(); film.removeAttribute("src"); film.load(); observer.disconnect(); line.destroy(); if (film.cancelVideoFrameCallback) film.cancelVideoFrameCallback(raf); else cancelAnimationFrame(raf); },
     };
   };
 
