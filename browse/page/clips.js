@@ -69,7 +69,7 @@
   // Patches with their heat at a time step: [{box, value}], value 0 … 255.
   videoSae.heatAt = (heat, grid, step) => {
     const made = [];
-    if (!heat) return made;
+    if (!heat?.t) return made;
     for (let i = 0; i < heat.t.length; i++) {
       if (heat.t[i] === step && heat.value[i] > 0) made.push({ box: grid.patch_boxes[heat.token[i]], value: heat.value[i], token: heat.token[i] });
     }
