@@ -256,6 +256,8 @@ def _clip(n_frames: int) -> Clip:
     frames = np.random.default_rng(0).integers(0, 255, (n_frames, 112, 112, 3), dtype=np.uint8)
     times = np.arange(n_frames, dtype=np.float64)
     return Clip(
+        video_id="video",
+        path=Path("video.mp4"),
         frames=frames,
         frame_ids=np.arange(n_frames),
         times_s=times,
