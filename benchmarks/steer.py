@@ -152,9 +152,10 @@ def _videos(cases: CodedCases, n: int) -> dict[str, list[str]]:
 
 def _recalls(passes: Passes, chosen: dict[str, list[str]]) -> dict[str, float]:
     """What each screen finds of the exact effects per subject, means over its videos."""
-    d_sae, n_videos = passes.editor.sae.d_sae, dict.fromkeys(SUBJECTS, 0)
+    d_sae = passes.editor.sae.d_sae
+    n_videos: dict[str, int] = dict.fromkeys(SUBJECTS, 0)
     names = ("exact", "gradient", "direct", "masked")
-    sums = {name: {subject: np.zeros(d_sae) for subject in SUBJECTS} for name in names}
+    sums: dict[str, dict[str, np.ndarray]] = {name: {each: np.zeros(d_sae) for each in SUBJECTS} for name in names}
     for video_id, subjects in chosen.items():
         case, codes = passes.cases[video_id]
         latents = _active(codes)
