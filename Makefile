@@ -15,7 +15,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 UPLOT := 1.6.32
 UPLOT_SHA256 := 4b8a8191e425658e3ea8c8c1314b0fc679c861ee3a1af2b20c7b16ba50b5133d
 # Modules of benchmarks/ that measure nothing by themselves.
-NO_BENCHMARK := __init__ demo_passes harness peers planted_codes processes
+NO_BENCHMARK := __init__ demo_passes harness peers planted_codes processes sizes
 
 .PHONY: help install demo test test-lowest check lint types contracts bench browser vendor clean
 .DEFAULT_GOAL := help
@@ -27,7 +27,6 @@ install: $(VENV)/.installed  ## make .venv with video-sae in it
 
 demo: $(VENV)/.installed  ## run every stage on the embedded default; the report is runs/demo/report/index.html
 	$(BIN)/video-sae demo
-	@echo "To explore its latents: $(BIN)/video-sae browse --run runs/demo"
 
 test: $(VENV)/.installed-dev  ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,9 @@ def _demo(config: DemoConfig) -> Path:
     _timed("7/8 browse", lambda: browse(BrowseConfig(run=run, export=run / "browse")))
     page: Path = _timed("8/8 report", lambda: report(ReportConfig(run=run)))
     log.info("%s", Lines(closing_table(run, name, site)))
-    log.info("To explore its latents: video-sae browse --run %s", shlex.quote(str(run)))
+    # As it was started: without an activated environment the bare name would not be found.
+    program = sys.argv[0] if Path(sys.argv[0]).name == "video-sae" else "video-sae"
+    log.info("To explore its latents: %s browse --run %s", shlex.quote(program), shlex.quote(str(run)))
     return page
 
 

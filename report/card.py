@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 
 from collect.printable import printable
-from report.page import command, data_facts, is_demo, provenance
+from report.page import data_facts, is_demo
 from report.record import Record, Stage
+from report.reproduction import command, provenance
 
 SPLIT = "table"
 """Name that `datasets` has for the rows of a table: each has train and held-out rows, as its columns say."""

@@ -8,10 +8,8 @@ sentences come from `report.verdicts`, the charts from `report.charts`, the layo
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.resources
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -19,33 +17,27 @@ from typing import Any, cast
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ask.config import ProfileConfig
 from ask.opened import stages_of
 from ask.reading import KEPT_SHARE
 from collect.artefact.folder import remove_orphans, write_atomic
 from collect.artefact.lock import writing
 from collect.artefact.run_data import check_agreement
-from collect.config import CollectConfig
 from collect.printable import printable
-from features.config import FeaturesConfig
 from report import charts, claim_rows, target_rows, wording
 from report import verdicts as conclusions
 from report.config import ReportConfig
 from report.mechanisms import mechanism_lines
 from report.pictures import pictures
-from report.record import Effects, Features, Record, Stage, read_record
-from steer.config import SteerConfig
-from train_sae.config import TrainConfig
+from report.record import Effects, Features, Record, read_record
+from report.reproduction import command, provenance
 
 log = logging.getLogger(__name__)
 
-CONFIGS = {
-    "profile": ProfileConfig,
-    "collect": CollectConfig,
-    "train": TrainConfig,
-    "features": FeaturesConfig,
-    "steer": SteerConfig,
+COUNT_TESTS = {
+    "dose": "a monotone dose-response",
+    "exchange": "an exchange of its activations with a video of another count",
 }
+"""What a latent that stands for the count itself must pass, by the aspect in mechanisms.parquet."""
 GALLERY = 8
 """Labelled latents that are shown with pictures."""
 EFFECT_GALLERY = 5
@@ -301,48 +293,16 @@ def limits(record: Record) -> list[str]:
             "family: single latents or sets of one origin, one operation, one subject. Over all families together, "
             "more than one in twenty claims may be wrong. Effects on train videos only choose, and are no estimates."
         )
-        notes.append(
-            "Whether a latent stands for the count itself was not tested: that would also need a monotone "
-            "dose-response and an exchange of its activations with a video of another count."
-        )
+        tested = {str(aspect) for aspect in record.effects.mechanisms["aspect"]}
+        missing = [what for aspect, what in COUNT_TESTS.items() if aspect not in tested]
+        if missing:
+            notes.append(
+                "Whether a latent stands for the count itself was not tested: that would also need "
+                f"{' and '.join(missing)}."
+            )
     if record.profile is not None:
         notes.append(
             "The profile replaces all visual tokens at once. It says where the answer still reads the video, not which "
             "tokens it reads."
         )
     return notes
-
-
-def command(stage: Stage) -> str:
-    """The command line that a stage was run with; arguments at their defaults are left out."""
-    defaults = {field.name: field.default for field in dataclasses.fields(CONFIGS[stage.name])}
-    words = ["video-sae", stage.name]
-    for name, value in stage.config["arguments"].items():
-        default = defaults.get(name)
-        if value is None or value == (list(default) if isinstance(default, tuple) else default):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            values = value if isinstance(value, list) else [value]
-            words += [flag, *(str(single) for single in values)]
-    return shlex.join(words)
-
-
-def provenance(stages: Sequence[Stage]) -> list[tuple[str, str]]:
-    """Versions, commit and seeds, each with the stages where they differ."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for stage in stages:
-        facts: Mapping[str, Any] = {
-            **stage.config.get("versions", {}),
-            "commit": stage.config.get("commit"),
-            "seed": stage.config.get("arguments", {}).get("seed"),
-        }
-        for name, value in facts.items():
-            if value is not None:
-                found.setdefault(name, {}).setdefault(str(value), []).append(stage.name)
-    return [
-        (name, ", ".join(v if len(by_value) == 1 else f"{v} ({', '.join(names)})" for v, names in by_value.items()))
-        for name, by_value in found.items()
-    ]

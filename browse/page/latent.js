@@ -195,8 +195,8 @@
     if (!rows.length) return "";
     return panel({ name: "mechanisms", title: "How it does it", wide: true, about: "What edits at single events, in sets, of the counted number and along routes say of a confirmed latent." },
       plainTable("How it does it", [
-        { title: "Subject", kind: "words", cell: (row) => videoSae.said(row.subject) }, { title: "Asked", cell: (row) => videoSae.said(row.aspect) },
-        { title: "Answer", cell: (row) => h("span", { class: "tag" }, videoSae.said(row.verdict)) }, { title: "Value", kind: "n", cell: (row) => format.number(row.value) },
+        { title: "Subject", kind: "words", cell: (row) => videoSae.said(row.subject) }, { title: "Asked", kind: "keep", cell: (row) => videoSae.said(row.aspect) },
+        { title: "Answer", kind: "keep", cell: (row) => h("span", { class: "tag" }, videoSae.said(row.verdict)) }, { title: "Value", kind: "n", cell: (row) => format.number(row.value) },
         { title: "Interval", kind: "n ci", cell: (row) => format.interval(row.low, row.high) }, { title: "Videos", kind: "n", cell: (row) => format.number(row.n_videos) },
         { title: "Rule", kind: "words", cell: (row) => videoSae.said(row.rule, { class: "quiet" }) }], rows));
   }

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from report.config import ReportConfig
-from report.page import command, render, report
+from report.page import render, report
 from report.record import Stage, read_record
+from report.reproduction import command
 from steer.tables import CLAIMS
 from tests.report.parsed_page import Page
 from tests.small_run import SAE_NAME
