@@ -1,5 +1,6 @@
 """A browser and a made-up run for the tests of the page."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,22 @@ import pytest
 
 from tests.browse.page.chromium import browser_path, chromium, opened
 from tests.browse.page.synthetic import make_site
+
+LONGEST_S = 180
+
+
+@pytest.fixture(autouse=True)
+def _bounded() -> Iterator[None]:
+    """A test of a page that never answers fails, instead of waiting forever."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"the page did not answer within {LONGEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LONGEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
