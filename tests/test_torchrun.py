@@ -39,7 +39,7 @@ def words_of(command: str) -> list[str]:
 
 def test_there_are_commands_of_each_stage_that_runs_in_several_processes() -> None:
     stages = {words_of(command)[words_of(command).index("--") + 1] for command in WHOLE}
-    assert stages == {"collect", "train", "features"}
+    assert stages == {"collect", "train", "features", "steer"}
     assert any("shard_latents" in command for command in WHOLE)
 
 
@@ -70,11 +70,11 @@ def test_without_the_dashes_torchrun_takes_run_for_its_own(capsys: pytest.Captur
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in WHOLE if " features " not in command])
+@pytest.mark.parametrize("command", [each for each in WHOLE if not {"features", "steer"} & {*each.split()}])
 def test_it_runs(command: str, tmp_path: Path) -> None:
     """With two processes; only paths and sizes, and their number, are other than documented.
 
-    `tests/features/test_processes.py` runs features, which needs an SAE and annotations.
+    `tests/features/test_processes.py` and `tests/steer/test_processes.py` run the others, which need an SAE and more.
     """
     run = write_run(tmp_path / "run", n_videos=200, others=("resid/8", "resid/12"))
     data, model = tmp_path / "data", tmp_path / "model"
