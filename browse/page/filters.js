@@ -23,7 +23,7 @@
     { title: "Not explained by place or time", filters: [{ column: "explained_by_place_time", op: "le", value: "0.5" }] },
     { title: "Explained by place or time", filters: [{ column: "explained_by_place_time", op: "ge", value: "0.5" }] },
     { title: "Effect, exact", filters: [{ column: "effect_method", op: "is", value: "exact" }] },
-    { title: "Effect, screened", filters: [{ column: "effect_method", op: "has", value: "screen" }] },
+    { title: "Effect, not exact", filters: [{ column: "effect_method", op: "not", value: "exact" }] },
     { title: "Effect with q ≤ 0.05", filters: [{ column: "effect_q", op: "le", value: "0.05" }] },
     { title: "Claimed", filters: [{ column: "claim", op: "some", value: "" }] },
     { title: "Fires on more than 10 % of tokens", filters: [{ column: "firing_rate", op: "ge", value: "0.1" }] },

@@ -76,7 +76,7 @@
 
   videoSae.isEffect = (claim) => /^(not )?specific$/.test(claim || "");
 
-  const METHODS = { exact: "exact", screened: "screened", direct: "direct", masked: "masked" };
+  const METHODS = { exact: "exact", direct: "direct", masked: "masked", gradient: "gradient" };
   videoSae.methodTag = (method) => (method ? h("span", { class: method === "exact" ? "tag accent" : "tag", title: method === "exact" ? "The edited model was run." : "Estimated, not run: confirm it with an exact effect." }, METHODS[method] || method) : null);
 
   videoSae.GROUPS = {

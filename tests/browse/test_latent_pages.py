@@ -190,7 +190,7 @@ def test_the_largest_effects_on_single_questions_are_listed(copy: Path) -> None:
         for video in range(4)
     ]
     swept.append(
-        row(SWEEP, **known, latent=BALL, item="video_0/1", video_id="video_0", method="screened", delta_margin=None)
+        row(SWEEP, **known, latent=BALL, item="video_0/1", video_id="video_0", method="gradient", delta_margin=None)
     )
     edited = [
         row(EFFECTS, target=str(BALL), operation=operation, item="video_7/0", video_id="video_7", delta_margin=delta)

@@ -112,7 +112,7 @@ def write_latents(folder: Path, sae: str, n: int, labels: list[str], seed: int) 
         "effect": Column(type="f4", values=effects(n, seed)),
         "effect_q": Column(type="f4", values=draw.beta(0.3, 2, n)),
         "effect_subject": Column(type="dict", values=[SUBJECTS[i] for i in draw.integers(0, len(SUBJECTS), n)]),
-        "effect_method": Column(type="dict", values=[("exact", "screened")[i] for i in draw.integers(0, 2, n)]),
+        "effect_method": Column(type="dict", values=[("exact", "gradient")[i] for i in draw.integers(0, 2, n)]),
         "map_x": Column(type="q2", values=draw.normal(0, 1, n)),
         "map_y": Column(type="q2", values=draw.normal(0, 1, n)),
         "thumb": Column(type="str", values=[f"media/stills/video_{i % 3}/0.jpg" for i in range(n)]),

@@ -80,7 +80,7 @@ def test_a_filter_of_the_form_narrows_the_table_and_its_chip_widens_it(page: Any
     sync.expect(page.locator(".toolbar .total")).to_have_text("300 latents")
 
 
-@pytest.mark.parametrize("preset", ["Alive", "Dead", "Unlabelled", "Named", "Effect, exact", "Effect, screened",
+@pytest.mark.parametrize("preset", ["Alive", "Dead", "Unlabelled", "Named", "Effect, exact", "Effect, not exact",
                                     "Explained by place or time", "Not explained by place or time"])  # fmt: skip
 def test_presets_filter(page: Any, site: Path, preset: str) -> None:
     show(page, index_of(site))
