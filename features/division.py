@@ -7,6 +7,7 @@ shares are runs of consecutive items, and what is joined is in the order of the 
 from __future__ import annotations
 
 import datetime
+import importlib
 import itertools
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -125,6 +126,9 @@ def joined_processes(process: Process) -> Generator[Division]:
 
     is_ours = not dist.is_initialized()
     if is_ours:
+        # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours
+        # for ever, and the process is aborted at its end.
+        importlib.import_module("torch.distributed.nn")
         dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         yield Division(process.rank, process.world_size)
