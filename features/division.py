@@ -7,7 +7,6 @@ shares are runs of consecutive items, and what is joined is in the order of the 
 from __future__ import annotations
 
 import datetime
-import importlib
 import itertools
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from collect.process.ranks import Process
+from collect.process.ranks import Process, in_touch
 
 LONGEST_WAIT = datetime.timedelta(days=30)
 """For a process that encodes while the others are done; one that has died is noticed by torchrun."""
@@ -122,16 +121,5 @@ def joined_processes(process: Process) -> Generator[Division]:
     if process.world_size == 1:
         yield ALONE
         return
-    import torch.distributed as dist
-
-    is_ours = not dist.is_initialized()
-    if is_ours:
-        # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours
-        # for ever, and the process is aborted at its end.
-        importlib.import_module("torch.distributed.nn")
-        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
-    try:
+    with in_touch("gloo", LONGEST_WAIT):
         yield Division(process.rank, process.world_size)
-    finally:
-        if is_ours:
-            dist.destroy_process_group()

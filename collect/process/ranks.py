@@ -1,12 +1,15 @@
 """This process among those that `torchrun` (or any launcher that sets its variables) has started.
 
 Processes work independently; only at the start does the first one decide who does what and tell the others. Nothing is
-held open afterwards, so a process that dies does not affect the others.
+held open afterwards, so a process that dies does not affect the others. Stages that exchange more stay `in_touch`.
 """
 
+import datetime
+import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -58,20 +61,39 @@ class Process:
         import torch.distributed as dist
 
         message: list[str | None] = [None]
-        is_ours = not dist.is_initialized()
-        if is_ours:
-            dist.init_process_group("gloo")
-        try:
+        with in_touch("gloo"):
             if self.rank == 0:
                 message[0] = _outcome(decide)
             dist.broadcast_object_list(message, src=0)
-        finally:
-            if is_ours:
-                dist.destroy_process_group()
         outcome = json.loads(cast("str", message[0]))
         if "error" in outcome:
             raise UserError(outcome["error"])
         return outcome["result"]
+
+
+@contextmanager
+def in_touch(backend: str, longest_wait: datetime.timedelta | None = None) -> Generator[None]:
+    """Within the block, torch's default process group joins the processes of the launcher.
+
+    The group is left as it was found: a process that ends while it has one may be aborted.
+
+    Args:
+        backend: of the group, where there is none yet.
+        longest_wait: for other processes; torch's own default if None.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        yield
+        return
+    # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours for
+    # ever.
+    importlib.import_module("torch.distributed.nn")
+    dist.init_process_group(backend, timeout=longest_wait)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _outcome(decide: Callable[[], Any]) -> str:

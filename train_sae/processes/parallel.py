@@ -13,7 +13,6 @@ exchange. The SAE is also evaluated in its shares, and put together on the first
 The option `shard_latents` decides which. Selections wait for the device; with one process nothing does.
 """
 
-import importlib
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from collect.errors import UserError
+from collect.process.ranks import in_touch
 from train_sae.config import TrainConfig
 from train_sae.processes.group import SOLO, Group
 from train_sae.step.architectures import Weights
@@ -202,27 +202,16 @@ class _Bucket:
 def joined(shard_latents: bool) -> Generator[Group]:
     """Within the block, be one of the processes that `torchrun` started; a process that it did not start is on its own.
 
-    Torch's default process group is left as it was found: a process that ends while it has one may be aborted.
-
     Args:
         shard_latents: whether the processes divide the latents instead of the tokens.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SOLO
         return
-    is_ours = not dist.is_initialized()
-    if is_ours:
-        # Its functions take the group as a default when torch first needs the module: import it now, or they keep ours
-        # for ever.
-        importlib.import_module("torch.distributed.nn")
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
+    if torch.cuda.is_available() and not dist.is_initialized():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    with in_touch("nccl" if torch.cuda.is_available() else "gloo"):
         yield LatentSharded() if shard_latents else DataParallel()
-    finally:
-        if is_ours:
-            dist.destroy_process_group()
 
 
 def check_parts(group: Group, config: TrainConfig) -> None:
