@@ -54,6 +54,8 @@ class Case:
 
     def of_items(self, kept: Sequence[int]) -> Case:
         """The same video with some of its items only."""
+        if len(kept) == len(self.items):
+            return self
         index = torch.tensor(sorted(kept), device=self.correct.device)
         questions = [N_OPTIONS * item + order for item in sorted(kept) for order in range(N_OPTIONS)]
         return replace(
@@ -65,6 +67,10 @@ class Case:
             logits=self.logits[index],
             mass=self.mass[index],
         )
+
+    def about(self, subject: str) -> Case:
+        """The same video with the items that count a subject only."""
+        return self.of_items([place for place, item in enumerate(self.items) if item.subject == subject])
 
     @property
     def counting(self) -> tuple[int, ...]:

@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from collect.artefact.table import column
+from collect.artefact.table import column, table_schema
 
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 SPLITS = ("train", "held_out")
-
-
-def table_schema(purpose: str, *columns: pa.Field) -> pa.Schema:
-    """A schema that says what its table holds."""
-    return pa.schema(columns, metadata={"doc": purpose})
 
 
 ITEMS = table_schema(

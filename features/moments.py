@@ -23,7 +23,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int64
 from scipy import sparse
 
-from collect.artefact.table import column
+from collect.artefact.table import column, table_schema
 from collect.reading import VideoRecord
 from features.activity import latent_blocks
 from features.catalogue import SPLITS
@@ -40,30 +40,26 @@ FIFTHS = ("q1", "q2", "q3", "q4", "q5")
 GROUPS = ("top", *FIFTHS[::-1], "random")
 STREAM = 7
 """Tells these draws from the stage's others with the same seed."""
-MOMENTS = pa.schema(
-    [
-        column("latent", pa.int32(), "latent", least=0),
-        column("group", pa.string(), "`top`, `q5` to `q1`, or `random`", among=GROUPS),
-        column("rank", pa.int32(), "0 for the highest peak of the group", least=0),
-        column("video_id", pa.string(), "video"),
-        column("split", pa.string(), "`train` or `held_out`", among=SPLITS),
-        column("t_first", pa.int32(), "first time step", least=0),
-        column("t_last", pa.int32(), "last time step", least=0),
-        column("start_s", pa.float64(), "start of the first time step", null=False),
-        column("stop_s", pa.float64(), "end of the last time step", null=False),
-        column("t", pa.int32(), "time step of the peak", least=0),
-        column("row", pa.int32(), "row of the patch with the highest activation", least=0),
-        column("col", pa.int32(), "column of this patch", least=0),
-        column("activation", pa.float32(), "activation at the peak", null=False),
-        column("n_tokens", pa.int64(), "tokens of the moment at which it fires", least=1),
-        column("mass_share", pa.float64(), "share of the latent's activation mass that lies in the moment", null=False),
-        column("group_n_moments", pa.int64(), "moments of the group, kept or not", least=1),
-        column("group_n_tokens", pa.int64(), "tokens at which it fires in these moments", least=1),
-        column(
-            "group_mass_share", pa.float64(), "share of the latent's activation mass that lies in these", null=False
-        ),
-    ],
-    metadata={"doc": "Moments of each latent: at most 8 at the top, 4 of each fifth of all, and 6 at random."},
+MOMENTS = table_schema(
+    "Moments of each latent: at most 8 at the top, 4 of each fifth of all, and 6 at random.",
+    column("latent", pa.int32(), "latent", least=0),
+    column("group", pa.string(), "`top`, `q5` to `q1`, or `random`", among=GROUPS),
+    column("rank", pa.int32(), "0 for the highest peak of the group", least=0),
+    column("video_id", pa.string(), "video"),
+    column("split", pa.string(), "`train` or `held_out`", among=SPLITS),
+    column("t_first", pa.int32(), "first time step", least=0),
+    column("t_last", pa.int32(), "last time step", least=0),
+    column("start_s", pa.float64(), "start of the first time step", null=False),
+    column("stop_s", pa.float64(), "end of the last time step", null=False),
+    column("t", pa.int32(), "time step of the peak", least=0),
+    column("row", pa.int32(), "row of the patch with the highest activation", least=0),
+    column("col", pa.int32(), "column of this patch", least=0),
+    column("activation", pa.float32(), "activation at the peak", null=False),
+    column("n_tokens", pa.int64(), "tokens of the moment at which it fires", least=1),
+    column("mass_share", pa.float64(), "share of the latent's activation mass that lies in the moment", null=False),
+    column("group_n_moments", pa.int64(), "moments of the group, kept or not", least=1),
+    column("group_n_tokens", pa.int64(), "tokens at which it fires in these moments", least=1),
+    column("group_mass_share", pa.float64(), "share of the latent's activation mass that lies in these", null=False),
 )
 _OF_MOMENT = ("latent", "video", "t_first", "t_last", "t", "patch", "activation", "n_tokens")
 _OF_GROUP = ("group_n_moments", "group_n_tokens", "group_mass_share")

@@ -278,10 +278,9 @@ class ControlSums:
     ) -> int:
         """Run some controls on one video's questions of the target's subject; returns the number of edited answers."""
         self.n_run = max(self.n_run, which.indices(len(self.controls))[1])
-        matched = [place for place, item in enumerate(case.items) if item.subject == self.target.subject]
-        if not matched or not self.controls:
+        if not self.controls or all(item.subject != self.target.subject for item in case.items):
             return 0
-        only = case if len(matched) == len(case.items) else case.of_items(matched)
+        only = case.about(self.target.subject)
         n_answers = 0
         for name, operation in self.operations.items():
             if not touches(codes, self.target, operation):
@@ -294,7 +293,7 @@ class ControlSums:
             found = changes(only.logits, only.mass, logits, mass, only.correct, only.values)
             for column, values in enumerate(CONTROL_COLUMNS):
                 self.sums[name][which, column] += getattr(found, values).double().mean(dim=1).cpu().numpy()
-            n_answers += len(self.controls[which]) * len(matched)
+            n_answers += len(self.controls[which]) * len(only.items)
         return n_answers
 
     def rows(self, n_items: int, n_videos: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ask.inference import video_means
 from ask.questions import Item
 from collect.artefact.folder import read_table, write_table
+from collect.artefact.table import joined_rows
 from collect.errors import UserError
 from collect.printable import printable
 from steer.codes import CodedCases
@@ -125,9 +126,7 @@ def run_controls(
 def parts_of(folder: Path, chosen: Sequence[Target]) -> dict[str, pd.DataFrame]:
     """The rows of all targets."""
     return {
-        name: _concatenate(
-            [read_table(_part(folder / "parts", target, name), schema) for target in chosen], schema.names
-        )
+        name: joined_rows((read_table(_part(folder / "parts", target, name), schema) for target in chosen), schema)
         for name, schema in (("effects", EFFECTS), ("controls", CONTROLS))
     }
 
@@ -152,8 +151,3 @@ def _is_run(parts: Path, target: Target) -> bool:
         logger.warning("%s: the target %s is run again", error, printable(target.id))
         return False
     return True
-
-
-def _concatenate(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))

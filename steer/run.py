@@ -150,8 +150,12 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path, division: Division) 
     run_targets(folder, editor, cases, asked.items, chosen[division.place :: division.n], config)
     division.meet()
     if division.is_first:
-        analysed = _analysed(folder, asked, editor, cases, screen, on_train, chosen, config)
-        finish(folder, asked.items, screen, chosen, analysed, config)
+        joined = parts_of(folder, chosen)
+        found = summarise(
+            joined["effects"], joined["controls"], screen, asked.items, chosen, config.parsed_operations, config.seed
+        )
+        analysed = _analysed(folder, asked, editor, cases, moving(chosen, found.summary), on_train, config)
+        finish(folder, asked.items, screen, chosen, joined, found, analysed, config)
 
 
 def _analysed(
@@ -159,13 +163,11 @@ def _analysed(
     asked: AskedRun,
     editor: Editor,
     cases: CodedCases,
-    screen: pd.DataFrame,
+    confirmed: Sequence[Target],
     on_train: pd.DataFrame,
-    chosen: Sequence[Target],
     config: SteerConfig,
 ) -> Mapping[str, pd.DataFrame]:
     """Follow the confirmed latents further: the tables of `steer.mechanism`."""
-    found = _summaries(folder, asked.items, screen, chosen, config)
     train, held_out = (
         Bench(
             editor=editor,
@@ -180,7 +182,7 @@ def _analysed(
         config.analyses,
         train,
         held_out,
-        moving(chosen, found.summary),
+        confirmed,
         on_train,
         asked.dataset.video,
     )
@@ -197,27 +199,17 @@ def moving(chosen: Sequence[Target], summary: pd.DataFrame) -> list[Target]:
     return [target for target in chosen if target.id in names and not target.is_set]
 
 
-def _summaries(
-    folder: Path, items: Sequence[Item], screen: pd.DataFrame, chosen: Sequence[Target], config: SteerConfig
-) -> Summaries:
-    joined = parts_of(folder, chosen)
-    return summarise(
-        joined["effects"], joined["controls"], screen, items, chosen, config.parsed_operations, config.seed
-    )
-
-
 def finish(
     folder: Path,
     items: Sequence[Item],
     screen: pd.DataFrame,
     chosen: Sequence[Target],
+    joined: Mapping[str, pd.DataFrame],
+    found: Summaries,
     analysed: Mapping[str, pd.DataFrame],
     config: SteerConfig,
 ) -> None:
-    """Join the parts, summarise them, and mark the stage as finished."""
-    parts = folder / "parts"
-    joined = parts_of(folder, chosen)
-    found = _summaries(folder, items, screen, chosen, config)
+    """Write the tables over all targets, and mark the stage as finished."""
     summary = found.summary
     claimed = claims(summary, found.subjects, config.parsed_operations, analysed["doses"])
     pairs = dissociations(claimed, found.subjects, chosen)
@@ -247,7 +239,7 @@ def finish(
         "sets": {target.id: list(target.latents) for target in chosen if target.is_set},
     }
     write_summary(folder, content, TABLES)
-    shutil.rmtree(parts, ignore_errors=True)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
     logger.info("%s", Lines(describe(claimed)))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ask.tables import FLAG, REAL, TEXT, WHOLE, table_schema
-from collect.artefact.table import column
+from ask.tables import FLAG, REAL, TEXT, WHOLE
+from collect.artefact.table import column, table_schema
 from steer.controls import FAMILIES
 
 REASONS = ("given", "sweep", "associated", "set")

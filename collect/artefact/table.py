@@ -7,7 +7,7 @@ rules that the schema states: whether a value may be missing, the smallest one, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from collect.artefact.seal import BLANK, condition, seal
@@ -53,6 +53,21 @@ def column(
     if among:
         notes["among"] = ",".join(among)
     return pyarrow.field(name, kind, nullable=may_lack, metadata=notes or None)
+
+
+def table_schema(purpose: str, *columns: pyarrow.Field) -> pyarrow.Schema:
+    """A schema that says what its table holds."""
+    import pyarrow
+
+    return pyarrow.schema(columns, metadata={"doc": purpose})
+
+
+def joined_rows(frames: Iterable[pandas.DataFrame], schema: pyarrow.Schema) -> pandas.DataFrame:
+    """The rows of several frames, one after the other; where there are none, the schema's columns without rows."""
+    import pandas
+
+    filled = [frame for frame in frames if len(frame)]
+    return pandas.concat(filled, ignore_index=True) if filled else pandas.DataFrame(columns=schema.names)
 
 
 def to_parquet(frame: pandas.DataFrame, schema: pyarrow.Schema, name: str) -> bytes:

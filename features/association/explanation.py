@@ -66,6 +66,13 @@ class Sums:
         scale = np.sqrt(spread_latent) * np.sqrt(spread_label)
         return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 1e-9)
 
+    def with_one_left_out(self) -> Float64[np.ndarray, "group latent label"]:
+        """Pearson correlations over all groups but the first, which is of train videos, and each of the others."""
+        number = np.arange(len(self.n))
+        return np.concatenate(
+            [self.over((number > 0) & (number != index)).correlations() for index in range(1, len(number))]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
@@ -217,9 +224,7 @@ class _Tokens:
         )
         number = np.arange(self._n_groups)
         held_out, train = sums.over(number > 0), sums.over(number == 0).correlations()[0]
-        left_out = np.concatenate(
-            [sums.over((number > 0) & (number != index)).correlations() for index in range(1, self._n_groups)]
-        )
+        left_out = sums.with_one_left_out()
         top = np.take_along_axis(left_out, train.argmax(axis=1)[None, :, None], axis=2)
         return Explanation(
             train=train,

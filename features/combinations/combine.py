@@ -20,11 +20,11 @@ from jaxtyping import Float64
 from scipy import sparse, stats
 from tqdm import tqdm
 
-from collect.artefact.table import column
+from collect.artefact.table import column, table_schema
 from features.association.explanation import N_GROUPS, Sums, jackknife_error
 from features.association.inference import benjamini_hochberg
 from features.association.naming import share
-from features.association.selection import MIN_CORRELATION
+from features.association.selection import MAX_NONZEROS, MIN_CORRELATION
 from features.codes import Codes
 from features.combinations.formulas import Formula
 from features.combinations.search import Found, search
@@ -32,35 +32,29 @@ from features.combinations.tokens import ActiveTokens, LabelledTokens
 from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
 
-MAX_NONZEROS = 2_000_000
-"""Activations of the latents that are read at once."""
-COMBINATIONS = pa.schema(
-    [
-        column("latent", pa.int32(), "latent", least=0),
-        column("depth", pa.int32(), "labels in the combination", least=2),
-        column("combination", pa.string(), "the combination, with its labels by name"),
-        column("labels", pa.list_(pa.string()), "its labels in their order", null=False),
-        column("kinds", pa.list_(pa.string()), "their kinds", null=False),
-        column("levels", pa.list_(pa.string()), "their levels", null=False),
-        column("n_tried", pa.int64(), "formulas scored on train for this latent up to this depth", least=1),
-        column("train_correlation", pa.float64(), "correlation on train videos, by which it was chosen", null=False),
-        column("correlation", pa.float64(), "correlation on held-out videos", null=False),
-        column("explained", pa.float64(), "share of the variance of the activation that it explains there", null=False),
-        column("best_part", pa.string(), "of what is left where labels are dropped, what correlates most there"),
-        column("best_part_correlation", pa.float64(), "correlation of that part on held-out videos", null=False),
-        column("gain", pa.float64(), "correlation - best_part_correlation", null=False),
-        column("gain_low", pa.float64(), "lower end of its 95 % interval, by a jackknife over videos", null=False),
-        column("gain_high", pa.float64(), "upper end", null=False),
-        column("p_value", pa.float64(), "one-sided t test of the gain over groups of videos", null=False),
-        column("q_value", pa.float64(), "Benjamini-Hochberg over all rows", null=False),
-        column("n_tokens", pa.int64(), "held-out tokens at which it holds", least=0),
-        column("n_videos", pa.int64(), "held-out videos with such tokens", least=0),
-        column("beats_parts", pa.bool_(), "whether gain_low is above 0 and q_value below --fdr"),
-    ],
-    metadata={
-        "doc": "One row per latent and number of labels: the combination that correlates most on train videos, and "
-        "whether it explains more on held-out ones than each of its parts."
-    },
+COMBINATIONS = table_schema(
+    "One row per latent and number of labels: the combination that correlates most on train videos, and "
+    "whether it explains more on held-out ones than each of its parts.",
+    column("latent", pa.int32(), "latent", least=0),
+    column("depth", pa.int32(), "labels in the combination", least=2),
+    column("combination", pa.string(), "the combination, with its labels by name"),
+    column("labels", pa.list_(pa.string()), "its labels in their order", null=False),
+    column("kinds", pa.list_(pa.string()), "their kinds", null=False),
+    column("levels", pa.list_(pa.string()), "their levels", null=False),
+    column("n_tried", pa.int64(), "formulas scored on train for this latent up to this depth", least=1),
+    column("train_correlation", pa.float64(), "correlation on train videos, by which it was chosen", null=False),
+    column("correlation", pa.float64(), "correlation on held-out videos", null=False),
+    column("explained", pa.float64(), "share of the variance of the activation that it explains there", null=False),
+    column("best_part", pa.string(), "of what is left where labels are dropped, what correlates most there"),
+    column("best_part_correlation", pa.float64(), "correlation of that part on held-out videos", null=False),
+    column("gain", pa.float64(), "correlation - best_part_correlation", null=False),
+    column("gain_low", pa.float64(), "lower end of its 95 % interval, by a jackknife over videos", null=False),
+    column("gain_high", pa.float64(), "upper end", null=False),
+    column("p_value", pa.float64(), "one-sided t test of the gain over groups of videos", null=False),
+    column("q_value", pa.float64(), "Benjamini-Hochberg over all rows", null=False),
+    column("n_tokens", pa.int64(), "held-out tokens at which it holds", least=0),
+    column("n_videos", pa.int64(), "held-out videos with such tokens", least=0),
+    column("beats_parts", pa.bool_(), "whether gain_low is above 0 and q_value below --fdr"),
 )
 
 
@@ -177,7 +171,5 @@ def _correlations(
         label=n_true,
         product=product,
     )
-    number = np.arange(shape)
-    whole = sums.over(number > 0).correlations()[0, 0]
-    left_out = [sums.over((number > 0) & (number != index)).correlations()[0, 0] for index in range(1, shape)]
-    return whole, np.stack(left_out)
+    whole = sums.over(np.arange(shape) > 0).correlations()[0, 0]
+    return whole, sums.with_one_left_out()[:, 0]

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float64, UInt8
 from tqdm import tqdm
 
 from collect.artefact.folder import write_table
-from collect.artefact.table import column
+from collect.artefact.table import column, table_schema
 from collect.artefact.table_input import read_found_table
 from collect.data.perception_test import Video
 from collect.printable import printable
@@ -38,13 +38,11 @@ STEP_PX = 8
 """Distance of the pixels that are averaged; the mean of thousands of them is that of all."""
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709)."""
-BRIGHTNESS = pa.schema(
-    [
-        column("video_id", pa.string(), "video"),
-        column("t", pa.int32(), "time step", least=0),
-        column("luminance", pa.float64(), "mean luminance of the frame, 0 to 1; null where it cannot be decoded"),
-    ],
-    metadata={"doc": "One row per video and time step: how bright its frame is."},
+BRIGHTNESS = table_schema(
+    "One row per video and time step: how bright its frame is.",
+    column("video_id", pa.string(), "video"),
+    column("t", pa.int32(), "time step", least=0),
+    column("luminance", pa.float64(), "mean luminance of the frame, 0 to 1; null where it cannot be decoded"),
 )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from steer.mechanism.doses import LEAST_COUNT
+from steer.evidence.claims import LEAST_COUNT
 from steer.mechanism.tables import MECHANISMS, TOO_FEW
 from steer.targets import ENOUGH_VIDEOS
 

@@ -20,14 +20,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from steer.codes import VideoCodes
-from steer.mechanism.matched import Bench, Real, estimate
+from steer.mechanism.matched import Bench, Real, estimate, video_draws
 from steer.mechanism.occurrences import EventLabel, annotated_events
 
 TOP = 3
 """Latents per subject, by their gain over time on the train videos."""
 LEAST_GAIN = 0.02
 """Gain on the train videos from which a latent is listed."""
-BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,8 +138,7 @@ def counter_rows(train: Bench, held_out: Bench, subject: str, label: EventLabel)
     order = np.lexsort((np.arange(len(gain)), -gain))[:TOP]
     chosen = [int(latent) for latent in order if gain[latent] >= LEAST_GAIN]
     leading = on_held_out.of(chosen)
-    rng = np.random.default_rng(held_out.seed)
-    drawn = rng.integers(0, len(judged), size=(BOOTSTRAPS, len(judged)))
+    drawn = video_draws(len(judged), held_out.seed)
     gains = np.stack([leading.gain(videos) for videos in drawn]) if chosen else np.zeros((1, 0))
     rows: list[dict[str, Any]] = []
     sets = [(latent,) for latent in chosen] + ([tuple(chosen)] if len(chosen) > 1 else [])

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from steer.evidence.claims import LEAST_COUNT
 from steer.mechanism.matched import Bench, Estimate, Real, change_of, estimate
 from steer.targets import Target
 
 DOSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Factors of the activations; 1 is the unedited model."""
-LEAST_COUNT = 0.05
-"""Change of the expected count from which its direction is told."""
 
 
 def dose_rows(bench: Bench, target: Target) -> list[dict[str, Any]]:

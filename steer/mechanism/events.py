@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ask.inference import video_means
 from steer.codes import Scene, VideoCodes
 from steer.controls import matched_change, random_directions
 from steer.edits.partners import true_count
 from steer.edits.scopes import frames_that_fire, of_frames
 from steer.effects import draw_seed
-from steer.mechanism.matched import Bench, Shifts, by_video, change_of, estimate, written
-from steer.mechanism.occurrences import EventLabel, annotated_events, firing_events, strong_frames
+from steer.mechanism.matched import Bench, Shifts, change_of, estimate, written
+from steer.mechanism.occurrences import EventLabel, events_of, strong_frames
 from steer.targets import Target
 
 N_RANDOM = 4
@@ -90,7 +91,7 @@ def event_rows(bench: Bench, target: Target, label: EventLabel | None) -> list[d
         case, codes, scene = bench.matched(video_id, target.subject)
         n_t = scene.grid.n_t
         usual = bench.editor.reference
-        found = firing_events(codes, target.latents, usual, n_t) if label is None else annotated_events(label, scene)
+        found = events_of(label, scene, codes, target.latents, usual)
         if not found or not frames_that_fire(codes, target.latents, n_t).any():
             continue
         has_room = all(true_count(item) < max(item.values or ()) for item in case.items)
@@ -194,7 +195,7 @@ def event_summary(rows: list[dict[str, Any]], target: Target, seed: int) -> list
     ):
         # A count that no option exceeds cannot rise.
         own = [row for row in rows if row["edit"] == edit and (row["has_room"] or not edit.startswith("insert"))]
-        values = by_video([row["delta_expected_count"] for row in own], [row["video_id"] for row in own])
+        values = video_means([row["delta_expected_count"] for row in own], [row["video_id"] for row in own])
         found |= estimate(values, seed).columns(column)
     ablated = [row for row in rows if row["edit"] == "ablate"]
     return [
@@ -205,7 +206,9 @@ def event_summary(rows: list[dict[str, Any]], target: Target, seed: int) -> list
             "n_events": len(ablated),
             "n_videos": len({row["video_id"] for row in ablated}),
             "n_videos_with_room": len({row["video_id"] for row in ablated if row["has_room"]}),
-            "by_one": float(by_video([row["by_one"] for row in ablated], [row["video_id"] for row in ablated]).mean()),
+            "by_one": float(
+                video_means([row["by_one"] for row in ablated], [row["video_id"] for row in ablated]).mean()
+            ),
             **found,
         }
     ]

@@ -23,7 +23,7 @@ from steer.edits.placed import text_tokens
 from steer.edits.scopes import of_frames
 from steer.mechanism.attention import AttentionEdits, Cut, Kept, logits_under
 from steer.mechanism.matched import Bench, change_of, estimate, shifts_of
-from steer.mechanism.occurrences import EventLabel, annotated_events, firing_events, strong_frames
+from steer.mechanism.occurrences import EventLabel, events_of, strong_frames
 from steer.targets import Target
 
 ROUTES = ("later visual", "question", "answer", "all")
@@ -72,7 +72,7 @@ def flow_rows(bench: Bench, target: Target, label: EventLabel | None) -> list[di
             break
         case, codes, scene = bench.matched(video_id, target.subject)
         n_t, usual = scene.grid.n_t, bench.editor.reference
-        found = firing_events(codes, target.latents, usual, n_t) if label is None else annotated_events(label, scene)
+        found = events_of(label, scene, codes, target.latents, usual)
         if not found or not case.sequences.packed:
             continue
         busy = np.any(found, axis=0)

@@ -21,6 +21,7 @@ from ask.inference import bootstrap_interval
 from ask.questions import Item
 from steer.codes import CodedCases, Scene, VideoCodes
 from steer.effects import Editor
+from steer.evidence.contrasts import BOOTSTRAPS
 
 Real = NDArray[np.float64]
 
@@ -59,9 +60,7 @@ class Bench:
     def matched(self, video_id: str, subject: str) -> tuple[Case, VideoCodes, Scene]:
         """A video with the questions of a subject alone."""
         case, codes = self.cases[video_id]
-        places = [place for place, item in enumerate(case.items) if item.subject == subject]
-        own = case if len(places) == len(case.items) else case.of_items(places)
-        return own, codes, self.cases.scene(video_id)
+        return case.about(subject), codes, self.cases.scene(video_id)
 
     def shifts(
         self,
@@ -125,11 +124,9 @@ def estimate(values: Sequence[float] | Real, seed: int) -> Estimate:
     return Estimate(mean=float(array.mean()) if len(array) else float("nan"), low=low, high=high, n=len(array))
 
 
-def by_video(values: Sequence[float], videos: Sequence[str]) -> Real:
-    """Mean of the numbers of each video, in the order of their ids."""
-    _, place = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
-    array = np.asarray(values, dtype=np.float64)
-    return np.bincount(place, weights=array) / np.bincount(place) if len(array) else np.zeros(0)
+def video_draws(n_videos: int, seed: int) -> NDArray[np.int64]:
+    """[draw, video] bootstrap samples of videos by their numbers, for the interval of anything but a mean."""
+    return np.random.default_rng(seed).integers(0, n_videos, size=(BOOTSTRAPS, n_videos))
 
 
 def change_of(

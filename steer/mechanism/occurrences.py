@@ -112,6 +112,13 @@ def strong_frames(codes: VideoCodes, latents: Sequence[int], usual: Reference, n
     return found
 
 
+def events_of(
+    label: EventLabel | None, scene: Scene, codes: VideoCodes, latents: Sequence[int], usual: Reference
+) -> list[Bool[np.ndarray, " n_t"]] | None:
+    """Frames of each event of a video: of a label where there is one, else where the latents fire strongly."""
+    return firing_events(codes, latents, usual, scene.grid.n_t) if label is None else annotated_events(label, scene)
+
+
 def firing_events(
     codes: VideoCodes, latents: Sequence[int], usual: Reference, n_t: int
 ) -> list[Bool[np.ndarray, " n_t"]]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ask.questions import Item
 from collect.artefact.folder import read_table, write_table
+from collect.artefact.table import joined_rows
 from collect.data.perception_test import Video
 from collect.errors import UserError
 from steer.config import ANALYSES
@@ -87,7 +88,7 @@ def run_analyses(
             progress.set_postfix_str(job.analysis, refresh=False)
             for name, table in zip(job.tables, _run(parts, job), strict=True):
                 found[name].append(table)
-    return {name: _joined(frames, MECHANISM_TABLES[name].names) for name, frames in found.items()}
+    return {name: joined_rows(frames, MECHANISM_TABLES[name]) for name, frames in found.items()}
 
 
 def _of(items: Sequence[Item], subject: str) -> list[Item]:
@@ -174,8 +175,3 @@ def _run(parts: Path, job: Job) -> list[pd.DataFrame]:
     for path, table, schema in zip(paths, tables, schemas, strict=True):
         write_table(path, table, schema)
     return tables
-
-
-def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))

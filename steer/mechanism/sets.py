@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ask.cases import Case
 from steer.codes import VideoCodes
-from steer.mechanism.matched import Bench, Estimate, Real, change_of, estimate, written
+from steer.mechanism.matched import Bench, Estimate, Real, change_of, estimate, video_draws, written
 
 MOST_LATENTS = 6
 """Latents of the largest set."""
@@ -27,7 +27,6 @@ CANDIDATES = 8
 """Latents that a set may take, and whose pairs are tried."""
 MOST_TRAIN_VIDEOS = 12
 """Train videos on which sets grow."""
-BOOTSTRAPS = 1000
 
 
 def candidates(by_latent: pd.DataFrame, subject: str) -> list[int]:
@@ -122,8 +121,7 @@ def _share(margins: _Margins, latents: tuple[int, ...], kept: bool) -> Estimate:
     """Share of the way from the model to that without latents; restored: of the way back."""
     (own,), (nothing,) = margins([latents], kept=kept), margins([()], kept=True)
     numbers = np.stack([own - nothing if kept else own, -nothing if kept else nothing])
-    drawn = np.random.default_rng(margins.seed).integers(0, len(own), size=(BOOTSTRAPS, len(own)))
-    shares = _ratio(numbers[:, drawn].mean(axis=2))
+    shares = _ratio(numbers[:, video_draws(len(own), margins.seed)].mean(axis=2))
     known = shares[~np.isnan(shares)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     share = _ratio(numbers.mean(axis=1)[:, None])[0]

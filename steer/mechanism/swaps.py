@@ -13,10 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from steer.edits.partners import partners, true_count
-from steer.mechanism.matched import Bench, change_of
+from steer.mechanism.matched import Bench, change_of, video_draws
 from steer.targets import Target
-
-BOOTSTRAPS = 1000
 
 
 def swap_rows(bench: Bench, target: Target) -> list[dict[str, Any]]:
@@ -66,7 +64,7 @@ def swap_summary(rows: list[dict[str, Any]], target: Target, seed: int) -> list[
         return []
     moved = np.array([row["delta_expected_count"] for row in rows], dtype=np.float64)
     names, video = np.unique(np.array([row["video_id"] for row in rows], dtype=str), return_inverse=True)
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(BOOTSTRAPS, len(names)))
+    drawn = video_draws(len(names), seed)
     weights = np.stack([np.bincount(each, minlength=len(names))[video] for each in drawn]).astype(np.float64)
     slope, offset = line(gaps, moved, np.ones((1, len(gaps))))
     slopes, offsets = line(gaps, moved, weights)

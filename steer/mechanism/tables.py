@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ask.tables import FLAG, REAL, TEXT, WHOLE, table_schema
-from collect.artefact.table import column
+from ask.tables import FLAG, REAL, TEXT, WHOLE
+from collect.artefact.table import column, table_schema
 
 SHAPES = ("rising", "falling", "not monotone", "undecided")
 EVENT_EDITS = (

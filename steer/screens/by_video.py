@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ask.tables import REAL, TEXT, WHOLE, table_schema
-from collect.artefact.table import column
+from ask.tables import REAL, TEXT, WHOLE
+from collect.artefact.table import column, joined_rows, table_schema
 from steer.screens.budget import Budget, Job, read_whole
 from steer.screens.cost import Shape, cheapest
 from steer.screens.masked import N_MASKS, SHARE, draw_masks, effects_of_masks
@@ -102,7 +102,7 @@ def screen_videos(
     found = [read_whole(each.path, SCREENED) for each in jobs[:n_done]]
     whole = [each for each in found if each is not None]
     assert len(whole) == n_done, "a table that was just written cannot be read"
-    return pd.concat(whole, ignore_index=True) if whole else pd.DataFrame(columns=SCREENED.names)
+    return joined_rows(whole, SCREENED)
 
 
 def estimates(passes: Passes, name: str, video_id: str, latents: Sequence[int], seed: int) -> pd.DataFrame:
