@@ -28,7 +28,7 @@ from browse.gathering.media_names import clip_name, still_name
 from browse.media import Media
 from browse.names import part_of
 from browse.notes import Notes
-from browse.server.files import TYPES
+from browse.server.files import PAGE, TYPES
 from browse.shards import Shard, encode
 from collect.artefact.folder import TEMPORARY_SUFFIX, read_object, remove_orphans, write_atomic, write_json
 from collect.artefact.lock import writing
@@ -44,7 +44,6 @@ MOST_SHARD_BYTES = 60_000_000
 """A page of this size is still mailed, and opens in a moment."""
 SAMPLED = 4
 """Shards of latents by which the size of all of them is estimated."""
-PAGE = Path(__file__).parent / "page"
 
 
 def export(

@@ -11,23 +11,11 @@ import numpy as np
 from ask.inference import bootstrap_interval, video_means
 from ask.questions import CHANCE
 from browse.gathering.grouped import records
+from browse.gathering.latents.effects import CLAIM
 from browse.gathering.opened import OpenedSae
 from browse.gathering.rounding import plain, rounded, row
 from browse.gathering.videos import predicted
 from browse.shards import Shard, objects
-
-_CLAIM = {
-    "operation": "operation",
-    "claim": "claim",
-    "rule": "rule",
-    "direction": "direction",
-    "delta_margin": "delta_margin",
-    "low": "delta_margin_low",
-    "high": "delta_margin_high",
-    "q": "q_value",
-    "control_q": "control_q_value",
-    "n_videos": "n_videos",
-}
 
 
 def tasks_shard(saes: Mapping[str, OpenedSae]) -> Shard:
@@ -52,8 +40,7 @@ def tasks_shard(saes: Mapping[str, OpenedSae]) -> Shard:
                     "target": target.id,
                     "latent": target.latents[0] if not target.is_set else None,
                     "latents": list(target.latents),
-                    "subject": claim["subject"],
-                    **row(claim, _CLAIM),
+                    **row(claim, CLAIM),
                 }
             )
     by_task: dict[tuple[bool, str, str], list[Mapping[str, Any]]] = {}

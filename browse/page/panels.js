@@ -76,8 +76,7 @@
 
   videoSae.isEffect = (claim) => /^(not )?specific$/.test(claim || "");
 
-  const METHODS = { exact: "exact", direct: "direct", masked: "masked", gradient: "gradient" };
-  videoSae.methodTag = (method) => (method ? h("span", { class: method === "exact" ? "tag accent" : "tag", title: method === "exact" ? "The edited model was run." : "Estimated, not run: confirm it with an exact effect." }, METHODS[method] || method) : null);
+  videoSae.methodTag = (method) => (method ? h("span", { class: method === "exact" ? "tag accent" : "tag", title: method === "exact" ? "The edited model was run." : "Estimated, not run: confirm it with an exact effect." }, method) : null);
 
   videoSae.GROUPS = {
     top: ["Top", "the strongest moments"], q5: ["80–100 %", "of its activation, sorted by strength"], q4: ["60–80 %", ""], q3: ["40–60 %", ""], q2: ["20–40 %", ""], q1: ["0–20 %", ""],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 import anyio.to_thread
@@ -18,12 +17,10 @@ from starlette.types import ASGIApp
 from browse.media import Media
 from browse.notes import Notes
 from browse.server.endpoints import Endpoints
-from browse.server.files import not_found, send_bytes, send_file
+from browse.server.files import PAGE, not_found, send_bytes, send_file
 from browse.server.guard import Access, Guard
 from browse.sources import Source
 from collect.errors import UserError
-
-PAGE = Path(str(resources.files("browse"))) / "page"
 
 
 @dataclass(frozen=True, kw_only=True)

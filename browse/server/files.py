@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 
 import anyio.to_thread
@@ -19,6 +20,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from collect.artefact.inside import inside, open_regular
 from collect.errors import UserError
 
+PAGE = Path(str(resources.files("browse"))) / "page"
+"""The page's own files."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",

@@ -28,7 +28,7 @@ _CONTRAST = {
     "noncounting_high": "delta_margin_noncounting_high",
     "p": "p_value",
 }
-_CLAIM = {
+CLAIM = {
     "operation": "operation",
     "subject": "subject",
     "claim": "claim",
@@ -41,6 +41,7 @@ _CLAIM = {
     "control_q": "control_q_value",
     "n_videos": "n_videos",
 }
+"""What is shown of a row of claims.parquet: name there by name in a shard."""
 _RESPONSE = {
     "subject": "subject",
     "dose": "dose",
@@ -139,7 +140,7 @@ class LatentEffects:
             ],
             "items": self._listed(latent, targets),
             "claims": [
-                {**row(values, _CLAIM), "text": f"{values['operation']}, {values['subject']}: {values['claim']}"}
+                {**row(values, CLAIM), "text": f"{values['operation']}, {values['subject']}: {values['claim']}"}
                 for target in targets
                 for values in self._of_target["claims"].rows(target)
             ],
