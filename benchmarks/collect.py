@@ -43,12 +43,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, run_benchmark
+from benchmarks.made_store import made_grid, made_record
 from collect import run
 from collect.config import CHUNK_ROWS, CollectConfig
 from collect.data.perception_test import load_dataset
-from collect.reading import ActivationStore, VideoRecord
+from collect.reading import ActivationStore
 from collect.store.writer import SiteSpec, StoreWriter
-from collect.tokens.grid import TokenGrid, frame_spans
 from collect.video.decode import decode_clip
 from collect.vlm import VideoVlm, load_vlm
 from demo.vlm.architecture import SIZES, Size, build_model, build_processor
@@ -187,26 +187,10 @@ def _write(folder: Path, config: CollectConfig, residuals: Sequence[Tensor]) -> 
     specs = {config.sites[0]: SiteSpec(d_in=residuals[0].shape[1], dtype=residuals[0].dtype)}
     with StoreWriter(folder, 0, specs, shard_rows=config.shard_rows, chunk_rows=CHUNK_ROWS, model={}) as writer:
         for index, rows in enumerate(residuals):
-            writer.add_video(_record(index, writer.next_row, len(rows)), {config.sites[0]: rows.cpu()})
+            writer.add_video(
+                made_record(index, writer.next_row, made_grid(1, 1, len(rows))), {config.sites[0]: rows.cpu()}
+            )
         writer.finish()
-
-
-def _record(index: int, row_start: int, n_tokens: int) -> VideoRecord:
-    spans = frame_spans(np.zeros(1), 30.0)
-    grid = TokenGrid.uniform(n_rows=1, n_cols=n_tokens, spans_s=spans, frame_ids=np.zeros(1, dtype=np.int64))
-    return VideoRecord(
-        index=index,
-        video_id=f"video_{index}",
-        path="",
-        split="train",
-        row_start=row_start,
-        row_stop=row_start + n_tokens,
-        grid=grid,
-        frame_rate=30.0,
-        n_frames=1,
-        width=64,
-        height=64,
-    )
 
 
 def _naive(vlm: VideoVlm, data: Path, n_frames: int, n_layers: int, out: Path) -> None:

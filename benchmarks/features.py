@@ -48,11 +48,9 @@ from benchmarks.harness import (
     medians,
     run_benchmark,
 )
+from benchmarks.made_store import made_grid, write_store
 from benchmarks.planted_codes import D_SAE, HELD_OUT, L0, SIDE, TRAIN, make_controls, make_corpus, write_codes
-from collect.reading import ActivationStore, VideoRecord
-from collect.store.manifest import write_manifest
-from collect.store.writer import SiteSpec, StoreWriter
-from collect.tokens.grid import TokenGrid, frame_spans
+from collect.reading import VideoRecord
 from features.activity import measure_activity
 from features.association.associate import associate
 from features.codes import Codes
@@ -162,7 +160,16 @@ def encode_pass(options: Options) -> Metrics:
 
 def _encode_pass(folder: Path, options: Options) -> Metrics:
     d_in, d_sae, n_tokens, batch = (64, 512, 2048, 512) if options.quick else (D_IN, D_SAE, 8192, 4096)
-    store = _write_store(folder / "activations", n_tokens, d_in)
+    store = write_store(
+        folder / "activations",
+        SITE,
+        d_in,
+        [("train", torch.randn(n_tokens, d_in))],
+        made_grid(n_tokens // 128, 8, 16),
+        shard_rows=2048,
+        chunk_rows=256,
+        model={},
+    )
     x = store.read(SITE, 0, n_tokens)
     W_enc = torch.randn(d_in, d_sae) / math.sqrt(d_in)
     some = (x[:256].float() @ W_enc).flatten()
@@ -205,32 +212,6 @@ def _encode_pass(folder: Path, options: Options) -> Metrics:
         "pass_over_gemm_wall": median_ratio(times["pass"], times["product"]),
         "pass_tokens_per_s": n_tokens / medians(times)["pass"],
     }
-
-
-def _write_store(folder: Path, n_tokens: int, d_in: int) -> ActivationStore:
-    times = np.arange(n_tokens // 128, dtype=np.float64)
-    grid = TokenGrid.uniform(
-        n_rows=8, n_cols=16, spans_s=frame_spans(times, 30.0), frame_ids=(30 * times).astype(np.int64)
-    )
-    record = VideoRecord(
-        index=0,
-        video_id="video",
-        path="",
-        split="train",
-        row_start=0,
-        row_stop=n_tokens,
-        grid=grid,
-        frame_rate=30.0,
-        n_frames=30 * len(times),
-        width=64,
-        height=64,
-    )
-    sites = {SITE: SiteSpec(d_in=d_in, dtype=torch.bfloat16)}
-    with StoreWriter(folder, 0, sites, n_tokens, shard_rows=2048, chunk_rows=256, model={}) as writer:
-        writer.add_video(record, {SITE: torch.randn(n_tokens, d_in).bfloat16()})
-        writer.finish()
-    write_manifest(folder, [0])
-    return ActivationStore.open(folder)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ used. The shuffle is that of the order of 10,500 videos of 6,272 tokens with the
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +58,8 @@ def measure(options: Options) -> Metrics:
 
         sides = {
             "loader": take,
-            "floor": lambda: _floor(shards, pool),
-            "cached": lambda: _floor(shards, chunk),
+            "floor": lambda: read_in_order(shards, pool),
+            "cached": lambda: read_in_order(shards, chunk),
             "gather": lambda: _gather(shards, pool),
         }
         times = alternate(sides, rounds)
@@ -97,7 +97,7 @@ def _write(folder: Path, n_shards: int) -> Iterator[Shard]:
         )
 
 
-def _floor(shards: list[Shard], out: torch.Tensor) -> None:
+def read_in_order(shards: Sequence[Shard], out: torch.Tensor) -> None:
     """Read every chunk of every shard in order into a buffer that is used again and again."""
     raw = out.view(torch.uint8).numpy().reshape(-1, shards[0].chunk_bytes)
     place = 0
@@ -114,7 +114,7 @@ def _gather(shards: list[Shard], pool: torch.Tensor) -> None:
     per_pool = len(pool) // SHARD_ROWS
     for first in range(0, len(shards), per_pool):
         part = shards[first : first + per_pool]
-        _floor(part, pool)
+        read_in_order(part, pool)
         order = torch.randperm(len(part) * SHARD_ROWS, generator=torch.Generator().manual_seed(first))
         batch = torch.empty(BATCH, D_IN, dtype=torch.bfloat16)
         for rows in order.split(BATCH):

@@ -20,6 +20,7 @@ and after each command. The disk is what holds the temporary folder (set TMPDIR 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,20 +31,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.harness import Metrics, Options, median_ratio, run_benchmark, seconds
+from benchmarks.loader import read_in_order
+from benchmarks.made_store import made_grid, write_store
 from benchmarks.processes import Side
 from benchmarks.sizes import CUDA, QUICK_SIZES, SIZES, Size, batches
-from collect.process.device import resolve_device, resolve_dtype
-from collect.reading import ActivationStore, VideoRecord
-from collect.store.manifest import write_manifest
-from collect.store.writer import SiteSpec, StoreWriter
-from collect.tokens.grid import TokenGrid, frame_spans
+from benchmarks.train import our_step
+from collect.config import CHUNK_ROWS
+from collect.process.device import resolve_dtype
+from collect.reading import ActivationStore
 from train_sae.reading import METRICS_NAME
-from train_sae.step.fastest import take_step
 from train_sae.step.memory import freed_memory_kept
-from train_sae.step.settings import StepSettings
-from train_sae.step.state import initial_state
 
 SITE, NAME = "resid/0", "sae"
 SIDE, N_T = 16, 16
@@ -60,7 +60,8 @@ def measure(options: Options) -> Metrics:
     outside: list[float] = []
     with tempfile.TemporaryDirectory() as name, Side(bare_step, freed_memory_kept) as step:
         folder = Path(name)
-        store = write_store(folder / "activations", size, n_steps)
+        store = planted_store(folder / "activations", size, n_steps)
+        chunk = torch.empty(CHUNK_ROWS, size.d_in, dtype=torch.bfloat16)
         step.prepare(size)
 
         def steps_per_s() -> float:
@@ -71,7 +72,7 @@ def measure(options: Options) -> Metrics:
             before = steps_per_s()
             if kind == "cold":
                 drop_pages(store)
-                rates["disk"].append(store.n_tokens / seconds(lambda: read_all(store)))
+                rates["disk"].append(store.n_tokens / seconds(lambda: read_in_order(store.shards(SITE), chunk)))
                 drop_pages(store)
             loop_rate, outside_s = train(folder, size, n_steps, log_every)
             rates[kind].append(loop_rate)
@@ -93,51 +94,24 @@ def measure(options: Options) -> Metrics:
 
 def bare_step(size: Size) -> Callable[[], object]:
     """One step on the next batch, in the precision that `train` takes by default."""
-    device = resolve_device("auto")
-    dtype = resolve_dtype("auto", device)
-    state = initial_state(torch.zeros(size.d_in, device=device), size.d_sae, 0, "batchtopk")
-    settings = StepSettings(
-        arch="batchtopk",
-        k=size.k,
-        dead_tokens=10_000_000,
-        aux_k=size.d_in // 2,
-        precision=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
-    )
-    source = cycle(batches(size))
-    return lambda: take_step(state, next(source), settings, 1e-4)
+    dtype = resolve_dtype("auto", torch.device(size.device))
+    return our_step(size, "batchtopk", torch.bfloat16 if dtype == "bfloat16" else torch.float32)
 
 
-def write_store(folder: Path, size: Size, n_steps: int) -> ActivationStore:
+def planted_store(folder: Path, size: Size, n_steps: int) -> ActivationStore:
     """A store of as many train tokens as the steps take, and of one held-out video, in bfloat16."""
-    times = np.arange(N_T, dtype=np.float64)
-    grid = TokenGrid.uniform(
-        n_rows=SIDE, n_cols=SIDE, spans_s=frame_spans(times, 30.0), frame_ids=(30 * times).astype(np.int64)
-    )
-    n_videos = -(-n_steps * size.batch_size // VIDEO_TOKENS) + 1
+    n_train = -(-n_steps * size.batch_size // VIDEO_TOKENS)
     source = cycle(torch.cat([batch.cpu() for batch in batches(size)]).bfloat16().split(VIDEO_TOKENS))
-    sites = {SITE: SiteSpec(d_in=size.d_in, dtype=torch.bfloat16)}
-    with StoreWriter(folder, 0, sites, n_videos * VIDEO_TOKENS, model=MODEL) as writer:
-        for index in range(n_videos):
-            x = next(source)
-            while len(x) < VIDEO_TOKENS:
-                x = torch.cat([x, next(source)])
-            record = VideoRecord(
-                index=index,
-                video_id=f"video_{index:05d}",
-                path="",
-                split="valid" if index == n_videos - 1 else "train",
-                row_start=index * VIDEO_TOKENS,
-                row_stop=(index + 1) * VIDEO_TOKENS,
-                grid=grid,
-                frame_rate=30.0,
-                n_frames=30 * N_T,
-                width=64,
-                height=64,
-            )
-            writer.add_video(record, {SITE: x[:VIDEO_TOKENS]})
-        writer.finish()
-    write_manifest(folder, [0])
-    return ActivationStore.open(folder)
+
+    def video() -> Tensor:
+        x = next(source)
+        while len(x) < VIDEO_TOKENS:
+            x = torch.cat([x, next(source)])
+        return x[:VIDEO_TOKENS]
+
+    splits = [*["train"] * n_train, "valid"]
+    videos = ((split, video()) for split in splits)
+    return write_store(folder, SITE, size.d_in, videos, made_grid(N_T, SIDE, SIDE), model=MODEL)
 
 
 def train(folder: Path, size: Size, n_steps: int, log_every: int) -> tuple[float, float]:
@@ -147,7 +121,7 @@ def train(folder: Path, size: Size, n_steps: int, log_every: int) -> tuple[float
         Tokens per second of its loop, and the seconds that it took besides.
     """
     run = folder / "run"
-    subprocess.run(["rm", "-rf", str(run / "sae")], check=True)
+    shutil.rmtree(run / "sae", ignore_errors=True)
     run.mkdir(exist_ok=True)
     if not (run / "activations").exists():
         (run / "activations").symlink_to(folder / "activations", target_is_directory=True)
@@ -170,17 +144,6 @@ def drop_pages(store: ActivationStore) -> None:
         descriptor = os.open(shard.path, os.O_RDONLY)
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-
-
-def read_all(store: ActivationStore) -> None:
-    """Read every chunk in file order into the same buffer."""
-    shards = store.shards(SITE)
-    buffer = bytearray(max(shard.chunk_bytes for shard in shards))
-    for shard in shards:
-        descriptor = os.open(shard.path, os.O_RDONLY)
-        for offset in shard.chunk_offsets.tolist():
-            os.preadv(descriptor, [buffer], offset)
         os.close(descriptor)
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.loader import read_in_order
 from benchmarks.sizes import Size, batches
-from benchmarks.train_e2e import SITE, VIDEO_TOKENS, bare_step, drop_pages, read_all, train, write_store
+from benchmarks.train_e2e import SITE, VIDEO_TOKENS, bare_step, drop_pages, planted_store, train
+from collect.config import CHUNK_ROWS
 from collect.data.split import held_out_ids
 
 TINY = Size(16, 64, 4, 1024, rounds=1)
 
 
 def test_the_store_has_tokens_for_every_step_and_one_held_out_video(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "activations", TINY, n_steps=9)
+    store = planted_store(tmp_path / "activations", TINY, n_steps=9)
     aside = held_out_ids((video.video_id, video.split) for video in store.videos)
     n_train = sum(video.n_tokens for video in store.videos if video.video_id not in aside)
     assert len(aside) == 1
@@ -23,7 +25,7 @@ def test_the_store_has_tokens_for_every_step_and_one_held_out_video(tmp_path: Pa
     planted = torch.cat(batches(TINY)).bfloat16()
     assert torch.equal(store.read(SITE, 0, VIDEO_TOKENS), planted)
     drop_pages(store)
-    read_all(store)
+    read_in_order(store.shards(SITE), torch.empty(CHUNK_ROWS, TINY.d_in, dtype=torch.bfloat16))
     assert torch.equal(store.read(SITE, 0, VIDEO_TOKENS), planted)
 
 
@@ -35,7 +37,7 @@ def test_the_bare_step_trains() -> None:
 
 @pytest.mark.slow
 def test_the_loop_s_rate_is_that_of_its_own_record(tmp_path: Path) -> None:
-    write_store(tmp_path / "activations", TINY, n_steps=12)
+    planted_store(tmp_path / "activations", TINY, n_steps=12)
     rate, outside_s = train(tmp_path, TINY, 12, log_every=4)
     text = (tmp_path / "run" / "sae" / "sae" / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]

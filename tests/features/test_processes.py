@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +14,11 @@ import torch
 from features.codes import Codes
 from features.config import FeaturesConfig
 from features.run import features
+from tests import launched
 from tests.features.conftest import D_SAE, PlantedVideo, planted_sae, write_data, write_run
+from tests.launched import ROOT, environment, finish_after_kills
 from train_sae.lens.export import save_sae
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = ("catalogue.parquet", "associations.parquet", "combinations.parquet", "exemplars.parquet", "summary.json")
 OPTIONS = (
     "--sae planted --baseline frozen --min-videos 5 --permutations 49 --bootstraps 50 --controls 8 --media 0 "
@@ -65,13 +62,7 @@ def copy_of(run: Path, folder: Path) -> Path:
 
 
 def command(run: Path, n: int) -> list[str]:
-    launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"] if n > 1 else []
-    options = [*OPTIONS.split(), "--options", COMBINATIONS]
-    return [sys.executable, *launched, "-m", "video_sae", "--", "features", "--run", str(run), *options]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return launched.command("features", run, [*OPTIONS.split(), "--options", COMBINATIONS], n)
 
 
 def content_of(folder: Path) -> dict[Path, bytes]:
@@ -109,27 +100,8 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
     n: int, run: Path, expected: Path, tmp_path: Path
 ) -> None:
     copy = copy_of(run, tmp_path / "run")
-    rng = random.Random(n)
-    n_killed = 0
-    for _ in range(11):
-        process = subprocess.Popen(
-            command(copy, n),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=environment(),
-            start_new_session=True,
-        )
-        try:
-            # Loading takes a few seconds, and the stage itself about as long.
-            process.wait(timeout=rng.uniform(2.0, 2.0 + 4.0 * n) if n_killed < 10 else 200)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            n_killed += 1
-            continue
-        assert process.returncode == 0
-        break
+    # Loading takes a few seconds, and the stage itself about as long.
+    n_killed = finish_after_kills(command(copy, n), (2.0, 2.0 + 4.0 * n), most=10, seed=n, last_s=200)
     check(copy / "features" / "planted", expected)
     assert n_killed
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from steer.config import SteerConfig
 from steer.run import TABLES, steer
+from tests import launched
+from tests.launched import ROOT, environment, finish_after_kills
 from tests.small_run import SAE_NAME
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = "--top 1 --associated 0 --operations ablate --controls 2 --analyses doses swaps --items 8 4 --device cpu"
 
 
@@ -28,12 +25,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, collected: Path) -> Path:
 
 
 def command(run: Path, n: int) -> list[str]:
-    launched = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"] if n > 1 else []
-    return [sys.executable, *launched, "-m", "video_sae", "--", "steer", "--run", str(run), *OPTIONS.split()]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return launched.command("steer", run, OPTIONS.split(), n)
 
 
 def check(folder: Path, expected: Path) -> None:
@@ -56,26 +48,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
     n: int, collected: Path, expected: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(collected, tmp_path / "run"))
-    rng = random.Random(n)
-    n_killed = 0
-    for _ in range(9):
-        process = subprocess.Popen(
-            command(run, n),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=ROOT,
-            env=environment(),
-            start_new_session=True,
-        )
-        try:
-            # Loading takes most of the time, so moments are drawn from all of it.
-            process.wait(timeout=rng.uniform(3.0, 3.0 + 6.0 * n) if n_killed < 8 else 300)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            n_killed += 1
-            continue
-        assert process.returncode == 0
-        break
+    # Loading takes most of the time, so moments are drawn from all of it.
+    n_killed = finish_after_kills(command(run, n), (3.0, 3.0 + 6.0 * n), most=8, seed=n, last_s=300)
     check(run / "steer" / SAE_NAME, expected)
     assert n_killed
