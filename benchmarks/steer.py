@@ -10,9 +10,12 @@ On the demo (its model, videos and SAE, made anew; the site is resid/2):
     largest_difference       between our logits and those of the script
     direct_per_s             direct effects, latents x items, per second
     direct_over_exact        seconds of a direct effect over those of an exact one
-    direct_over_fwd_bwd      seconds of the direct effects of all latents of a video over those of one forward and one
-                             backward pass per question, which the gradient's screen takes; the same for
-    masked_over_fwd_bwd      400 masks
+    direct_over_fwd_bwd      seconds of the direct screen of a video (the gradient's, which chooses the latents, and the
+                             direct effects of these) over those of one forward and one backward pass per question,
+                             which the gradient's screen takes
+    n_direct                 latents that it runs, of `n_active` that fire; `all_direct_over_fwd_bwd` is for all of them
+                             on all questions, from `direct_per_s`
+    masked_over_fwd_bwd      the same for 400 masks
     recall20_SCREEN          share of the 20 largest exact effects per subject that are among the screen's own 20, mean
                              over four subjects with two train videos each
     large_correlation_SCREEN rank correlation over the effects above 0.1 nats, all four subjects together
@@ -33,7 +36,7 @@ Extrapolated, not measured:
                              resid/7, 32 frames of 144 tokens, six packed questions of 60 tokens) with 32,768 latents of
                              which 10,000 fire in a video, at 4e14 operations a second, counted as in
                              `steer.screens.cost`; the same for
-    plm1b_direct_hours       direct effects
+    plm1b_direct_hours       direct effects of those that lead
     plm1b_masked_hours       400 masks
 
 Random latents of the mid-size model fire on eight tokens each. Sides run in turn in one process.
@@ -46,6 +49,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -63,10 +67,12 @@ from demo.world.scene import SAMPLES
 from steer.codes import CodedCases, VideoCodes
 from steer.screens.by_video import estimates
 from steer.screens.cost import Shape
+from steer.screens.estimates import leading, n_leaders, with_estimates
 from steer.screens.gradient import attribution, margin_gradients
 from steer.screens.masked import N_MASKS
 from steer.screens.passes import Passes, ablations
 from steer.screens.prefix import KnownPrefix, SparseChange
+from steer.sweep import screened_rows
 
 SUBJECTS = ("lamp turn on", "cover", "lift", "swap two cups")
 LARGE, TOP = 0.1, 20
@@ -79,7 +85,11 @@ def measure(options: Options) -> Metrics:
     with tempfile.TemporaryDirectory(prefix="video-sae-bench-") as name:
         metrics = {**_demo(Path(name), options), **_mid(Path(name) / "mid", options)}
     plm1b = Shape(n_prefix=4608, n_text=360, n_answers=6, n_layers=8, n_weights=60_817_408, d_model=2048)
-    n_edits = {"exact": 10_000 * plm1b.whole, "direct": 10_000 * plm1b.direct, "masked": N_MASKS * plm1b.whole}
+    n_edits = {
+        "exact": 10_000 * plm1b.whole,
+        "direct": n_leaders(10_000) * plm1b.direct,
+        "masked": N_MASKS * plm1b.whole,
+    }
     hours = {f"plm1b_{name}_hours": 1000 * each / OPERATIONS_PER_S / 3600 for name, each in n_edits.items()}
     return {**metrics, **hours}
 
@@ -122,6 +132,7 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
     with PeakMemory() as memory:
         passes.total(video_id, edits)
     masked = seconds(lambda: estimates(passes, "masked", video_id, latents, 0))
+    direct = seconds(lambda: _direct(passes, video_id))
     return {
         "effects_per_s": n_effects / typical["ours"],
         "exact_speedup": median_ratio(times["script"], times["ours"]),
@@ -129,7 +140,10 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
         "largest_difference": float((logits - found["script"]).abs().max()),
         "direct_per_s": n_effects / typical["direct"],
         "direct_over_exact": median_ratio(times["direct"], times["ours"]),
-        "direct_over_fwd_bwd": typical["direct"] / len(few) * len(edits) / gradient,
+        "direct_over_fwd_bwd": direct / gradient,
+        "n_direct": float(_direct(passes, video_id)["latent"].nunique()),
+        "n_active": float(len(latents)),
+        "all_direct_over_fwd_bwd": typical["direct"] / len(few) * len(edits) / gradient,
         "masked_over_fwd_bwd": masked / gradient,
         "peak_rss_mib": memory.mib,
         **_recalls(passes, chosen),
@@ -159,14 +173,15 @@ def _recalls(passes: Passes, chosen: dict[str, list[str]]) -> dict[str, float]:
     for video_id, subjects in chosen.items():
         case, codes = passes.cases[video_id]
         latents = _active(codes)
-        gradients = margin_gradients(passes.editor.model, case, [[place] for place in range(len(case.items))])
+        rows = _screened(passes, video_id)
+        own = _direct(passes, video_id)
+        rows = rows.merge(own, on=["latent", "item"], how="left").rename(columns={"estimate": "direct_delta_margin"})
+        rows = with_estimates(rows.assign(masked_delta_margin=np.nan))
         by_screen = {
             "exact": passes.total(video_id, ablations(passes.editor, codes, latents)).delta_margin,
-            "gradient": torch.stack(
-                [attribution(codes, passes.editor.sae.W_dec, each)[latents] for each in gradients if each is not None],
-                1,
-            ),
-            **{name: _estimated(passes, name, video_id, latents) for name in ("direct", "masked")},
+            "gradient": _values(rows, "attribution", case, latents),
+            "direct": _values(rows, "direct_estimate", case, latents),
+            "masked": _values(estimates(passes, "masked", video_id, latents, 0), "estimate", case, latents),
         }
         for subject in subjects:
             own = [place for place, item in enumerate(case.items) if item.subject == subject]
@@ -187,9 +202,26 @@ def _recalls(passes: Passes, chosen: dict[str, list[str]]) -> dict[str, float]:
     return {**result, "n_large": float(sum((np.abs(exact[subject]) > LARGE).sum() for subject in asked))}
 
 
-def _estimated(passes: Passes, name: str, video_id: str, latents: Sequence[int]) -> Tensor:
-    table = estimates(passes, name, video_id, latents, 0)
-    return torch.from_numpy(table["estimate"].to_numpy().reshape(len(latents), -1))
+def _screened(passes: Passes, video_id: str) -> pd.DataFrame:
+    """Rows of one video with what the gradient says."""
+    case, codes = passes.cases[video_id]
+    gradients = margin_gradients(passes.editor.model, case, [[place] for place in range(len(case.items))])
+    sae = passes.editor.sae
+    found = [attribution(codes, sae.W_dec, each) for each in gradients if each is not None]
+    return screened_rows(case, codes, sae.decoder_norm.float(), found).drop(columns="direct_delta_margin")
+
+
+def _direct(passes: Passes, video_id: str) -> pd.DataFrame:
+    """The direct effects of the latents that lead."""
+    rows = _screened(passes, video_id)
+    return estimates(passes, "direct", video_id, sorted(set(rows.loc[leading(rows), "latent"])), 0)
+
+
+def _values(rows: pd.DataFrame, column: str, case: Case, latents: Sequence[int]) -> Tensor:
+    """A column by latent and item."""
+    table = rows.pivot_table(index="latent", columns="item", values=column, dropna=False)
+    wanted = table.loc[list(latents), [item.item_id for item in case.items]]
+    return torch.from_numpy(wanted.to_numpy(dtype=np.float64, copy=True))
 
 
 def _top(effects: np.ndarray) -> set[int]:

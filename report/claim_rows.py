@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from report.wording import action, counted, interval, number, percent, probability, signed, target_name
-from steer.reading import CLAIM_NAMES, Target
+from steer.reading import CLAIM_NAMES, Target, missed_bound
 
 ABLATE = "ablate"
 
@@ -172,16 +172,18 @@ def screen_agreement(by_latent: pd.DataFrame, screens: pd.DataFrame) -> str:
     ]
     start = (
         f"On the train videos {n_exact:,} of {counted(subjects['latent'].nunique(), 'active latent')} were ablated "
-        f"exactly, the leaders of the screens and some at random. Of the largest exact effects on each subject "
-        f"(20 at most) the screens had among their own leaders: {', '.join(parts)}."
+        f"exactly, the leaders of the screens. Of the largest exact effects on each subject (20 at most) the screens "
+        f"had among their own leaders: {', '.join(parts)}."
     )
-    drawn = screens[screens["n_drawn"] > 0]
-    if not len(drawn):
+    # What is left out of a subject is the same for every screen.
+    left_out = screens.drop_duplicates("subject")[["n_missed", "n_drawn", "n_rest"]].sum()
+    n_missed, n_drawn, n_rest = (int(each) for each in left_out)
+    if not n_drawn:
         return start
-    bound = percent(float(drawn["missed_bound"].max()))
     return (
-        f"{start} Of the latents that no screen put in front, at most {bound} move any one subject by more than "
-        f"0.1 nats (95 %)."
+        f"{start} Of {counted(n_rest, 'other effect')} of one latent on the questions about one subject in one video, "
+        f"{n_drawn:,} were drawn at random and run too: {n_missed:,} exceeded 0.1 nats, so that at most "
+        f"{number(100 * missed_bound(n_missed, n_drawn, n_rest), 1)}\u00a0% of all do (95 %)."
     )
 
 

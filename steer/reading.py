@@ -15,6 +15,7 @@ from collect.printable import printable
 from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
 from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS, TOO_FEW
+from steer.screens.agreement import missed_bound
 from steer.tables import (
     CLAIM_NAMES,
     CLAIMS,
@@ -37,6 +38,7 @@ __all__ = [
     "SIGNIFICANT_Q",
     "TOO_FEW",
     "Target",
+    "missed_bound",
     "read_effects_tables",
     "read_mechanism_tables",
     "read_targets",

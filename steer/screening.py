@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Float32, Int64
-from torch import Tensor
+from jaxtyping import Float32, Int64
 from tqdm import tqdm
 
 from ask.baselines import baselines, question_only_answers
@@ -25,7 +24,7 @@ from features.division import ALONE, Division
 from steer.codes import CodedCases, VideoCodes
 from steer.opened import Inputs
 from steer.reference import Reference
-from steer.screens.gradient import RunningMoments, attribution, margin_gradients, standardise
+from steer.screens.gradient import Attribution, RunningMoments, attribution, margin_gradients, standardise
 from steer.sweep import screened_rows
 from steer.tables import SCREEN, SWEEP
 
@@ -110,13 +109,16 @@ def _screened(inputs: Inputs, cases: CodedCases, videos: Sequence[str]) -> _Scre
         other = [place for place, item in enumerate(case.items) if not item.counting]
         if case.items[0].held_out:
             estimates = _estimates(inputs, cases, case, codes, [case.counting, other])
-            pooled = {"held_out": estimates[0], "noncounting": estimates[1]}
+            pooled = {
+                name: None if each is None else each.estimate
+                for name, each in zip(("held_out", "noncounting"), estimates, strict=True)
+            }
         else:
             estimates = _estimates(inputs, cases, case, codes, [[place] for place in range(len(case.items))])
             by_item = [each for each in estimates if each is not None]
             frames.append(screened_rows(case, codes, norms, by_item))
             pooled = {
-                name: torch.stack([by_item[place] for place in places]).mean(dim=0) if places else None
+                name: torch.stack([by_item[place].estimate for place in places]).mean(dim=0) if places else None
                 for name, places in (("train", case.counting), ("noncounting", other))
             }
         nothing = np.full(d_sae, np.nan, dtype=np.float32)
@@ -129,8 +131,8 @@ def _screened(inputs: Inputs, cases: CodedCases, videos: Sequence[str]) -> _Scre
 
 def _estimates(
     inputs: Inputs, cases: CodedCases, case: Case, codes: VideoCodes, groups: Sequence[Sequence[int]]
-) -> list[Float[Tensor, " d_sae"] | None]:
-    """Estimated effect of every latent's ablation on the mean margin of each group of a video's items."""
+) -> list[Attribution | None]:
+    """What the gradient says of every latent's ablation and the mean margin of each group of a video's items."""
     gradients = margin_gradients(cases.cases.model, case, groups)
     return [None if each is None else attribution(codes, inputs.sae.W_dec, each) for each in gradients]
 

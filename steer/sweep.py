@@ -7,16 +7,16 @@
     sweep.parquet               all of them together, when the budget has ended or every latent is done
 
 The gradient's screen has run on all videos. Where it pays, a second one runs on as many videos as a third of the budget
-allows; the rest of it goes to exact runs: three of four latents are leaders of the screens, the fourth is drawn from
-all, so that what the leaders leave out can be judged (`steer.screens.agreement`). A killed sweep goes on with the first
-part that is not there, and the time that the others took counts.
+allows; the rest of it goes to exact runs, in lots (`steer.screens.plan`): the leaders of the screens in every video
+where they fire, and beside them single edits, one latent in one video, drawn at random from all others, so that what
+the leaders leave out can be judged (`steer.screens.agreement`). A killed sweep goes on with the first part that is not
+there, and the time that the others took counts.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,30 +28,26 @@ from tqdm import tqdm
 
 from ask.cases import Case
 from collect.artefact.folder import write_table
+from collect.artefact.table import joined_rows
 from features.division import ALONE, Division
 from steer.codes import VideoCodes
 from steer.screens.budget import Budget, Job, read_whole
 from steer.screens.by_video import order_of_videos, pick_screen, screen_videos
+from steer.screens.estimates import with_estimates
+from steer.screens.gradient import Attribution
 from steer.screens.passes import Passes, ablations
-from steer.tables import ESTIMATES, SWEEP
+from steer.screens.plan import Lot, drawn_of, lots_of, order_of
+from steer.tables import SWEEP
 
 logger = logging.getLogger(__name__)
 
-LEADERS_AT_ONCE, DRAWN_AT_ONCE = 12, 4
-"""Latents of one lot: what is lost when a sweep is killed, and how finely it keeps its budget."""
-MOST_LOTS = 256
-"""With more latents than these hold, lots are larger: every lot opens every video."""
-MOST_DRAWN = 500
-"""Latents after which no more are drawn at random."""
-STRATA = 16
-"""Groups of latents of like estimated effect, from which the random ones are drawn in turns."""
 SCREEN_SHARE = 1 / 3
 """Share of the budget that the second screen may take."""
 EXACT_COLUMNS = ("delta_margin", "delta_accuracy", "delta_expected_count")
 
 
 def screened_rows(
-    case: Case, codes: VideoCodes, norms: Float[Tensor, " d_sae"], estimates: Sequence[Float[Tensor, " d_sae"]]
+    case: Case, codes: VideoCodes, norms: Float[Tensor, " d_sae"], estimates: Sequence[Attribution]
 ) -> pd.DataFrame:
     """Rows of sweep.parquet for one video, before anything but the gradient is run.
 
@@ -59,7 +55,7 @@ def screened_rows(
         case: the video with its questions.
         codes: activations of its visual tokens.
         norms: norm of each latent's decoder direction.
-        estimates: estimated change of each item's margin by the ablation of each latent.
+        estimates: the gradient's, of each item.
     """
     size = len(norms)
     n_tokens = torch.bincount(codes.latent, minlength=size)
@@ -82,71 +78,13 @@ def screened_rows(
                 "method": "gradient",
                 "chosen_as": None,
                 **dict.fromkeys(nothing, np.nan),
-                "attribution": estimate[active].double().cpu().numpy(),
+                "attribution": found.estimate[active].double().cpu().numpy(),
+                "reach": found.reach[active].double().cpu().numpy(),
             }
         )
-        for item, estimate in zip(case.items, estimates, strict=True)
+        for item, found in zip(case.items, estimates, strict=True)
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def order_of(screened: pd.DataFrame) -> list[int]:
-    """All latents of the screens, the most promising first.
-
-    Subjects give their latents by |estimate|, in turns and in proportion to their questions: a subject with twice the
-    questions gives two latents where another gives one. Each screen gives its own, in the same turns.
-    """
-    counting = screened[screened["counting"].astype(bool)]
-    n_items = counting.groupby("subject")["item"].nunique()
-    tables: list[pd.DataFrame] = []
-    for priority, column in enumerate(ESTIMATES.values()):
-        known = counting.dropna(subset=column)
-        size = known.groupby(["subject", "latent"], sort=True)[column].sum().abs()
-        rank = size.groupby("subject").rank(method="first", ascending=False)
-        turn = rank / n_items.reindex(rank.index, level="subject")
-        tables.append(pd.DataFrame({"turn": turn, "size": size, "priority": priority}).reset_index())
-    keys = ["turn", "priority", "size", "latent"]
-    first = pd.concat(tables).sort_values(keys, ascending=[True, True, False, True], kind="stable")
-    found = [int(latent) for latent in first["latent"].drop_duplicates()]
-    return found + sorted({int(latent) for latent in screened["latent"]} - set(found))
-
-
-def drawn_of(order: Sequence[int], seed: int) -> list[int]:
-    """All latents in an order of which every beginning is a stratified random sample.
-
-    Args:
-        order: the latents, the most promising first; neighbours make up the strata.
-        seed: of the draw.
-    """
-    generator = np.random.default_rng([seed, 1])
-    strata = [generator.permutation(part) for part in np.array_split(np.array(order), STRATA)]
-    rounds = itertools.zip_longest(*strata)
-    return [int(latent) for each in rounds for latent in generator.permutation([x for x in each if x is not None])]
-
-
-def lots_of(order: Sequence[int], drawn: Sequence[int]) -> list[list[int]]:
-    """The latents in lots, each of leaders and of latents that are drawn.
-
-    Args:
-        order: all latents, the most promising first.
-        drawn: all latents, in the order of the draw.
-    """
-    times = -(-len(order) // ((LEADERS_AT_ONCE + DRAWN_AT_ONCE) * MOST_LOTS)) if len(order) else 1
-    taken: set[int] = set()
-    n_drawn = 0
-
-    def take(source: Sequence[int], n: int) -> list[int]:
-        found = list(itertools.islice((latent for latent in source if latent not in taken), n))
-        taken.update(found)
-        return found
-
-    lots: list[list[int]] = []
-    while len(taken) < len(order):
-        lot = take(order, times * LEADERS_AT_ONCE)
-        some = take(drawn, min(times * DRAWN_AT_ONCE, MOST_DRAWN - n_drawn))
-        n_drawn += len(some)
-        lots.append(lot + some)
-    return lots
 
 
 def sweep(
@@ -174,25 +112,35 @@ def sweep(
     parts = folder / "parts"
     budget = Budget(parts / "sweep.json", budget_s, division)
     screened = _with_screen(parts, passes, screened, budget, seed)
-    order = order_of(screened)
-    lots = lots_of(order, drawn_of(order, seed))
-    fires = screened.groupby("latent", sort=False)["video_id"].nunique()
+    estimated = with_estimates(screened)
+    order = order_of(estimated)
+    lots = lots_of(order, drawn_of(estimated, seed))
+    edits = pd.MultiIndex.from_frame(screened[["latent", "video_id"]])
+    n_edits = screened.groupby("latent", sort=False)["video_id"].nunique()
 
-    def job(number: int, lot: list[int]) -> Job:
+    def job(number: int, lot: Lot) -> Job:
+        drawn = pd.MultiIndex.from_tuples(lot.edits, names=edits.names) if lot.edits else edits[:0]
+        rows = screened[screened["latent"].isin(lot.latents) | edits.isin(drawn)]
+        wanted = set(zip(rows["latent"], rows["video_id"], strict=True))
         return Job(
             path=parts / f"sweep-{number}.parquet",
-            work=lambda: _lot(passes, screened[screened["latent"].isin(lot)]),
-            is_own=lambda rows: set(rows["latent"]) == set(lot),
+            work=lambda: _lot(passes, rows),
+            is_own=lambda found: set(zip(found["latent"], found["video_id"], strict=True)) == wanted,
         )
 
     jobs = [job(number, lot) for number, lot in enumerate(lots)]
-    with tqdm(total=int(fires.sum()), desc="sweep", unit="edit") as progress:
-        n_done = budget.run(jobs, SWEEP, budget_s, lambda number: progress.update(int(fires[lots[number]].sum())))
+    sizes = [int(n_edits[list(lot.latents)].sum()) + len(lot.edits) for lot in lots]
+    with tqdm(total=sum(sizes), desc="sweep", unit="edit") as progress:
+        n_done = budget.run(jobs, SWEEP, budget_s, lambda number: progress.update(sizes[number]))
     exact = [rows for each in jobs[:n_done] if (rows := read_whole(each.path, SWEEP)) is not None]
     assert len(exact) == n_done, "a table that was just written cannot be read"
-    table = _joined(screened, exact, order, [latent for lot in lots[:n_done] for latent in lot])
+    leaders = {latent for lot in lots[:n_done] for latent in lot.latents}
+    table = _joined(screened, exact, leaders)
     logger.info(
-        "%d of %d active latents were ablated exactly on the train videos", sum(map(len, lots[:n_done])), len(order)
+        "%d of %d active latents were ablated exactly on all train videos, and %d edits drawn from the others",
+        len(leaders),
+        len(order),
+        len(table.loc[table["chosen_as"] == "drawn", ["latent", "video_id"]].drop_duplicates()),
     )
     if division.is_first:
         write_table(done, table, SWEEP)
@@ -211,7 +159,7 @@ def _with_screen(parts: Path, passes: Passes, screened: pd.DataFrame, budget: Bu
     found = screen_videos(parts, passes, name, screened, budget, until_s, seed)
     merged = screened.merge(found, on=["latent", "item"], how="left", validate="one_to_one")
     known = merged["estimate"].notna()
-    merged[ESTIMATES[name]] = merged.pop("estimate")
+    merged[f"{name}_delta_margin"] = merged.pop("estimate")
     n_videos = merged["video_id"][known].nunique(), len(order_of_videos(screened))
     logger.info("the screen `%s` reached %d of %d train videos", name, *n_videos)
     return merged.assign(method=merged["method"].where(~known, name))
@@ -244,18 +192,17 @@ def _ablated(passes: Passes, video_id: str, rows: pd.DataFrame) -> pd.DataFrame:
     return kept.merge(exact, on=["latent", "item"], how="left", validate="one_to_one")[rows.columns]
 
 
-def _joined(
-    screened: pd.DataFrame, exact: Sequence[pd.DataFrame], order: Sequence[int], run: Sequence[int]
-) -> pd.DataFrame:
+def _joined(screened: pd.DataFrame, exact: Sequence[pd.DataFrame], leaders: Collection[int]) -> pd.DataFrame:
     """All rows by latent and item, those that were run exactly in place of the screens'."""
-    left = screened[~screened["latent"].isin(run)]
-    table = pd.concat([*exact, left], ignore_index=True) if exact else left
-    place = {latent: number for number, latent in enumerate(order)}
-    # Leaders are an unbroken beginning of the order; whoever comes after was drawn.
-    chosen, has_run = {}, set(run)
-    n_leading = next((number for number, latent in enumerate(order) if latent not in has_run), len(order))
-    for latent in run:
-        chosen[latent] = "all" if len(has_run) == len(order) else "leader" if place[latent] < n_leading else "drawn"
-    table = table.assign(chosen_as=table["latent"].map(chosen).astype(object))
-    table["chosen_as"] = table["chosen_as"].where(table["chosen_as"].notna(), None)
-    return table.sort_values(["latent", "item"], kind="stable", ignore_index=True)[SWEEP.names]
+    keys = ["latent", "item"]
+    run = pd.concat(exact, ignore_index=True) if exact else screened.iloc[:0]
+    # An edit that was drawn may have been run once more when its latent came to lead: the numbers are the same.
+    run = run.drop_duplicates(keys, keep="last")
+    is_run = pd.MultiIndex.from_frame(screened[keys]).isin(pd.MultiIndex.from_frame(run[keys]))
+    table = joined_rows([run, screened[~is_run]], SWEEP)
+    whole = set(table["latent"]) == set(leaders)
+    is_led, is_exact = table["latent"].isin(leaders), table["method"] == "exact"
+    table["chosen_as"] = None
+    table.loc[is_exact, "chosen_as"] = "drawn"
+    table.loc[is_exact & is_led, "chosen_as"] = "all" if whole else "leader"
+    return table.sort_values(keys, kind="stable", ignore_index=True)[SWEEP.names]

@@ -16,8 +16,6 @@ REASONS = ("given", "sweep", "associated", "set")
 METHODS = ("exact", "direct", "masked", "gradient")
 CHOSEN_AS = ("all", "leader", "drawn")
 SCREEN_NAMES = METHODS[1:]
-ESTIMATES = {"direct": "direct_delta_margin", "masked": "masked_delta_margin", "gradient": "attribution"}
-"""Columns of sweep.parquet with the screens' estimates, the one that is trusted most first."""
 CLAIM_NAMES = (
     "specific",
     "not specific",
@@ -78,7 +76,7 @@ SWEEP = table_schema(
     column(
         "chosen_as",
         TEXT,
-        "why it was run: `leader` of a screen, `drawn` at random, or `all` where every latent was; null if it was not",
+        "why it was run: its latent is a `leader` of the screens, it was `drawn`, or `all` were; null if it was not",
         null=True,
         among=CHOSEN_AS,
     ),
@@ -96,6 +94,7 @@ SWEEP = table_schema(
     ),
     column("masked_delta_margin", REAL, "estimate of delta_margin from random masks; null if not run"),
     column("attribution", REAL, "the gradient's estimate of delta_margin", null=False),
+    column("reach", REAL, "the same if no token's part of it cancelled another's", null=False),
 )
 
 SCREENS = table_schema(
@@ -104,17 +103,17 @@ SCREENS = table_schema(
     column("subject", TEXT, "what the questions count"),
     column("n_videos", WHOLE, "train videos with such questions that it reached", least=0),
     column("n_latents", WHOLE, "latents that fire in them", least=0),
-    column("n_exact", WHOLE, "those that were run exactly, with which it is compared", least=0),
+    column("n_exact", WHOLE, "those that were run exactly in all videos, with which it is compared", least=0),
     column("n_large", WHOLE, "those with |delta_margin| above 0.1 nats", least=0),
     column("rank_correlation", REAL, "Spearman's, of its estimates with the exact effects"),
     column("rank_correlation_large", REAL, "the same over the large ones"),
     column("sign_agreement_large", REAL, "share of the large ones whose sign it has"),
     column("n_top", WHOLE, "20, or the latents with any effect where they are fewer", least=0),
     column("recall_top", REAL, "share of the n_top largest exact effects that are among its own n_top"),
-    column("n_rest", WHOLE, "latents that no screen's leaders reached before the budget ended", least=0),
+    column("n_rest", WHOLE, "edits, one latent in one of all such videos, that the leaders leave out", least=0),
     column("n_drawn", WHOLE, "those that were drawn at random and run exactly", least=0),
-    column("n_missed", WHOLE, "those with |delta_margin| above 0.1 nats on this subject", least=0),
-    column("missed_bound", REAL, "most that the share of such latents in the rest can be, at 95 % (Clopper-Pearson)"),
+    column("n_missed", WHOLE, "those of them with |delta_margin| above 0.1 nats on this subject", least=0),
+    column("missed_bound", REAL, "most that the share of such edits in the rest can be, at 95 % (Clopper-Pearson)"),
 )
 
 _CONTRAST = (
@@ -150,7 +149,7 @@ LATENT_SUBJECTS = table_schema(
     column(
         "direct_delta_margin",
         REAL,
-        "as delta_margin if the questions alone see the ablation, over the videos where that was run; null if none",
+        "as delta_margin if the questions alone see the ablation; null unless run in all videos where it fires",
     ),
     column("estimate", REAL, "estimate of delta_margin by the best screen that reached some of these videos"),
     *_CONTRAST,

@@ -16,7 +16,8 @@ from features.association.inference import benjamini_hochberg
 from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.contrasts import Contrasts, Group, Real, groups_of
-from steer.tables import ESTIMATES, LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
+from steer.screens.estimates import ESTIMATES, with_estimates
+from steer.tables import LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
 SIGNIFICANT_Q = 0.05
@@ -36,6 +37,7 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
     """
     train = [item for item in items if not item.held_out]
     contrasts, groups = Contrasts(train, seed), groups_of(train)
+    sweep = with_estimates(sweep)
     place = pd.Index([item.item_id for item in train])
     is_exact = sweep.groupby("latent")["method"].agg(lambda methods: bool((methods == "exact").all()))
     reached = {name: _reached(sweep, column, train) for name, column in ESTIMATES.items()}
@@ -52,6 +54,10 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
         for name, column in ESTIMATES.items():
             values[name][at] = own[column].fillna(0.0)
         exact = is_exact.loc[latents].to_numpy()
+        direct = np.zeros((len(train), len(latents)))
+        direct[at] = own["direct_delta_margin"].fillna(0.0)
+        is_direct = own.groupby("latent")["direct_delta_margin"].agg(lambda values: bool(values.notna().all()))
+        is_direct = is_direct.loc[latents].to_numpy(dtype=bool)
         # A screen knows all of a latent if it has a value in every video where that fires.
         whole = (
             own.groupby("latent")[list(ESTIMATES.values())].agg(lambda column: bool(column.notna().all())).loc[latents]
@@ -79,7 +85,7 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
                     name=group.name,
                     method=np.where(exact, "exact", method),
                     attribution=means["gradient"],
-                    direct_delta_margin=means["direct"],
+                    direct_delta_margin=np.where(is_direct, contrasts.means(direct, group.matched).mean(), np.nan),
                     estimate=estimate,
                     n_items=int(group.matched.sum()),
                     n_videos=int(fires.has.sum()),

@@ -2,7 +2,7 @@
 
 A latent's effect on a subject is the mean over the train videos that ask about it, those in which it is silent included
 as zeros; for a screen that did not reach all videos, estimates and exact effects are both taken over those it reached.
-What the leaders of the screens leave out is judged by the latents that were drawn at random.
+What the leaders of the screens leave out is judged by edits, one latent in one video, that were drawn at random.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steer.tables import ESTIMATES, SCREENS
+from steer.screens.estimates import ESTIMATES, with_estimates
+from steer.tables import SCREENS
 
 LARGE = 0.1
-"""|delta_margin| in nats, mean over a subject's videos, from which an effect is large."""
+"""|delta_margin| in nats from which an effect is large: a mean over a subject's videos, or that of one edit."""
 TOP = 20
 BOUND_LEVEL = 0.95
 
@@ -28,18 +29,19 @@ def screens(sweep: pd.DataFrame) -> pd.DataFrame:
     Args:
         sweep: sweep.parquet.
     """
-    counting = sweep[sweep["counting"].astype(bool)]
-    roles = sweep.drop_duplicates("latent").set_index("latent")["chosen_as"]
-    drawn = set(roles.index[roles == "drawn"])
-    n_rest = int((~roles.isin(["leader", "all"])).sum())
+    estimated = with_estimates(sweep)
+    counting = estimated[estimated["counting"].astype(bool)]
+    is_led = counting["chosen_as"].isin(["leader", "all"])
     rows: list[dict[str, Any]] = []
     for name, column in ESTIMATES.items():
         reached = counting.groupby("video_id")[column].agg(lambda values: bool(values.notna().all()))
         known = counting[counting["video_id"].map(reached).astype(bool)]
         for subject, own in known.groupby("subject", sort=True):
             found = effects_of(own, ["delta_margin", column])
-            every = effects_of(counting[counting["subject"] == subject], ["delta_margin"])["delta_margin"]
-            n_missed = int((every[every.index.isin(drawn)].abs() > LARGE).sum())
+            rest = counting[~is_led & (counting["subject"] == subject)]
+            n_rest = len(rest[["latent", "video_id"]].drop_duplicates())
+            drawn = rest[rest["chosen_as"] == "drawn"].groupby(["latent", "video_id"])["delta_margin"].mean()
+            n_missed = int((drawn.abs() > LARGE).sum())
             rows.append(
                 {
                     "screen": name,
@@ -58,13 +60,13 @@ def screens(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over videos of the latents that were run exactly.
+    """Means over videos of the latents that were run exactly in all of them.
 
     Args:
         rows: of sweep.parquet, those of one subject.
         columns: what is averaged, over the items of a video first.
     """
-    exact = rows[rows["method"] == "exact"]
+    exact = rows[rows["chosen_as"].isin(["leader", "all"])]
     by_video = exact.groupby(["latent", "video_id"], sort=True)[list(columns)].mean()
     return by_video.groupby("latent", sort=True).sum() / rows["video_id"].nunique()
 

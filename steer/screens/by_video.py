@@ -1,6 +1,6 @@
 """One screen of all latents, video by video: direct effects, or masks.
 
-parts/screen-K.parquet   estimates for every latent and item of video K, in the order in which videos are screened
+parts/screen-K.parquet   estimates for the latents and items of video K, in the order in which videos are screened
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ask.tables import REAL, TEXT, WHOLE
 from collect.artefact.table import column, joined_rows, table_schema
 from steer.screens.budget import Budget, Job, read_whole
 from steer.screens.cost import Shape, cheapest
+from steer.screens.estimates import leading
 from steer.screens.masked import N_MASKS, SHARE, draw_masks, effects_of_masks
 from steer.screens.passes import Passes, ablations, joined
 
@@ -45,7 +46,7 @@ def pick_screen(passes: Passes, rows: pd.DataFrame) -> str | None:
 def order_of_videos(rows: pd.DataFrame) -> list[str]:
     """Order videos so that all subjects of counting questions are reached early.
 
-    Subjects take turns, those first that more videos ask about; videos without counting questions come last.
+    Subjects take turns, those first that more videos ask about; videos without counting questions are left out.
 
     Args:
         rows: of sweep.parquet; videos, subjects and whether questions count.
@@ -59,7 +60,7 @@ def order_of_videos(rows: pd.DataFrame) -> list[str]:
             queues[subject] = [video_id for video_id in queues[subject] if video_id not in found]
             if queues[subject]:
                 found[queues[subject].pop(0)] = None
-    return [*found, *sorted(set(rows["video_id"]) - set(found))]
+    return list(found)
 
 
 def screen_videos(
@@ -85,7 +86,8 @@ def screen_videos(
     Returns:
         `[latent, item, estimate]` of the videos that were reached.
     """
-    by_video = dict(list(rows.groupby("video_id", sort=False)))
+    screened = rows[leading(rows) & rows["counting"].astype(bool)] if name == "direct" else rows
+    by_video = dict(list(screened.groupby("video_id", sort=False)))
 
     def job(number: int, video_id: str) -> Job:
         own = by_video[video_id]
@@ -106,11 +108,12 @@ def screen_videos(
 
 
 def estimates(passes: Passes, name: str, video_id: str, latents: Sequence[int], seed: int) -> pd.DataFrame:
-    """`[latent, item, estimate]` of one video."""
+    """`[latent, item, estimate]` of one video; direct effects on its counting questions, masks on all."""
     case, codes = passes.cases[video_id]
     edits = ablations(passes.editor, codes, latents)
     if name == "direct":
-        found = passes.direct(video_id, edits).double().cpu().numpy()
+        found = passes.direct(video_id, edits, case.counting).double().cpu().numpy()
+        case = case.of_items(case.counting)
     else:
         own = int.from_bytes(hashlib.sha256(f"{seed}/{video_id}".encode()).digest()[:4])
         masks = draw_masks(len(latents), N_MASKS, SHARE, np.random.default_rng(own))

@@ -1,8 +1,8 @@
 """Which screen costs least: a model of the arithmetic of a pass, from tokens, layers and weights.
 
 A token that a layer runs costs two operations per weight of the layer, and four per dimension and token that it attends
-to. The last layer runs at the answers alone. A whole edit runs every token; a direct one the tokens of the questions;
-masks run a fixed number of whole edits, however many latents there are.
+to. The last layer runs at the answers alone. A whole edit runs every token; a direct one the tokens of the questions,
+for the latents that lead in a video; masks run a fixed number of whole edits, however many latents there are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import nn
 
 from ask.cases import Case
 from ask.packing import Asked
+from steer.screens.estimates import n_leaders
 from steer.screens.masked import N_MASKS
 
 
@@ -62,7 +63,7 @@ class Shape:
 
 
 def cheapest(shape: Shape, n_active: int, *, has_direct: bool) -> str | None:
-    """The screen that reaches all active latents of a video at the least cost; None if exact runs cost no more.
+    """The screen that judges all active latents of a video at the least cost; None if exact runs cost no more.
 
     Args:
         shape: of the video.
@@ -71,6 +72,6 @@ def cheapest(shape: Shape, n_active: int, *, has_direct: bool) -> str | None:
     """
     costs = {"masked": N_MASKS * shape.whole}
     if has_direct:
-        costs["direct"] = n_active * shape.direct
+        costs["direct"] = n_leaders(n_active) * shape.direct
     best = min(costs, key=lambda name: costs[name])
     return best if costs[best] < n_active * shape.whole else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,16 +54,26 @@ def margin_gradients(
     return [next(found).float() if group else None for group in groups]
 
 
+class Attribution(NamedTuple):
+    """What the gradient says of the ablation of every latent."""
+
+    estimate: Float[Tensor, " d_sae"]
+    """Change of the margin: -sum over t of f_tj W_dec[j] . G_t."""
+    reach: Float[Tensor, " d_sae"]
+    """The same with the absolute value of every token's part."""
+
+
 def attribution(
     codes: VideoCodes, decoder: Float[Tensor, "d_sae d_in"], gradient: Float[Tensor, "visual d_in"]
-) -> Float[Tensor, " d_sae"]:
-    """Estimated change of the margin by the ablation of every latent: -sum over t of f_tj W_dec[j] . G_t."""
-    result = torch.zeros(len(decoder), dtype=torch.float64, device=decoder.device)
+) -> Attribution:
+    """Estimate the change of the margin by the ablation of every latent."""
+    both = torch.zeros(2, len(decoder), dtype=torch.float64, device=decoder.device)
     for start in range(0, len(codes.value), GATHER_ROWS):
         part = slice(start, start + GATHER_ROWS)
         slopes = (decoder[codes.latent[part]] * gradient[codes.token[part]]).sum(dim=1)
-        result.index_add_(0, codes.latent[part], -(codes.value[part] * slopes).double())
-    return result.float()
+        parts = -(codes.value[part] * slopes).double()
+        both.index_add_(1, codes.latent[part], torch.stack([parts, parts.abs()]))
+    return Attribution(*both.float())
 
 
 @dataclass

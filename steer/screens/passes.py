@@ -48,11 +48,15 @@ class Passes:
         logits, mass = (torch.cat(each)[back] for each in zip(*found, strict=True))
         return _changed(case, (logits, mass))
 
-    def direct(self, video_id: str, edits: Sequence[SparseChange]) -> Float[Tensor, "edit item"]:
-        """What each edit changes in the margins if the tokens of the questions alone see it."""
-        prefix = self._prefix(video_id)
-        assert prefix is not None, "this model has no direct effects"
+    def direct(
+        self, video_id: str, edits: Sequence[SparseChange], items: Sequence[int] | None = None
+    ) -> Float[Tensor, "edit item"]:
+        """What each edit changes in the margins of some or all items if the tokens of the questions alone see it."""
+        assert self.shows_prefix(video_id), "this model has no direct effects"
         case, _ = self.cases[video_id]
+        case = case if items is None else case.of_items(items)
+        prefix = self.editor.prefixes.of(case)
+        assert prefix is not None, "whether there is one does not depend on the items"
         size = self.editor.batch_size
         found = [prefix.direct(edits[start : start + size]) for start in range(0, len(edits), size)]
         logits, mass = (torch.cat(each) for each in zip(*found, strict=True))

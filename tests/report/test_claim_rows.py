@@ -138,7 +138,10 @@ def test_the_screens_are_compared_with_the_sweep() -> None:
     assert "5 of 6 active latents were ablated exactly" in text
     # 4 x 1 / 4; and (4 x 0.5 + 4 x 0.25) / 8 = 0.375
     assert "among their own leaders: direct 100 %, gradient 38 %." in text.replace("\u00a0", " ")
-    assert "at most 95 % move any one subject by more than 0.1 nats" in text.replace("\u00a0", " ")
-    assert "at most 95" not in screen_agreement(pd.DataFrame(rows), screens.assign(n_drawn=0))
+    # Two subjects of 2 edits each of which 1 was drawn; 0 of 2 large: 1 - 0.05^(1/2) = 0.776.
+    assert "Of 4 other effects" in text
+    assert "2 were drawn at random" in text
+    assert "0 exceeded 0.1 nats, so that at most 77.6 % of all do" in text.replace("\u00a0", " ")
+    assert "at random" not in screen_agreement(pd.DataFrame(rows), screens.assign(n_drawn=0))
     assert screen_agreement(pd.DataFrame(rows[:6]), screens) == ""  # three latents
     assert screen_agreement(pd.DataFrame(rows), screens.iloc[:0]) == ""

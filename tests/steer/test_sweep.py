@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,9 +11,12 @@ from collect.artefact.folder import read_table
 from steer import sweep as module
 from steer.codes import CodedCases, VideoCodes
 from steer.effects import Editor, effects
-from steer.screens import budget
+from steer.screens import budget, plan
+from steer.screens.estimates import with_estimates
+from steer.screens.gradient import Attribution
 from steer.screens.passes import Passes
-from steer.sweep import drawn_of, lots_of, order_of, screened_rows, sweep
+from steer.screens.plan import order_of
+from steer.sweep import screened_rows, sweep
 from steer.tables import SWEEP
 from tests.steer.test_effects import ABLATE, editor, target
 from tests.steer.toy import N_VISUAL, counting_item, noncounting_item, toy_case, visual
@@ -37,7 +39,7 @@ class Toys(CodedCases):
 
 def screened(own: Editor, toys: Toys) -> pd.DataFrame:
     norms = own.sae.decoder_norm.float()
-    estimates = [torch.arange(8.0), torch.zeros(8)]
+    estimates = [Attribution(torch.arange(8.0), torch.arange(8.0)), Attribution(torch.zeros(8), torch.zeros(8))]
     return pd.concat([screened_rows(*toys[video_id], norms, estimates) for video_id in ("a", "b")], ignore_index=True)
 
 
@@ -46,61 +48,6 @@ def assert_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
     texts = ["subject", "chosen_as"]
     one, other = (each.assign(**{name: each[name].fillna("") for name in texts}) for each in (one, other))
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
-
-
-def rows(latent: int, subject: str | None, attribution: float, item: str) -> dict[str, object]:
-    return {
-        "latent": latent,
-        "subject": subject,
-        "counting": subject is not None,
-        "attribution": attribution,
-        "direct_delta_margin": np.nan,
-        "masked_delta_margin": np.nan,
-        "item": item,
-    }
-
-
-def test_subjects_take_turns_in_proportion_to_their_questions() -> None:
-    of_lamp = [rows(latent, "lamp", -size, item) for latent, size in ((0, 9.0), (1, 8.0), (2, 7.0)) for item in "ab"]
-    of_cup = [rows(latent, "cup", size, "c") for latent, size in ((3, 0.2), (4, 0.1), (0, 0.3))]
-    table = pd.DataFrame([*of_lamp, *of_cup, rows(5, None, 99.0, "d")])
-    # Turns: lamp (two questions) 0 at 1/2, 1 at 1, 2 at 3/2; cup 0 at 1, 3 at 2, 4 at 3; 5 fires in another.
-    assert order_of(table) == [0, 1, 2, 3, 4, 5]
-    assert order_of(table[table["subject"] != "lamp"]) == [0, 3, 4, 5]
-
-
-def test_each_screen_gives_its_own_leaders() -> None:
-    table = pd.DataFrame([rows(latent, "lamp", 1.0 + latent, "a") for latent in range(4)])
-    table["direct_delta_margin"] = [-9.0, 2.0, 1.0, 0.0]
-    # Direct: 0, 1, 2, 3; gradient: 3, 2, 1, 0. In each turn the direct effect goes first.
-    assert order_of(table) == [0, 3, 1, 2]
-    table["direct_delta_margin"] = [-9.0, 2.0, np.nan, np.nan]
-    assert order_of(table) == [0, 3, 1, 2]
-
-
-def test_lots_hold_leaders_and_a_stratified_draw() -> None:
-    order = list(range(99, -1, -1))
-    drawn = drawn_of(order, seed=0)
-    assert sorted(drawn) == sorted(order)
-    assert drawn != drawn_of(order, seed=1)
-    # The first 16 come from the 16 strata of 7, 7, 7, 7, 6, 6 … neighbours in the order.
-    strata = [set(part.tolist()) for part in np.array_split(np.array(order), 16)]
-    assert all(len(stratum & set(drawn[:16])) == 1 for stratum in strata)
-    lots = lots_of(order, drawn)
-    assert sorted(latent for lot in lots for latent in lot) == sorted(order)
-    assert lots[0][:12] == order[:12]
-    assert lots[0][12:] == [latent for latent in drawn if latent not in order[:12]][:4]
-    assert [len(lot) for lot in lots] == [16] * 6 + [4]
-    assert lots_of([], []) == []
-
-
-def test_large_dictionaries_have_larger_lots_and_a_bounded_draw() -> None:
-    order = list(range(20_000))
-    lots = lots_of(order, drawn_of(order, seed=0))
-    # 20,000 / (16 x 256) is 4.9, so a lot is five times as large, until 500 have been drawn in lots of 20.
-    assert len(lots[0]) == 80
-    assert len(lots[25]) == 60
-    assert sum(map(len, lots)) == 20_000
 
 
 def test_every_row_is_that_of_the_exact_run(tmp_path: Path) -> None:
@@ -124,14 +71,14 @@ def test_a_sweep_ends_with_its_budget_and_says_what_it_did_not_reach(
 ) -> None:
     own = editor()
     toys = Toys(own)
-    monkeypatch.setattr(module, "LEADERS_AT_ONCE", 1)
-    monkeypatch.setattr(module, "DRAWN_AT_ONCE", 0)
+    monkeypatch.setattr(plan, "LEADERS_AT_ONCE", 1)
+    monkeypatch.setattr(plan, "DRAWN_AT_ONCE", 0)
     ticks = iter(range(100))
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(next(ticks)))  # one second a lot
     table = screened(own, toys)
     found = sweep(tmp_path, Passes(own, toys), table, budget_s=2.0, seed=0)
     method = found.groupby("latent")["method"].unique().map(list)
-    first = order_of(table)
+    first = order_of(with_estimates(table))
     assert [method[latent] for latent in first] == [["exact"], ["exact"], ["gradient"], ["gradient"]]
     assert found.loc[found["method"] == "gradient", "delta_margin"].isna().all()
     assert len(found) == len(table)
@@ -143,8 +90,8 @@ def test_a_killed_sweep_goes_on_and_its_earlier_time_counts(
 ) -> None:
     own = editor()
     toys = Toys(own)
-    monkeypatch.setattr(module, "LEADERS_AT_ONCE", 1)
-    monkeypatch.setattr(module, "DRAWN_AT_ONCE", 0)
+    monkeypatch.setattr(plan, "LEADERS_AT_ONCE", 1)
+    monkeypatch.setattr(plan, "DRAWN_AT_ONCE", 0)
     table = screened(own, toys)
     whole = sweep(tmp_path / "whole", Passes(own, toys), table, budget_s=1e9, seed=0)
     write, lot, n_lots = budget.write_table, module._lot, 0

@@ -21,7 +21,9 @@ def row(
         "method": "gradient" if np.isnan(exact) else "exact",
         "delta_margin": exact,
         "delta_expected_count": exact,
+        "counting": True,
         "attribution": attribution,
+        "reach": abs(attribution),
         "direct_delta_margin": direct,
         "masked_delta_margin": masked,
     }
@@ -46,8 +48,8 @@ def test_estimates_are_of_the_best_screen_over_the_videos_that_it_reached() -> N
     )
     assert table["method"].to_dict() == {0: "direct", 1: "exact", 2: "gradient", 3: "direct"}
     # Latent 2 is silent in video a; latent 3 is silent in b, where its effect is known to be 0.
-    assert table["direct_delta_margin"].dropna().to_dict() == {0: -4.0, 1: -3.0, 3: -1.0}
-    assert table["estimate"].to_dict() == {0: -4.0, 1: -3.0, 2: -2.5, 3: -1.0}
+    assert table["direct_delta_margin"].dropna().to_dict() == {1: -3.0, 3: -1.0}
+    assert table["estimate"].to_dict() == {0: -4.0, 1: -2.0, 2: -2.5, 3: -1.0}
     assert table["attribution"].to_dict() == {0: -2.0, 1: -1.0, 2: -2.5, 3: -0.5}
     assert table.loc[1, "delta_margin"] == -7.0
     assert table.loc[[0, 2, 3], "delta_margin"].isna().all()

@@ -44,6 +44,7 @@ def rows(latent: int, video: str, delta: float | None, chosen: str | None, direc
             "chosen_as": chosen,
             "delta_margin": delta,
             "attribution": -1.0,
+            "reach": 1.0,
             "direct_delta_margin": direct,
             "masked_delta_margin": None,
         }
@@ -57,8 +58,9 @@ def test_the_table_says_what_was_compared_and_what_was_missed() -> None:
             *rows(0, "a", -4.0, "leader", -3.0),
             *rows(0, "b", -2.0, "leader", -1.0),
             *rows(1, "a", 0.5, "drawn", 0.1),
+            *rows(1, "b", None, None),
             *rows(2, "b", 0.1, "drawn", 0.0),
-            *rows(3, "b", None, None, None),
+            *rows(3, "b", None, None),
         ]
     ).astype({"delta_margin": float, "direct_delta_margin": float, "masked_delta_margin": float})
     found = screens(table)
@@ -66,11 +68,11 @@ def test_the_table_says_what_was_compared_and_what_was_missed() -> None:
     assert found["screen"].tolist() == ["direct", "gradient"]  # masks were not run
     direct, gradient = found.to_dict("records")
     assert direct["subject"] == "lamp"
-    # Direct effects are known of every latent in video a alone.
-    assert (direct["n_videos"], direct["n_latents"], direct["n_exact"]) == (1, 2, 2)
-    assert (gradient["n_videos"], gradient["n_latents"], gradient["n_exact"]) == (2, 4, 3)
-    # Means over both videos: latent 0 -3, latent 1 0.25, latent 2 0.05, which is not large.
-    assert gradient["n_large"] == 2
-    assert (gradient["n_rest"], gradient["n_drawn"], gradient["n_missed"]) == (3, 2, 1)
-    assert gradient["missed_bound"] == pytest.approx(missed_bound(1, 2, 3))
+    # Direct effects are known of all leaders in video a alone; latent 0 was run exactly in both.
+    assert (direct["n_videos"], direct["n_latents"], direct["n_exact"]) == (1, 2, 1)
+    assert (gradient["n_videos"], gradient["n_latents"], gradient["n_exact"]) == (2, 4, 1)
+    assert gradient["n_large"] == 1
+    # Left out are latent 1 in both videos, 2 and 3; of the two that were drawn, 0.5 is large and 0.1 is not.
+    assert (gradient["n_rest"], gradient["n_drawn"], gradient["n_missed"]) == (4, 2, 1)
+    assert gradient["missed_bound"] == pytest.approx(missed_bound(1, 2, 4))
     assert direct["recall_top"] == 1.0

@@ -28,7 +28,8 @@ def test_screen_equals_exact_where_the_margin_is_linear(packed: bool) -> None:
     codes = VideoCodes.of(sae, case.sequences.visual)
     (gradient,) = margin_gradients(Asked(vlm=vlm, site="resid/0", letters=LETTERS), case, [(0, 1)])
     assert gradient is not None
-    estimate = attribution(codes, sae.W_dec, gradient)
+    estimate, reach = attribution(codes, sae.W_dec, gradient)
+    assert (reach >= estimate.abs()).all()
     margin = answers(case.logits, case.mass, case.correct, case.values).margin.mean()
     for latent in range(8):
         f = codes.columns([latent])
@@ -60,7 +61,9 @@ def test_attribution_by_hand() -> None:
     decoder = torch.tensor([[1.0, 0.0], [5.0, 5.0], [0.0, 2.0]])
     gradient = torch.tensor([[10.0, 1.0], [0.0, -1.0]])
     # latent 0: -(1 x 10); latent 1 silent; latent 2: -(2 x 2 x 1 + 3 x 2 x -1)
-    assert attribution(codes, decoder, gradient).tolist() == [-10.0, 0.0, 2.0]
+    estimate, reach = attribution(codes, decoder, gradient)
+    assert estimate.tolist() == [-10.0, 0.0, 2.0]
+    assert reach.tolist() == [10.0, 0.0, 10.0]
 
 
 def test_running_moments_are_numpys() -> None:
