@@ -11,6 +11,7 @@ from collect.tokens.choice import TokenChoice
 from collect.video.sampling import FrameSampling
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Decoder = Literal["cpu", "cuda"]
 AttnImplementation = Literal["sdpa", "eager", "flash_attention_2"]
 
 CHUNK_ROWS = 256
@@ -50,6 +51,8 @@ class CollectConfig:
     """Tokens in one file of the store, a multiple of 256; a crash loses tokens that do not yet fill a file."""
     workers: int | None = None
     """Threads that decode and preprocess ahead of the model; by default as many as processors and memory allow."""
+    decoder: Decoder = "cpu"
+    """Where videos are decoded: `cpu`, or `cuda` for the GPU's own decoder, with the same pictures."""
     max_failures: int | None = None
     """Stop a process when it cannot read more than this many of its videos; by default the others are collected,
     however many fail."""

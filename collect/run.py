@@ -36,7 +36,8 @@ from collect.store.writer import SiteSpec, StoreWriter, require_free
 from collect.store.zarr_arrays import cut_arrays
 from collect.tokens.choice import TokenChoice
 from collect.tokens.subset import choose_tokens
-from collect.video.decode import decode_clip
+from collect.video.decode import Clip, decode_clip
+from collect.video.hardware import accelerator, require_decoder
 from collect.video.sampling import FrameSampling
 from collect.vlm import VideoVlm, load_vlm
 from collect.vlm.files import fingerprint, resolve_model
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "collect"
 FOLDER_NAME = "activations"
-CHANGEABLE = ("data", "model", "out", "device", "workers", "max_failures")
+CHANGEABLE = ("data", "model", "out", "device", "workers", "decoder", "max_failures")
 """Arguments that a resumed run may change; data and model are compared by content instead."""
 
 
@@ -112,7 +113,7 @@ class _Model:
         """Load it, or return it if it is loaded.
 
         Raises:
-            UserError: it cannot be loaded, or lacks a site.
+            UserError: it cannot be loaded, lacks a site, or its device does not decode videos although it should.
         """
         config = self._config
         if self._vlm is None:
@@ -120,6 +121,7 @@ class _Model:
                 config.model, dtype=config.dtype, device=config.device, attn_implementation=config.attn_implementation
             )
             check_sites(vlm, config.sites)
+            require_decoder(config.decoder, vlm.device.index)
             self._vlm = vlm
         return self._vlm
 
@@ -189,9 +191,10 @@ def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: S
     choice = TokenChoice.parse(config.tokens)
     specs = {site: SiteSpec(d_in=vlm.width(site), dtype=vlm.dtype) for site in config.sites}
     forward = Forward(vlm, config.sites)
+    decode = partial(decode_clip, hwaccel=accelerator(config.decoder, vlm.device.index))
 
     def prepare(index: int) -> Ready | Failure:
-        return _prepare(vlm, index, videos[index], config.sites[0], sampling, choice)
+        return _prepare(vlm, index, videos[index], config.sites[0], sampling, choice, decode)
 
     n_wanted = sum(len(task.wanted) for task in tasks)
     workers = config.workers or default_workers(_worker_bytes(videos, sampling), n_wanted)
@@ -212,12 +215,18 @@ def _worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
 
 
 def _prepare(
-    vlm: VideoVlm, index: int, video: Video, site: str, sampling: FrameSampling, choice: TokenChoice
+    vlm: VideoVlm,
+    index: int,
+    video: Video,
+    site: str,
+    sampling: FrameSampling,
+    choice: TokenChoice,
+    decode: Callable[..., Clip],
 ) -> Ready | Failure:
     """Decode and preprocess one video; runs in one of several threads."""
     assert video.path is not None
     try:
-        clip = decode_clip(video.path, video.video_id, sampling, video.cut_frame)
+        clip = decode(video.path, video.video_id, sampling, video.cut_frame)
         prefix = vlm.prefix(clip)
     except ValueError as error:  # a UserError, or what the family's own processor refuses
         return Failure(index=index, video_id=video.video_id, reason=str(error))

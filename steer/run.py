@@ -6,7 +6,7 @@ exact ablation of every latent on the train videos, as far as the budget goes (s
 far the screens can be trusted); the targets that these choose on the held-out videos, each beside its controls and each
 leaving its rows in `parts/` when it is done; what follows a confirmed latent further; the tables over all targets and
 the claims; summary.json last. A killed run goes on with the first part that is not there or cannot be read. Processes
-of one launcher share videos, lots of latents and targets; the first one does the rest.
+of one launcher share videos, lots of latents, targets and what follows; the first one writes the tables.
 """
 
 from __future__ import annotations
@@ -149,12 +149,14 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path, division: Division) 
     )
     run_targets(folder, editor, cases, asked.items, chosen[division.place :: division.n], config)
     division.meet()
+    joined = parts_of(folder, chosen)
+    found = summarise(
+        joined["effects"], joined["controls"], screen, asked.items, chosen, config.parsed_operations, config.seed
+    )
+    confirmed = moving(chosen, found.summary)
+    analysed = _analysed(folder, asked, editor, cases, confirmed, on_train, config, division)
+    division.meet()  # the first process removes what the others have read
     if division.is_first:
-        joined = parts_of(folder, chosen)
-        found = summarise(
-            joined["effects"], joined["controls"], screen, asked.items, chosen, config.parsed_operations, config.seed
-        )
-        analysed = _analysed(folder, asked, editor, cases, moving(chosen, found.summary), on_train, config)
         finish(folder, asked.items, screen, chosen, joined, found, analysed, config)
 
 
@@ -166,6 +168,7 @@ def _analysed(
     confirmed: Sequence[Target],
     on_train: pd.DataFrame,
     config: SteerConfig,
+    division: Division,
 ) -> Mapping[str, pd.DataFrame]:
     """Follow the confirmed latents further: the tables of `steer.mechanism`."""
     train, held_out = (
@@ -185,6 +188,7 @@ def _analysed(
         confirmed,
         on_train,
         asked.dataset.video,
+        division,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from jaxtyping import Float64, Int64, UInt8
 
 from collect.printable import printable
@@ -69,7 +70,14 @@ def choose_ids(sampling: FrameSampling, times_s: Float64[np.ndarray, " n"]) -> I
     return np.maximum(np.searchsorted(times_s, wanted_s, side="right").astype(np.int64) - 1, 0)
 
 
-def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_frame: int | None = None) -> Clip:
+def decode_clip(
+    path: Path,
+    video_id: str,
+    frames: FrameSampling | int = 8,
+    cut_frame: int | None = None,
+    *,
+    hwaccel: HWAccel | None = None,
+) -> Clip:
     """Decode some frames of a video.
 
     Damaged frames are not used: frames that are spread evenly or taken by rate are chosen from the intact ones, and a
@@ -81,6 +89,7 @@ def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_
         video_id: name of the video in its dataset.
         frames: which ones; a number means that many, evenly spread, including the first and the last.
         cut_frame: use only the frames before this one; None or a number below 1 uses all.
+        hwaccel: what decodes, from `collect.video.hardware`; None is this process.
 
     Raises:
         DecodeError: the file is missing, is not a video, has no intact frame before the cut, or lacks a frame that
@@ -93,7 +102,11 @@ def decode_clip(path: Path, video_id: str, frames: FrameSampling | int = 8, cut_
         return _present(path, choose_ids(sampling, times_s), len(times_s), " before its cut" if n_cut else "")
 
     found = read_frames(
-        path, choose, n_cut=n_cut, when_damaged="choose again" if sampling.ids is None else "take the nearest"
+        path,
+        choose,
+        n_cut=n_cut,
+        when_damaged="choose again" if sampling.ids is None else "take the nearest",
+        hwaccel=hwaccel,
     )
     return Clip(
         video_id=video_id,

@@ -14,6 +14,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from jaxtyping import Int64, UInt8
 
+PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
+"""What GPUs hand over, and the same numbers as software decoders lay them out: FFmpeg turns that into other RGB."""
 _MAX_ANGLE_DEG = 1.0
 """A matrix that is further away from all eight orientations turns or shears the picture by other amounts."""
 
@@ -80,6 +82,8 @@ def shown_image(frame: VideoFrame, size: tuple[int, int] | None = None) -> UInt8
         size: (height, width) of the result, resampled if needed; None leaves it as it is.
     """
     shown = orientation(frame)
+    if frame.format.name in PLANAR:
+        frame = frame.reformat(format=PLANAR[frame.format.name])
     height, width = shown.size(frame.height, frame.width) if size is None else size
     stored = shown.size(height, width)
     if (frame.height, frame.width) == stored:

@@ -17,6 +17,7 @@ from typing import Literal, cast
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
@@ -98,7 +99,12 @@ intact one that is nearest to it, or the file is refused."""
 
 
 def read_frames(
-    path: Path, choose: Choose, *, n_cut: int | None = None, when_damaged: WhenDamaged = "choose again"
+    path: Path,
+    choose: Choose,
+    *,
+    n_cut: int | None = None,
+    when_damaged: WhenDamaged = "choose again",
+    hwaccel: HWAccel | None = None,
 ) -> Frames:
     """Decode the frames that `choose` picks from the times of all.
 
@@ -107,12 +113,13 @@ def read_frames(
         choose: times of all frames -> ids of the wanted ones, in any order and with repetitions.
         n_cut: only this many frames from the start are there to choose from; None means all.
         when_damaged: what happens to wanted frames that are damaged.
+        hwaccel: decodes whole groups of pictures; a file that needs a closer look is decoded without it.
 
     Raises:
         DecodeError: the file is missing, is not a video, is encrypted, has no intact picture (before the cut), or a
             wanted frame is damaged and `when_damaged` refuses it.
     """
-    with _opened(path) as (container, stream):
+    with _opened(path, hwaccel) as (container, stream):
         pts = None
         if proves_order(container.format.name, stream):
             packets = _held_packets(container, stream)
@@ -198,7 +205,7 @@ def _chosen(
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
+def _opened(path: Path, hwaccel: HWAccel | None = None) -> Generator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream; whatever FFmpeg raises in the block becomes a `DecodeError`."""
     if not path.is_file():
         raise DecodeError(f"{_name(path)} does not exist: check the path of the video.")
@@ -210,6 +217,7 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream]]:
             path.resolve(),
             options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)},
             metadata_errors="replace",  # titles come in any encoding
+            hwaccel=hwaccel,
         ) as container:
             streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
             if is_encrypted(path, container):

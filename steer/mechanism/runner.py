@@ -23,6 +23,7 @@ from collect.artefact.folder import read_table, write_table
 from collect.artefact.table import joined_rows
 from collect.data.perception_test import Video
 from collect.errors import UserError
+from features.division import ALONE, Division
 from steer.config import ANALYSES
 from steer.mechanism.counters import counter_rows
 from steer.mechanism.doses import dose_rows
@@ -63,8 +64,11 @@ def run_analyses(
     targets: Sequence[Target],
     by_latent: pd.DataFrame,
     video: Callable[[str], Video],
+    division: Division = ALONE,
 ) -> dict[str, pd.DataFrame]:
     """Run what is wanted, and return all tables by name; those that are not wanted have no rows.
+
+    The processes of a division share the analyses, and each of them gets all tables.
 
     Args:
         parts: folder of the parts.
@@ -74,6 +78,7 @@ def run_analyses(
         targets: single latents that move the counts.
         by_latent: latent_subjects.parquet.
         video: the annotated video of an id.
+        division: the processes that share the analyses.
     """
     labels = {
         subject: event_label(_of(train.items, subject), video)
@@ -83,11 +88,14 @@ def run_analyses(
         job for name in ANALYSES if name in wanted for job in _jobs(name, train, held_out, targets, labels, by_latent)
     ]
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in MECHANISM_TABLES}
-    with tqdm(jobs, desc="mechanism", unit="analysis") as progress:
+    with tqdm(jobs[division.place :: division.n], desc="mechanism", unit="analysis") as progress:
         for job in progress:
             progress.set_postfix_str(job.analysis, refresh=False)
-            for name, table in zip(job.tables, _run(parts, job), strict=True):
-                found[name].append(table)
+            _run(parts, job)
+    division.meet()
+    for job in jobs:
+        for name, table in zip(job.tables, _run(parts, job), strict=True):
+            found[name].append(table)
     return {name: joined_rows(frames, MECHANISM_TABLES[name]) for name, frames in found.items()}
 
 
