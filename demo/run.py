@@ -88,7 +88,7 @@ def _demo(config: DemoConfig) -> Path:
         top=2,
         associated=2,
         analyses=("doses", "swaps", "events", "rivals", "counters", "flow"),
-        budget_minutes=0.75,
+        budget_minutes=1.0,
         controls=20,
         items=(90, 45),
         batch_size=8,

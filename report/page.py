@@ -44,6 +44,7 @@ EFFECT_GALLERY = 5
 """Further latents that are shown because the effect of their edit is confirmed."""
 STRIPS = 2
 """Pictures per latent."""
+LISTED_COMBINATIONS = 12
 LISTED_PAIRS = 20
 """Rows of the association table, and double dissociations."""
 DEMO_MODEL = ("demo", "weights")
@@ -141,6 +142,7 @@ def page_content(record: Record) -> dict[str, Any]:
         "associations": [] if features is None else association_table(features),
         "n_holding": 0 if features is None else int(features.associations["holds"].astype(bool).sum()),
         "n_tested": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
+        **combination_content(features),
         "effects": effects,
         "targets": targets,
         "operations": [] if summary is None else list(dict.fromkeys(summary["operation"])),
@@ -256,6 +258,20 @@ def association_table(features: Features) -> list[dict[str, Any]]:
         score = own["runner_up_auroc"] if is_top else own["top_auroc"]
         rows.append({**pair, "is_top": is_top, "other_label": runner_up, "other_auroc": score})
     return rows
+
+
+def combination_content(features: Features | None) -> dict[str, Any]:
+    """Combinations of labels that explain a latent better than each of their parts, by falling gain."""
+    table = None if features is None else features.combinations
+    if table is None:
+        return {"combinations": None}
+    rows = table[table["beats_parts"].astype(bool)]
+    rows = rows.sort_values(["gain", "latent", "depth"], ascending=[False, True, True], kind="stable")
+    return {
+        "combinations": rows.head(LISTED_COMBINATIONS).to_dict("records"),
+        "n_combinations": len(table),
+        "n_beating": len(rows),
+    }
 
 
 def limits(record: Record) -> list[str]:

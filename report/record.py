@@ -23,7 +23,7 @@ from collect.data.split import held_out_ids
 from collect.errors import UserError
 from collect.printable import printable
 from collect.reading import MANIFEST_NAME, ActivationStore
-from features.reading import read_features_tables
+from features.reading import read_features_table, read_features_tables
 from steer.reading import Target, read_effects_tables, read_targets
 from train_sae.opened import name_of_wanted
 from train_sae.reading import METRICS_NAME, begun_saes, finished_saes, read_metrics, read_summary
@@ -75,6 +75,8 @@ class Features:
     catalogue: pd.DataFrame
     associations: pd.DataFrame
     exemplars: pd.DataFrame
+    combinations: pd.DataFrame | None
+    """None where they were not asked for."""
     summary: Mapping[str, Any]
 
 
@@ -242,7 +244,8 @@ def _features(folder: Path, gaps: list[str]) -> Features | None:
         if "catalogue" not in missing:
             gaps.append(f"{_name(folder / 'catalogue.parquet')} has no rows, so {without['catalogue']}.")
         return None
-    return Features(folder=folder, summary=summary, **tables)
+    combinations = read_features_table(folder, "combinations")
+    return Features(folder=folder, summary=summary, combinations=combinations, **tables)
 
 
 def _effects(folder: Path, gaps: list[str]) -> Effects:

@@ -30,7 +30,7 @@ from steer.effects import draw_seed
 from steer.mechanism.matched import Bench, Real, change_of, estimate
 from steer.targets import Target
 
-DRAWS = 10
+DRAWS = 5
 """Bootstrap samples of the train videos, each in both signs; of other tokens twice as many."""
 MOVED = "moved"
 

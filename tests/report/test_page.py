@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from collect.artefact.folder import write_table
+from features.combinations.combine import COMBINATIONS
 from report.config import ReportConfig
 from report.page import render, report
 from report.record import Stage, read_record
@@ -37,6 +40,41 @@ def test_it_leads_to_the_page_of_latents_only_if_there_is_one(copy: Path) -> Non
         if tag == "a"
     ]
     assert links == ["../browse/index.html"]
+
+
+def test_combinations_are_listed_where_they_were_asked_for(page: str, copy: Path) -> None:
+    assert "Combinations of labels" not in Page(page).text
+    shared = {
+        "latent": CUP,
+        "depth": 2,
+        "labels": ["cup", "red"],
+        "kinds": ["object", "object"],
+        "levels": ["token", "token"],
+        "n_tried": 9,
+        "n_tokens": 5,
+        "n_videos": 3,
+        "train_correlation": 0.9,
+        "explained": 0.5,
+        "best_part": "cup",
+        "best_part_correlation": 0.4,
+        "gain_low": 0.1,
+        "gain_high": 0.5,
+        "p_value": 0.001,
+        "q_value": 0.002,
+    }
+    rows = [
+        {**shared, "combination": "cup AND <red>", "correlation": 0.71, "gain": 0.31, "beats_parts": True},
+        {**shared, "combination": "cup OR red", "correlation": 0.6, "gain": 0.2, "beats_parts": False},
+    ]
+    folder = copy / "features" / SAE_NAME
+    write_table(folder / "combinations.parquet", pd.DataFrame(rows), COMBINATIONS)
+    text = Page(report(ReportConfig(run=copy)).read_text(encoding="utf-8")).text
+    assert "cup AND <red>" in text
+    assert "+0.31" in text
+    assert "cup OR red" not in text
+    assert "1 of 1 of 2 combinations" in text
+    write_table(folder / "combinations.parquet", pd.DataFrame(rows[1:]), COMBINATIONS)
+    assert "None of 1 combinations" in Page(report(ReportConfig(run=copy)).read_text(encoding="utf-8")).text
 
 
 def test_every_part_is_there(page: str) -> None:
