@@ -118,14 +118,15 @@ def sweep(
     edits = pd.MultiIndex.from_frame(screened[["latent", "video_id"]])
     n_edits = screened.groupby("latent", sort=False)["video_id"].nunique()
 
-    def job(number: int, lot: Lot) -> Job:
+    def rows_of(lot: Lot) -> pd.DataFrame:
         drawn = pd.MultiIndex.from_tuples(lot.edits, names=edits.names) if lot.edits else edits[:0]
-        rows = screened[screened["latent"].isin(lot.latents) | edits.isin(drawn)]
-        wanted = set(zip(rows["latent"], rows["video_id"], strict=True))
+        return screened[screened["latent"].isin(lot.latents) | edits.isin(drawn)]
+
+    def job(number: int, lot: Lot) -> Job:
         return Job(
             path=parts / f"sweep-{number}.parquet",
-            work=lambda: _lot(passes, rows),
-            is_own=lambda found: set(zip(found["latent"], found["video_id"], strict=True)) == wanted,
+            work=lambda: _lot(passes, rows_of(lot), lot.latents),
+            is_own=lambda found: _edits_of(found) == _edits_of(rows_of(lot)),
         )
 
     jobs = [job(number, lot) for number, lot in enumerate(lots)]
@@ -165,31 +166,43 @@ def _with_screen(parts: Path, passes: Passes, screened: pd.DataFrame, budget: Bu
     return merged.assign(method=merged["method"].where(~known, name))
 
 
-def _lot(passes: Passes, rows: pd.DataFrame) -> pd.DataFrame:
-    """Run the latents of one lot on every video in which they fire."""
-    frames = [_ablated(passes, str(video_id), own) for video_id, own in rows.groupby("video_id", sort=True)]
-    return pd.concat(frames, ignore_index=True)
+def _edits_of(rows: pd.DataFrame) -> set[tuple[int, str]]:
+    return set(zip(rows["latent"], rows["video_id"], strict=True))
 
 
-def _ablated(passes: Passes, video_id: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """One video's rows with the exact effects of some latents, and the direct ones beside them."""
+def _lot(passes: Passes, rows: pd.DataFrame, leaders: Collection[int]) -> pd.DataFrame:
+    """Run the edits of one lot, video by video."""
+    by_video = rows.groupby("video_id", sort=True)
+    return pd.concat([_ablated(passes, str(video_id), own, leaders) for video_id, own in by_video], ignore_index=True)
+
+
+def _ablated(passes: Passes, video_id: str, rows: pd.DataFrame, leaders: Collection[int]) -> pd.DataFrame:
+    """One video's rows with the exact effects of some latents, and beside them the direct ones of the leaders."""
     case, codes = passes.cases[video_id]
     latents = sorted({int(latent) for latent in rows["latent"]})
     edits = ablations(passes.editor, codes, latents)
     found = passes.total(video_id, edits)
-    columns = {name: getattr(found, name) for name in EXACT_COLUMNS}
-    if passes.shows_prefix(video_id) and rows["direct_delta_margin"].isna().any():
-        columns["direct_delta_margin"] = passes.direct(video_id, edits)
+    columns = {name: getattr(found, name).double() for name in EXACT_COLUMNS}
+    led = [place for place, latent in enumerate(latents) if latent in leaders]
+    if led and passes.shows_prefix(video_id):
+        direct = torch.full_like(columns["delta_margin"], torch.nan)
+        direct[led] = passes.direct(video_id, [edits[place] for place in led]).double()
+        columns["direct_delta_margin"] = direct
     items = [item.item_id for item in case.items]
     exact = pd.DataFrame(
         {
             "latent": np.repeat(np.array(latents), len(items)),
             "item": items * len(latents),
-            **{name: values.double().cpu().numpy().reshape(-1) for name, values in columns.items()},
+            **{name: values.cpu().numpy().reshape(-1) for name, values in columns.items()},
         }
     )
     kept = rows.drop(columns=list(columns)).assign(method="exact")
-    return kept.merge(exact, on=["latent", "item"], how="left", validate="one_to_one")[rows.columns]
+    merged = kept.merge(exact, on=["latent", "item"], how="left", validate="one_to_one")
+    if "direct_delta_margin" in columns:  # the screen has run some of those that were drawn
+        merged["direct_delta_margin"] = merged["direct_delta_margin"].fillna(
+            rows["direct_delta_margin"].reset_index(drop=True)
+        )
+    return merged[rows.columns]
 
 
 def _joined(screened: pd.DataFrame, exact: Sequence[pd.DataFrame], leaders: Collection[int]) -> pd.DataFrame:
