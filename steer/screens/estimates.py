@@ -28,11 +28,10 @@ def leading(rows: pd.DataFrame) -> pd.Series:
     Args:
         rows: of sweep.parquet, all those of some videos.
     """
-    counting = rows[rows["counting"].astype(bool)]
+    # Ties go by number, so that the order of the rows does not matter.
+    counting = rows[rows["counting"].astype(bool)].sort_values(["reach", "latent"], ascending=[False, True])
     by_item = counting.groupby("item")["reach"]
-    rank = by_item.rank(method="first", ascending=False)
-    most = by_item.transform("size").map(n_leaders)
-    pairs = counting.loc[rank <= most, ["video_id", "latent"]].drop_duplicates()
+    pairs = counting.loc[by_item.cumcount() < by_item.transform("size").map(n_leaders), ["video_id", "latent"]]
     keys = pd.MultiIndex.from_frame(rows[["video_id", "latent"]])
     return pd.Series(keys.isin(pd.MultiIndex.from_frame(pairs)), index=rows.index)
 

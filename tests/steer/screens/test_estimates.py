@@ -53,6 +53,13 @@ def test_latents_lead_on_one_of_the_counting_questions(monkeypatch: pytest.Monke
     assert both[9:].isna().all()
 
 
+def test_the_order_of_rows_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "LEADERS", 2)
+    table = pd.DataFrame([row(latent, "0", 1.0) for latent in (5, 3, 4, 1)])
+    assert set(table["latent"][leading(table)]) == {1, 3}
+    assert set(table["latent"][leading(table.iloc[::-1])]) == {1, 3}
+
+
 def test_a_model_without_direct_effects_has_no_such_estimates() -> None:
     table = pd.DataFrame([row(0, "0", 3.0), row(1, "0", 1.0)])
     assert with_estimates(table)["direct_estimate"].isna().all()
