@@ -26,6 +26,7 @@ from collect.printable import Lines, printable, printable_lines
 from collect.process.interruption import Interrupted, interruptible
 from collect.process.library_versions import require_libraries
 from collect.process.provenance import installed_versions
+from collect.process.ranks import end_with_launcher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"video-sae {installed_versions()['video-sae'] or '(not installed)'}")
         return 0
     _set_up_logging()
+    end_with_launcher()
     try:
         require_libraries()
         command, config = _parse(arguments)

@@ -4,16 +4,25 @@ Processes work independently; only at the start does the first one decide who do
 held open afterwards, so a process that dies does not affect the others. Stages that exchange more stay `in_touch`.
 """
 
+import ctypes
 import datetime
 import importlib
 import json
+import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from collect.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that the death of the parent sends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,18 @@ class Process:
         if "error" in outcome:
             raise UserError(outcome["error"])
         return outcome["result"]
+
+
+def end_with_launcher() -> None:
+    """Have the kernel end this process when torchrun is killed, on Linux; it would wait for its peers for ever.
+
+    A launcher that is asked to end tells its processes itself. Nothing is lost: stages go on from what is on disk.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        logger.warning("this process will outlive a torchrun that is killed: %s", os.strerror(ctypes.get_errno()))
 
 
 @contextmanager

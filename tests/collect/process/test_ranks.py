@@ -249,6 +249,41 @@ def test_torchrun_after_the_death_of_a_rank(config: CollectConfig, tmp_path: Pat
     assert same(rows(store), rows(ActivationStore.open(collect(replace(config, out=tmp_path / "whole")))))
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's request is Linux's")
+@pytest.mark.parametrize("by_torchrun", [True, False])
+def test_a_process_ends_with_a_launcher_that_is_killed(by_torchrun: bool) -> None:
+    child = (
+        "import time; from collect.process.ranks import end_with_launcher; "
+        "end_with_launcher(); print('up', flush=True); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys; "
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True); p.wait()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
+    if by_torchrun:
+        environment["TORCHELASTIC_RUN_ID"] = "1"
+    launcher = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment)
+    assert launcher.stdout is not None
+    pid = int(launcher.stdout.readline())
+    assert launcher.stdout.readline() == "up\n"
+    launcher.kill()
+    launcher.wait()
+    try:
+        for _ in range(100):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state == "Z":
+                break
+            time.sleep(0.02)
+        ended = state == "Z"
+    except FileNotFoundError:
+        ended = True
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended == by_torchrun
+    launcher.stdout.close()
+
+
 def test_the_first_process_tells_the_others_what_is_wrong() -> None:
     def refuse() -> Any:
         raise UserError("no")
