@@ -30,6 +30,7 @@ from features.labels.corpus import Corpus
 from features.labels.labelling import ANNOTATED
 from features.labels.units import unit_starts
 
+TOKENS = tuple(space for space in ANNOTATED if space.level == "token")
 N_GROUPS = 10
 """Groups of held-out videos of which the jackknife leaves out one at a time."""
 
@@ -153,17 +154,25 @@ class _Tokens:
             "frame": np.repeat(np.arange(int(frames.sum()), dtype=np.int32), np.repeat(patches, frames)),
             "video": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
         }
-        """Frame and video of each token."""
+        """Region, frame and video of each token; no region where every token has labels of its own."""
         counts = np.bincount(
             self._cell[self._group >= 0].astype(np.int64), minlength=self._n_groups * self._n_cells
         ).astype(np.float64)
         self._cell_tokens = counts.reshape(self._n_groups, self._n_cells)
-        group_of = {"token": self._group, "frame": np.repeat(of_video, frames), "video": of_video}
+        group_of = {"frame": np.repeat(of_video, frames), "video": of_video}
         n_tokens_of = {
-            "token": np.ones(len(self._group)),
             "frame": np.repeat(patches, frames).astype(np.float64),
             "video": np.array(sizes, dtype=np.float64),
         }
+        group_of["token"], n_tokens_of["token"] = self._group, np.ones(len(self._group))
+        of_tokens = {id(own.row): own for space, own in corpus.labels.items() if space in TOKENS}
+        assert len(of_tokens) <= 1, "spaces of tokens share their regions"
+        for own in of_tokens.values():
+            if own.row is not None:
+                self._unit["token"] = own.row
+                n_tokens_of["token"] = np.bincount(own.row).astype(np.float64)
+                group_of["token"] = np.full(len(n_tokens_of["token"]), -1, dtype=np.int8)
+                group_of["token"][own.row] = self._group
         self._labels: dict[str, sparse.csr_array] = {}
         """By level of units: the labels of all its spaces, group by group; by place and by time those of one group."""
         self._columns: dict[str, list[int]] = {level: [] for level in ("token", "frame", "video", "place", "time")}
@@ -209,7 +218,9 @@ class _Tokens:
         product = np.empty((n, n_groups, self._label_tokens.shape[1]))
         for level, labels in self._labels.items():
             if level == "token":
-                summed = sparse.csr_array((value, token, pointers), shape=(n, len(self._group)))
+                # Several tokens may share a region, and so a column: no need to sort or add them up first.
+                column = self._unit[level][token] if level in self._unit else token
+                summed = sparse.csr_array((value, column, pointers), shape=(n, labels.shape[0]))
             elif level in self._unit:
                 summed = _pooled(value, self._unit[level][token], pointers, labels.shape[0])
             else:
@@ -276,7 +287,7 @@ def groups_of_videos(corpus: Corpus) -> Int64[np.ndarray, " video"]:
 
 
 def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:
-    """Values of each space's labels: by token or frame where annotated; of places by place, of times by time."""
+    """Values of each space's labels: by region or frame where annotated; of places by place, of times by time."""
     n_steps = corpus.places.n_t
     cells = {
         name: own.reshape(n_steps, -1)[:, 0] if level == "time" else own.reshape(n_steps, -1)[0]
@@ -285,7 +296,7 @@ def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:
     }
     for space, labels in corpus.labels.items():
         if space in ANNOTATED:
-            yield space.level, labels.positive.astype(np.float64)
+            yield space.level, labels.by_row.positive.astype(np.float64)
         else:
             stacked = np.stack([cells[name] for name in labels.names], axis=1)
             yield space.kind, sparse.csr_array(stacked.astype(np.float64))
