@@ -30,9 +30,11 @@ from features.labels.corpus import Corpus
 from features.labels.labelling import ANNOTATED
 from features.labels.units import unit_starts
 
-TOKENS = tuple(space for space in ANNOTATED if space.level == "token")
 N_GROUPS = 10
 """Groups of held-out videos of which the jackknife leaves out one at a time."""
+
+OF_TOKENS = tuple(space for space in ANNOTATED if space.level == "token")
+"""Spaces of annotated tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,28 +153,24 @@ class _Tokens:
         self._cell += self._group.astype(np.int32) * self._n_cells
         patches = [record.grid.n_tokens // record.grid.n_t for record in corpus.records]
         self._unit = {
+            "token": _rows_of_tokens(corpus),
             "frame": np.repeat(np.arange(int(frames.sum()), dtype=np.int32), np.repeat(patches, frames)),
             "video": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
         }
-        """Region, frame and video of each token; no region where every token has labels of its own."""
+        """Row of the labels, frame and video of each token."""
         counts = np.bincount(
             self._cell[self._group >= 0].astype(np.int64), minlength=self._n_groups * self._n_cells
         ).astype(np.float64)
         self._cell_tokens = counts.reshape(self._n_groups, self._n_cells)
-        group_of = {"frame": np.repeat(of_video, frames), "video": of_video}
+        row = self._unit["token"]
+        group_of_row = np.full(int(row.max(initial=-1)) + 1, -1, dtype=np.int8)
+        group_of_row[row] = self._group
+        group_of = {"token": group_of_row, "frame": np.repeat(of_video, frames), "video": of_video}
         n_tokens_of = {
+            "token": np.bincount(row).astype(np.float64),
             "frame": np.repeat(patches, frames).astype(np.float64),
             "video": np.array(sizes, dtype=np.float64),
         }
-        group_of["token"], n_tokens_of["token"] = self._group, np.ones(len(self._group))
-        of_tokens = {id(own.row): own for space, own in corpus.labels.items() if space in TOKENS}
-        assert len(of_tokens) <= 1, "spaces of tokens share their regions"
-        for own in of_tokens.values():
-            if own.row is not None:
-                self._unit["token"] = own.row
-                n_tokens_of["token"] = np.bincount(own.row).astype(np.float64)
-                group_of["token"] = np.full(len(n_tokens_of["token"]), -1, dtype=np.int8)
-                group_of["token"][own.row] = self._group
         self._labels: dict[str, sparse.csr_array] = {}
         """By level of units: the labels of all its spaces, group by group; by place and by time those of one group."""
         self._columns: dict[str, list[int]] = {level: [] for level in ("token", "frame", "video", "place", "time")}
@@ -218,9 +216,8 @@ class _Tokens:
         product = np.empty((n, n_groups, self._label_tokens.shape[1]))
         for level, labels in self._labels.items():
             if level == "token":
-                # Several tokens may share a region, and so a column: no need to sort or add them up first.
-                column = self._unit[level][token] if level in self._unit else token
-                summed = sparse.csr_array((value, column, pointers), shape=(n, labels.shape[0]))
+                # Tokens that share a row share a column here, which a product of matrices adds up in their order.
+                summed = sparse.csr_array((value, self._unit[level][token], pointers), shape=(n, labels.shape[0]))
             elif level in self._unit:
                 summed = _pooled(value, self._unit[level][token], pointers, labels.shape[0])
             else:
@@ -284,6 +281,14 @@ def groups_of_videos(corpus: Corpus) -> Int64[np.ndarray, " video"]:
     group[held] = 1 + np.arange(len(held)) % N_GROUPS
     group[~corpus.annotated] = -1
     return group
+
+
+def _rows_of_tokens(corpus: Corpus) -> Int32[np.ndarray, " token"]:
+    """Row of each token's labels, which all spaces of annotated tokens share."""
+    rows = {id(labels.row): labels.row for space, labels in corpus.labels.items() if space in OF_TOKENS}
+    assert len(rows) <= 1, "spaces of tokens share their regions"
+    row = next(iter(rows.values()), None)
+    return np.arange(corpus.records[-1].row_stop, dtype=np.int32) if row is None else row
 
 
 def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:

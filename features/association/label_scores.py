@@ -103,6 +103,7 @@ def within_video_z(
         column: latent of each pair.
         label: label of each pair.
     """
+    entries = _concerned(units, entries)
     by_label = np.argsort(label, kind="stable")
     column, label = column[by_label], label[by_label]
     size = np.diff(entries.indptr)[column].astype(np.int64)
@@ -113,6 +114,13 @@ def within_video_z(
     z = np.empty(len(label))
     z[by_label] = np.concatenate([np.empty(0), *parts])
     return z
+
+
+def _concerned(units: SplitUnits, entries: sparse.csc_array) -> sparse.csc_array:
+    """The entries on units that are positive or negative for some label; many tokens are for none."""
+    kept = units.concerned[units.row[entries.indices]]
+    ends = cumulative(kept)[entries.indptr].astype(entries.indptr.dtype)
+    return sparse.csc_array((entries.data[kept], entries.indices[kept], ends), shape=entries.shape)
 
 
 def _within_aurocs(

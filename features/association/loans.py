@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 from scipy import sparse
 
 from collect.tokens.grid import TokenGrid
@@ -114,8 +114,8 @@ class _Entries:
     """(patch, label) of all videos, time step by time step, in the order of the patches."""
 
     first: Int64[np.ndarray, " step_and_end"]
-    patch: Int32[np.ndarray, " entry"]
-    label: Int32[np.ndarray, " entry"]
+    patch: Integer[np.ndarray, " entry"]
+    label: Integer[np.ndarray, " entry"]
     n_patches: int
 
     @classmethod
@@ -127,7 +127,7 @@ class _Entries:
         counts = [size[own].reshape(-1, n_patches).sum(axis=1) for own in rows]
         first = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts]))
         # Filled in place and narrow: of a large corpus these are by far the most numbers.
-        patch, label = (np.empty(int(first[-1]), dtype=np.int32) for _ in range(2))
+        patch, label = (np.empty(int(first[-1]), np.min_scalar_type(n)) for n in (n_patches, marks.shape[1]))
         end = 0
         for own in rows:
             count = size[own]
