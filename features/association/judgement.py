@@ -35,7 +35,7 @@ from features.labels.corpus import Corpus
 from features.labels.labelling import ANNOTATED
 
 MAX_NONZEROS = 1 << 22
-"""Activations of the latents that are judged at once, which takes about 60 bytes each."""
+"""Activations of the latents that are judged at once, which takes about 100 bytes each."""
 TELLS = 0.6
 """Within-video AUROC above which a latent tells a label in a video."""
 INTERVAL_PAIRS = 256
