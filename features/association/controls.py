@@ -19,12 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from collect.reading import ActivationStore
-from features.association.selection import MAX_NONZEROS, score_some
+from features.association.selection import score_some
 from features.association.split_units import SplitUnits
 from features.codes import Codes
 from features.division import ALONE, Division, blocks_of
 
 N_RATES = 4
+MAX_NONZEROS = 1 << 19
+"""Activations of the controls that are scored at once for all labels, which takes about a kilobyte each."""
 QUANTILE_TOKENS = 16384
 """Tokens, drawn at random, from which thresholds are set."""
 

@@ -33,6 +33,9 @@ from features.labels.units import unit_starts
 N_GROUPS = 10
 """Groups of held-out videos of which the jackknife leaves out one at a time."""
 
+OF_TOKENS = tuple(space for space in ANNOTATED if space.level == "token")
+"""Spaces of annotated tokens."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
@@ -150,17 +153,21 @@ class _Tokens:
         self._cell += self._group.astype(np.int32) * self._n_cells
         patches = [record.grid.n_tokens // record.grid.n_t for record in corpus.records]
         self._unit = {
+            "token": _rows_of_tokens(corpus),
             "frame": np.repeat(np.arange(int(frames.sum()), dtype=np.int32), np.repeat(patches, frames)),
             "video": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
         }
-        """Frame and video of each token."""
+        """Row of the labels, frame and video of each token."""
         counts = np.bincount(
             self._cell[self._group >= 0].astype(np.int64), minlength=self._n_groups * self._n_cells
         ).astype(np.float64)
         self._cell_tokens = counts.reshape(self._n_groups, self._n_cells)
-        group_of = {"token": self._group, "frame": np.repeat(of_video, frames), "video": of_video}
+        row = self._unit["token"]
+        group_of_row = np.full(int(row.max(initial=-1)) + 1, -1, dtype=np.int8)
+        group_of_row[row] = self._group
+        group_of = {"token": group_of_row, "frame": np.repeat(of_video, frames), "video": of_video}
         n_tokens_of = {
-            "token": np.ones(len(self._group)),
+            "token": np.bincount(row).astype(np.float64),
             "frame": np.repeat(patches, frames).astype(np.float64),
             "video": np.array(sizes, dtype=np.float64),
         }
@@ -209,7 +216,8 @@ class _Tokens:
         product = np.empty((n, n_groups, self._label_tokens.shape[1]))
         for level, labels in self._labels.items():
             if level == "token":
-                summed = sparse.csr_array((value, token, pointers), shape=(n, len(self._group)))
+                # Tokens that share a row share a column here, which a product of matrices adds up in their order.
+                summed = sparse.csr_array((value, self._unit[level][token], pointers), shape=(n, labels.shape[0]))
             elif level in self._unit:
                 summed = _pooled(value, self._unit[level][token], pointers, labels.shape[0])
             else:
@@ -275,8 +283,16 @@ def groups_of_videos(corpus: Corpus) -> Int64[np.ndarray, " video"]:
     return group
 
 
+def _rows_of_tokens(corpus: Corpus) -> Int32[np.ndarray, " token"]:
+    """Row of each token's labels, which all spaces of annotated tokens share."""
+    rows = {id(labels.row): labels.row for space, labels in corpus.labels.items() if space in OF_TOKENS}
+    assert len(rows) <= 1, "spaces of tokens share their regions"
+    row = next(iter(rows.values()), None)
+    return np.arange(corpus.records[-1].row_stop, dtype=np.int32) if row is None else row
+
+
 def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:
-    """Values of each space's labels: by token or frame where annotated; of places by place, of times by time."""
+    """Values of each space's labels: by region or frame where annotated; of places by place, of times by time."""
     n_steps = corpus.places.n_t
     cells = {
         name: own.reshape(n_steps, -1)[:, 0] if level == "time" else own.reshape(n_steps, -1)[0]
@@ -285,7 +301,7 @@ def _label_values(corpus: Corpus) -> Iterator[tuple[str, sparse.csr_array]]:
     }
     for space, labels in corpus.labels.items():
         if space in ANNOTATED:
-            yield space.level, labels.positive.astype(np.float64)
+            yield space.level, labels.by_row.positive.astype(np.float64)
         else:
             stacked = np.stack([cells[name] for name in labels.names], axis=1)
             yield space.kind, sparse.csr_array(stacked.astype(np.float64))

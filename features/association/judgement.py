@@ -34,8 +34,8 @@ from features.division import ALONE, Division, blocks_of
 from features.labels.corpus import Corpus
 from features.labels.labelling import ANNOTATED
 
-MAX_NONZEROS = 1 << 24
-"""Activations of the latents that are judged at once, which takes about 60 bytes each."""
+MAX_NONZEROS = 1 << 22
+"""Activations of the latents that are judged at once, which takes about 100 bytes each."""
 TELLS = 0.6
 """Within-video AUROC above which a latent tells a label in a video."""
 INTERVAL_PAIRS = 256
@@ -218,7 +218,7 @@ def _columns(
 ) -> Iterator[dict[str, Any]]:
     """The columns of some pairs on one split, with intervals where videos are resampled."""
     n_positive = units.n_positive[:, label].T.astype(np.float64)
-    n_negative = units.n_negative[:, label].T.astype(np.float64)
+    n_negative = units.n_negative_of(label).T.astype(np.float64)
     within = np.stack([effect.within for effect in effects])
     unknown = np.full(len(effects), np.nan)
     intervals = (unknown, unknown), (unknown, unknown)

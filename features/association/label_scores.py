@@ -30,24 +30,25 @@ def pooled_auroc(units: SplitUnits, entries: sparse.csc_array) -> Float64[np.nda
     if isinstance(units, PlaceUnits):
         return _auroc_of_places(units, entries)
     n_latents, n_labels = entries.shape[1], units.n_labels
-    kept = units.concerned[entries.indices]
+    row = units.row[entries.indices]
+    kept = units.concerned[row]
     latent = np.repeat(np.arange(n_latents, dtype=np.int64), np.diff(entries.indptr))[kept]
-    unit, value = entries.indices[kept], entries.data[kept]
+    row, value = row[kept], entries.data[kept]
     n_positive, n_spoiled = units.n_positive.sum(axis=0), units.n_spoiled.sum(axis=0)
     n_eligible = int(units.n_eligible.sum())
     first = SortedItems.by(latent, sortable(value))
-    latent, unit = latent[first.order], unit[first.order]
-    eligible = cumulative(units.eligible[unit])
+    latent, row = latent[first.order], row[first.order]
+    eligible = cumulative(units.eligible[row])
     start = np.searchsorted(latent, np.arange(n_latents + 1))
     zeros = n_eligible - np.diff(eligible[start])
     beaten = 0.5 * (eligible[first.tie_start] + eligible[first.tie_stop])
     beaten += (zeros - eligible[start[:-1]])[latent]
 
-    # The labels that touch each entry's unit, sorted by (latent, label, activation).
+    # The labels that touch each entry's row, sorted by (latent, label, activation).
     marks = units.marks
-    n_marks = np.diff(marks.indptr)[unit]
-    entry = np.repeat(np.arange(len(unit)), n_marks)
-    at = np.arange(len(entry)) - np.repeat(np.cumsum(n_marks) - n_marks, n_marks) + marks.indptr[unit[entry]]
+    n_marks = np.diff(marks.indptr)[row]
+    entry = np.repeat(np.arange(len(row)), n_marks)
+    at = np.arange(len(entry)) - np.repeat(np.cumsum(n_marks) - n_marks, n_marks) + marks.indptr[row[entry]]
     label, mark = marks.indices[at].astype(np.int64), marks.data[at]
     second = SortedItems.by(latent[entry] * n_labels + label, first.tie_start[entry])
     entry, mark = entry[second.order], mark[second.order]
@@ -78,7 +79,7 @@ def _auroc_of_places(units: PlaceUnits, entries: sparse.csc_array) -> Float64[np
     items = SortedItems.by(np.repeat(np.arange(n_latents, dtype=np.int64), size), sortable(entries.data))
     latent, zeros = items.key, units.n_units - size
     beaten = 0.5 * (items.tie_start + items.tie_stop) + (zeros - entries.indptr[:-1])[latent]
-    place = latent * n_cells + units.cell[entries.indices[items.order]]
+    place = latent * n_cells + units.row[entries.indices[items.order]]
     labels = units.in_cells.astype(np.float64)
 
     def by_label(weights: Float64[np.ndarray, " entry"] | None) -> Float64[np.ndarray, "latent label"]:
@@ -102,6 +103,7 @@ def within_video_z(
         column: latent of each pair.
         label: label of each pair.
     """
+    entries = _concerned(units, entries)
     by_label = np.argsort(label, kind="stable")
     column, label = column[by_label], label[by_label]
     size = np.diff(entries.indptr)[column].astype(np.int64)
@@ -112,6 +114,13 @@ def within_video_z(
     z = np.empty(len(label))
     z[by_label] = np.concatenate([np.empty(0), *parts])
     return z
+
+
+def _concerned(units: SplitUnits, entries: sparse.csc_array) -> sparse.csc_array:
+    """The entries on units that are positive or negative for some label; many tokens are for none."""
+    kept = units.concerned[units.row[entries.indices]]
+    ends = cumulative(kept)[entries.indptr].astype(entries.indptr.dtype)
+    return sparse.csc_array((entries.data[kept], entries.indices[kept], ends), shape=entries.shape)
 
 
 def _within_aurocs(
@@ -136,7 +145,7 @@ def _within_aurocs(
     group = Runs.between(items.key)
     negatives = cumulative(~is_positive)
     n_active = negatives[group.stop] - negatives[group.start]
-    positives, negative = units.n_positive[:, label].T.reshape(-1), units.n_negative[:, label].T.reshape(-1)
+    positives, negative = units.n_positive[:, label].T.reshape(-1), units.n_negative_of(label).T.reshape(-1)
     cell = items.key[group.start]
     zeros = negative[cell] - n_active
     below = 0.5 * (negatives[items.tie_start] + negatives[items.tie_stop]) + (zeros - negatives[group.start])[group.of]

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 from scipy import sparse
 
 from collect.tokens.grid import TokenGrid
+from features.association.runs import cumulative
 from features.association.split_units import POSITIVE, SPOILED, SplitUnits
 
 
@@ -50,21 +51,17 @@ class Lender:
     def loan(self, borrower: int, lenders: Int64[np.ndarray, " lender"]) -> Loan:
         """Lay the labels of some videos over the units of one, all by their ranks within the split."""
         laid = self._laid_on(borrower)
-        n_steps, n_patches = len(self._times[borrower]), laid.n_patches
         if (self._clock[lenders] == self._clock[borrower]).all():
-            # All time steps of a lender in one piece.
-            first = laid.start[lenders][:, None]
-            size, present = n_steps * n_patches, np.ones((len(lenders), 1), dtype=bool)
+            step = np.arange(len(self._times[borrower]))[None, :].repeat(len(lenders), axis=0)
         else:
             step = np.stack([self._nearest_steps(borrower, int(lender)) for lender in lenders])
-            first, present = laid.start[lenders][:, None] + step * n_patches, step >= 0
-            size = n_patches
-        rows = np.where(present, first, 0)[:, :, None] + np.arange(size)
-        eligible = laid.eligible[rows] & present[:, :, None]
+        present = step >= 0
+        first = laid.start[lenders][:, None] + np.where(present, step, 0)
+        eligible = laid.eligible[first] & present[:, :, None]
         return Loan(
             eligible=eligible.reshape(len(lenders), -1),
-            positive=_taken(laid.positive, first, present, size),
-            spoiled=_taken(laid.spoiled, first, present, size),
+            positive=_taken(laid.positive, first, present),
+            spoiled=_taken(laid.spoiled, first, present),
         )
 
     def _nearest_steps(self, borrower: int, lender: int) -> Int64[np.ndarray, " n_t"]:
@@ -88,69 +85,80 @@ class Lender:
 
     def _lay(self, borrower: int) -> _Laid:
         units = self._units
-        marks, eligible, start = units.marks, units.eligible, units.start[:-1]
+        rows = [units.row[units.start[video] : units.start[video + 1]] for video in range(units.n_videos)]
         if (self._layout != self._layout[borrower]).any():
-            parts = [self._rows(borrower, lender) for lender in range(units.n_videos)]
-            rows = np.concatenate(parts)
-            start = np.cumsum([0, *map(len, parts[:-1])], dtype=np.int64)
-            marks, eligible = sparse.csr_array(marks[rows]), eligible[rows]
+            rows = [own[self._patches(borrower, lender)] for lender, own in enumerate(rows)]
+        n_patches = len(self._centres[borrower]) if self._has_patches else 1
+        n_steps = [len(own) // n_patches for own in rows]
+        eligible = np.empty((sum(n_steps), n_patches), dtype=bool)
+        ends = np.cumsum([0, *n_steps], dtype=np.int64)
+        for first, stop, own in zip(ends, ends[1:], rows, strict=False):
+            eligible[first:stop] = units.eligible[own].reshape(-1, n_patches)
         return _Laid(
-            n_patches=len(self._centres[borrower]) if self._has_patches else 1,
-            start=start,
+            start=ends[:-1],
             eligible=eligible,
-            positive=_Entries.of(marks, POSITIVE),
-            spoiled=_Entries.of(marks, SPOILED),
+            positive=_Entries.of(units.marks, POSITIVE, rows, n_patches),
+            spoiled=_Entries.of(units.marks, SPOILED, rows, n_patches),
         )
 
-    def _rows(self, borrower: int, lender: int) -> Int64[np.ndarray, " unit"]:
-        """The lender's unit at each of its time steps and each of the borrower's patches."""
+    def _patches(self, borrower: int, lender: int) -> Int64[np.ndarray, " unit"]:
+        """The lender's unit, counted from its first, at each of its time steps and each of the borrower's patches."""
         own, others = self._centres[borrower], self._centres[lender]
         patch = ((own[:, None, :] - others[None, :, :]) ** 2).sum(axis=-1).argmin(axis=1)
         steps = np.arange(len(self._times[lender]))
-        return self._units.start[lender] + (steps[:, None] * len(others) + patch).reshape(-1)
+        return (steps[:, None] * len(others) + patch).reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entries:
-    """(unit, label) in the order of the units."""
+    """(patch, label) of all videos, time step by time step, in the order of the patches."""
 
-    indptr: Int[np.ndarray, " unit_and_end"]
-    unit: Int32[np.ndarray, " entry"]
-    label: Int32[np.ndarray, " entry"]
+    first: Int64[np.ndarray, " step_and_end"]
+    patch: Integer[np.ndarray, " entry"]
+    label: Integer[np.ndarray, " entry"]
+    n_patches: int
 
     @classmethod
-    def of(cls, marks: sparse.csr_array, bit: int) -> _Entries:
-        chosen = (marks.data & bit) > 0
-        unit = np.repeat(np.arange(marks.shape[0], dtype=np.int32), np.diff(marks.indptr))[chosen]
-        narrow = np.int32 if len(chosen) < 2**31 else np.int64
-        indptr = np.concatenate([np.zeros(1, dtype=narrow), np.cumsum(chosen, dtype=narrow)])[marks.indptr]
-        return cls(indptr=indptr, unit=unit, label=marks.indices[chosen].astype(np.int32))
+    def of(cls, marks: sparse.csr_array, bit: int, rows: Sequence[Int32[np.ndarray, " _"]], n_patches: int) -> _Entries:
+        """The entries with a bit of `marks` in some rows, which are those of the patches of each video's steps."""
+        before = cumulative((marks.data & bit) > 0)
+        labels, start = marks.indices[(marks.data & bit) > 0], before[marks.indptr]
+        size = np.diff(start)
+        counts = [size[own].reshape(-1, n_patches).sum(axis=1) for own in rows]
+        first = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts]))
+        # Filled in place and narrow: of a large corpus these are by far the most numbers.
+        patch, label = (np.empty(int(first[-1]), np.min_scalar_type(n)) for n in (n_patches, marks.shape[1]))
+        end = 0
+        for own in rows:
+            count = size[own]
+            begun, end = end, end + int(count.sum())
+            at = np.arange(end - begun) + np.repeat(start[own] - np.cumsum(count) + count, count)
+            patch[begun:end] = np.repeat(np.arange(len(own)) % n_patches, count)
+            label[begun:end] = labels[at]
+        return cls(first=first, patch=patch, label=label, n_patches=n_patches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Laid:
     """The labels of all videos on one layout of patches, time step by time step."""
 
-    n_patches: int
     start: Int64[np.ndarray, " video"]
-    """First row of each video."""
-    eligible: Bool[np.ndarray, " row"]
+    """First time step of each video."""
+    eligible: Bool[np.ndarray, "step patch"]
     positive: _Entries
     spoiled: _Entries
 
 
 def _taken(
-    entries: _Entries, first: Int64[np.ndarray, "lender piece"], present: Bool[np.ndarray, "lender piece"], size: int
+    entries: _Entries, step: Int64[np.ndarray, "lender step"], present: Bool[np.ndarray, "lender step"]
 ) -> Int64[np.ndarray, "entry 3"]:
-    """Entries of the pieces [first, first + size) of rows, as (lender, unit, label)."""
-    lender, piece = np.nonzero(present)
-    row = first[lender, piece]
-    start = entries.indptr[row]
-    count = entries.indptr[row + size] - start
-    of = np.repeat(np.arange(len(row)), count)
+    """Entries of the time steps of each lender that are there, as (lender, unit, label)."""
+    lender, place = np.nonzero(present)
+    start = entries.first[step[lender, place]]
+    count = entries.first[step[lender, place] + 1] - start
+    of = np.repeat(np.arange(len(lender)), count)
     at = np.arange(len(of)) - (np.cumsum(count) - count - start)[of]
-    unit = entries.unit[at] - (row - piece * size)[of]
-    return np.stack([lender[of], unit, entries.label[at]], axis=1)
+    return np.stack([lender[of], place[of] * entries.n_patches + entries.patch[at], entries.label[at]], axis=1)
 
 
 def _times_s(grid: TokenGrid) -> Float64[np.ndarray, " n_t"]:

@@ -55,12 +55,11 @@ def pair_effects(
     Yields:
         Number of a pair, and what was measured.
     """
-    n_background = int(units.background.sum())
     for index, class_of in units.classes_of(np.unique(label)):
         counts = _Counts(
             positive=units.n_positive[:, index].astype(np.float64),
-            negative=units.n_negative[:, index].astype(np.float64),
-            n_background=n_background - int(units.n_positive_background[index]),
+            negative=units.n_negative_of(np.array([index]))[:, 0].astype(np.float64),
+            n_background=units.n_background - int(units.n_positive_background[index]),
         )
         for pair in np.flatnonzero(label == index):
             own = _Active.of(units, entries, int(column[pair]), class_of)
@@ -73,7 +72,8 @@ def pair_aurocs(
     """AUROC of pairs; see `pair_effects` for the arguments."""
     result = np.full(len(label), np.nan)
     for index, class_of in units.classes_of(np.unique(label)):
-        n_positive, n_negative = (int(number[:, index].sum()) for number in (units.n_positive, units.n_negative))
+        n_positive = int(units.n_positive[:, index].sum())
+        n_negative = int(units.n_negative_of(np.array([index])).sum())
         for pair in np.flatnonzero(label == index):
             wins = _Wins.of(_Active.of(units, entries, int(column[pair]), class_of).some(used=True))
             zeros = n_negative - int(wins.negatives.sum())
@@ -140,7 +140,7 @@ def _measure(units: SplitUnits, active: _Active, counts: _Counts, threshold: flo
     losses = _per_video(own.video, np.where(pooled.negatives, pooled.above, 0.0), n_videos)
     losses += negative_zeros * (pooled.positives.sum() + 0.5 * positive_zeros.sum())
 
-    against = _Wins.of(active.some(chosen=active.is_positive | units.background[active.unit]))
+    against = _Wins.of(active.some(chosen=active.is_positive | units.background[units.row[active.unit]]))
     background_zeros = counts.n_background - int(against.negatives.sum())
     background_wins = float((against.below + background_zeros)[against.positives].sum())
     background_wins += 0.5 * float(positive_zeros.sum()) * background_zeros

@@ -31,10 +31,19 @@ ClassOf = Callable[[np.ndarray], Int8[np.ndarray, " unit"]]
 class SplitUnits:
     """All units of the videos of one split in one space.
 
-    A unit is negative for a label if it is eligible and the label does not touch it.
+    A unit is negative for a label if it is eligible and the label does not touch it. Units with the same labels share a
+    row: the tokens of a region, or of a cell. Rows of the other split may be among them, without units.
     """
 
-    def __init__(self, corpus: Corpus, space: Space, *, held_out: bool, level: LevelUnits | None = None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        space: Space,
+        *,
+        held_out: bool,
+        level: LevelUnits | None = None,
+        row: Int32[np.ndarray, " unit"] | None = None,
+    ) -> None:
         """Take the labels of a space.
 
         Args:
@@ -42,22 +51,28 @@ class SplitUnits:
             space: which of its labels.
             held_out: which split.
             level: the units of the space's level and split, where they are known.
+            row: row of each unit, where it is known.
         """
         videos = corpus.split(held_out=held_out)
         starts = unit_starts(corpus.records, space.level)
-        units = units_of(starts, videos)
-        own = corpus.labels[space].select(units)
+        labels = corpus.labels[space]
         self.space = space
-        self.names = own.names
+        self.names = labels.names
         self.level = level or LevelUnits.of(corpus, space.level, held_out=held_out)
         self.n_videos = len(videos)
         self.video = self.level.video
         """Rank of each unit's video within the split."""
         self.start: Int64[np.ndarray, " video_and_end"] = np.cumsum([0, *np.diff(starts)[videos]], dtype=np.int64)
         """First unit of each video."""
+        self.row: Int32[np.ndarray, " unit"] = _rows(corpus, space, held_out=held_out) if row is None else row
+        """Row of each unit."""
+        own = labels.select(units_of(starts, videos)) if labels.row is None else labels.by_row
         self.eligible = own.eligible
+        """Rows whose units may be negatives."""
         self.background = own.background
-        self.n_hidden: Int64[np.ndarray, " label"] = np.asarray(own.hidden.sum(axis=0), dtype=np.int64).reshape(-1)
+        """Rows whose units are reported separately."""
+        self.n_units_of_row: Int64[np.ndarray, " row"] = np.bincount(self.row, minlength=len(own.eligible))
+        self.n_hidden: Int64[np.ndarray, " label"] = _added(own.hidden, self.n_units_of_row)
         """Positive units where the object is hidden."""
         self._take(own)
 
@@ -66,18 +81,22 @@ class SplitUnits:
         eligible = np.repeat(own.eligible, np.diff(own.touched.indptr))
         spoiled = _with_data(own.touched, np.where(eligible, SPOILED, 0))
         self.marks = sparse.csr_array(spoiled + _with_data(own.positive, np.full(own.positive.nnz, POSITIVE)))
-        """Int8 [unit, label]: bits `POSITIVE` and `SPOILED` of what a label touches."""
+        """Int8 [row, label]: bits `POSITIVE` and `SPOILED` of what a label touches."""
         self.marks.sort_indices()
 
     @classmethod
     def of_split(cls, corpus: Corpus, *, held_out: bool) -> list[SplitUnits]:
-        """The units of all spaces, which share those of a level."""
+        """The units of all spaces, which share those of a level, and rows where the tokens of the store share them."""
         levels = {
             level: LevelUnits.of(corpus, level, held_out=held_out) for level in {space.level for space in corpus.labels}
         }
+        rows: dict[int, Int32[np.ndarray, " unit"]] = {}
+        for space, labels in corpus.labels.items():
+            if labels.row is not None and id(labels.row) not in rows:
+                rows[id(labels.row)] = _rows(corpus, space, held_out=held_out)
         return [
             (PlaceUnits if isinstance(labels, PlaceLabels) else cls)(
-                corpus, space, held_out=held_out, level=levels[space.level]
+                corpus, space, held_out=held_out, level=levels[space.level], row=rows.get(id(labels.row))
             )
             for space, labels in corpus.labels.items()
         ]
@@ -85,7 +104,7 @@ class SplitUnits:
     @property
     def n_units(self) -> int:
         """Number of units."""
-        return len(self.eligible)
+        return len(self.row)
 
     @property
     def n_labels(self) -> int:
@@ -98,11 +117,11 @@ class SplitUnits:
         return sparse.csc_array(self.marks)
 
     @cached_property
-    def concerned(self) -> Bool[np.ndarray, " unit"]:
-        """Units that are positive or negative for some label."""
-        is_positive = np.zeros(self.n_units, dtype=bool)
-        unit = np.repeat(np.arange(self.n_units), np.diff(self.marks.indptr))
-        is_positive[unit[(self.marks.data & POSITIVE) > 0]] = True
+    def concerned(self) -> Bool[np.ndarray, " row"]:
+        """Rows that are positive or negative for some label."""
+        is_positive = np.zeros(len(self.eligible), dtype=bool)
+        row = np.repeat(np.arange(len(self.eligible)), np.diff(self.marks.indptr))
+        is_positive[row[(self.marks.data & POSITIVE) > 0]] = True
         return self.eligible | is_positive
 
     @cached_property
@@ -118,19 +137,28 @@ class SplitUnits:
     @cached_property
     def n_eligible(self) -> Int64[np.ndarray, " video"]:
         """Eligible units."""
-        return np.bincount(self.video[self.eligible], minlength=self.n_videos).astype(np.int64)
+        weights = np.where(self.eligible, self.n_units_of_row, 0)
+        return np.bincount(self._video_of_row, weights=weights, minlength=self.n_videos).astype(np.int64)
 
     @property
     def n_negative(self) -> Int64[np.ndarray, "video label"]:
         """Negative units."""
         return self.n_eligible[:, None] - self.n_spoiled
 
+    def n_negative_of(self, labels: Int64[np.ndarray, " pair"]) -> Int64[np.ndarray, "video pair"]:
+        """Negative units for some labels."""
+        return self.n_eligible[:, None] - self.n_spoiled[:, labels]
+
+    @property
+    def n_background(self) -> int:
+        """Background units."""
+        return int(self.n_units_of_row[self.background].sum())
+
     @cached_property
     def n_positive_background(self) -> Int64[np.ndarray, " label"]:
         """Background units that are positive."""
-        label, unit = self.marks_by_label, self.background[self.marks_by_label.indices]
-        counted = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(unit & ((label.data & POSITIVE) > 0))])
-        return np.diff(counted[label.indptr])
+        is_positive = _with_data(self.marks, (self.marks.data & POSITIVE) > 0)
+        return _added(is_positive, np.where(self.background, self.n_units_of_row, 0))
 
     def classes_of(self, labels: Int64[np.ndarray, " label"]) -> Iterator[tuple[int, ClassOf]]:
         """Each of some labels with what tells the class of units for it, until the next label is asked for."""
@@ -141,39 +169,36 @@ class SplitUnits:
             touched = marks.indices[own]
             before = classes[touched]
             classes[touched] = np.where((marks.data[own] & POSITIVE) > 0, POSITIVE_UNIT, NEITHER)
-            yield int(label), classes.__getitem__
+            yield int(label), lambda unit: classes[self.row[unit]]
             classes[touched] = before
 
     def entries(self, codes: sparse.csc_array) -> sparse.csc_array:
         """Activations [unit, latent] of some latents on these units, from those on all tokens of the store."""
         return self.level.entries(codes)
 
+    @cached_property
+    def _video_of_row(self) -> Int32[np.ndarray, " row"]:
+        """Video of each row that has units."""
+        video = np.zeros(len(self.eligible), dtype=np.int32)
+        video[self.row] = self.video
+        return video
+
     def _per_video(self, bit: int) -> Int64[np.ndarray, "video label"]:
         n_labels = self.n_labels
         chosen = (self.marks.data & bit) > 0
-        video = np.repeat(self.video, np.diff(self.marks.indptr))[chosen]
-        cells = video.astype(np.int64) * n_labels + self.marks.indices[chosen]
-        return np.bincount(cells, minlength=self.n_videos * n_labels).reshape(self.n_videos, n_labels).astype(np.int64)
+        row = np.repeat(np.arange(len(self.eligible), dtype=np.int32), np.diff(self.marks.indptr))[chosen]
+        cells = self._video_of_row[row].astype(np.int64) * n_labels + self.marks.indices[chosen]
+        counts = np.bincount(cells, weights=self.n_units_of_row[row], minlength=self.n_videos * n_labels)
+        return counts.reshape(self.n_videos, n_labels).astype(np.int64)
 
 
 class PlaceUnits(SplitUnits):
-    """Tokens whose labels follow from their cells; see `features.labels.place_labels`."""
+    """Tokens whose labels follow from their cells, which are the rows; see `features.labels.place_labels`."""
 
     def _take(self, own: UnitLabels) -> None:
         assert isinstance(own, PlaceLabels), "labels of places"
         self.in_cells = own.in_cells
-        self.cell = own.cell
-
-    @property
-    def marks(self) -> sparse.csr_array:
-        """As of other spaces, made anew each time; every token has several."""
-        both = sparse.csr_array(np.where(self.in_cells, np.int8(POSITIVE | SPOILED), np.int8(0)))
-        return sparse.csr_array(both[self.cell])
-
-    @cached_property
-    def concerned(self) -> Bool[np.ndarray, " unit"]:
-        """All units."""
-        return np.ones(self.n_units, dtype=bool)
+        self.marks = sparse.csr_array(np.where(self.in_cells, np.int8(POSITIVE | SPOILED), np.int8(0)))
 
     @cached_property
     def n_positive(self) -> Int64[np.ndarray, "video label"]:
@@ -181,7 +206,7 @@ class PlaceUnits(SplitUnits):
         labels = self.in_cells.astype(np.float64)
         counts = np.zeros((self.n_videos, self.n_labels))
         for video, own in enumerate(counts):
-            cells = np.bincount(self.cell[self.start[video] : self.start[video + 1]], minlength=len(labels))
+            cells = np.bincount(self.row[self.start[video] : self.start[video + 1]], minlength=len(labels))
             own += cells @ labels
         return counts.astype(np.int64)
 
@@ -191,15 +216,9 @@ class PlaceUnits(SplitUnits):
         return self.n_positive
 
     @cached_property
-    def n_positive_background(self) -> Int64[np.ndarray, " label"]:
-        """There is no background."""
-        return np.zeros(self.n_labels, dtype=np.int64)
-
-    def classes_of(self, labels: Int64[np.ndarray, " label"]) -> Iterator[tuple[int, ClassOf]]:
-        """Each of some labels with what tells the class of units for it."""
-        for label in labels:
-            of_cell = np.where(self.in_cells[:, label], POSITIVE_UNIT, NEGATIVE_UNIT).astype(np.int8)
-            yield int(label), lambda unit, of_cell=of_cell: of_cell[self.cell[unit]]
+    def n_eligible(self) -> Int64[np.ndarray, " video"]:
+        """All units."""
+        return np.diff(self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,3 +286,18 @@ class LevelUnits:
 
 def _with_data(matrix: sparse.csr_array, data: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array((data.astype(np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _rows(corpus: Corpus, space: Space, *, held_out: bool) -> Int32[np.ndarray, " unit"]:
+    """Row of each unit of a split; the units are their own rows where they share none."""
+    starts, videos = unit_starts(corpus.records, space.level), corpus.split(held_out=held_out)
+    of_store = corpus.labels[space].row
+    if of_store is None:
+        return np.arange(int(np.diff(starts)[videos].sum()), dtype=np.int32)
+    return np.concatenate([np.empty(0, dtype=np.int32), *(of_store[starts[v] : starts[v + 1]] for v in videos)])
+
+
+def _added(matrix: sparse.csr_array, weights: Int64[np.ndarray, " row"]) -> Int64[np.ndarray, " label"]:
+    """Sum over the rows, each times its weight, of a matrix that is 1 where it is not zero."""
+    weight = np.repeat(weights, np.diff(matrix.indptr))
+    return np.bincount(matrix.indices, weights=weight * matrix.data, minlength=matrix.shape[1]).astype(np.int64)

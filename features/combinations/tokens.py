@@ -49,9 +49,8 @@ class LabelledTokens:
         self.group = np.repeat(groups[videos], sizes)
         """Group of the jackknife of each token."""
         self.video = np.repeat(np.array(videos, dtype=np.int64), sizes)
-        self.rows = sparse.csr_array(
-            sparse.hstack([labels.positive[rows[space.level]] for space, labels in corpus.labels.items()], format="csr")
-        ).astype(np.int8)
+        positive = [labels.select(rows[space.level]).positive for space, labels in corpus.labels.items()]
+        self.rows = sparse.csr_array(sparse.hstack(positive, format="csr")).astype(np.int8)
         """[token, label], 1 where a token has a label; labels in the order of `Corpus.all_labels`."""
         self._columns = sparse.csc_array(self.rows)
         self.counts_with = lru_cache(maxsize=KEPT_COUNTS)(self._counts_with)

@@ -8,6 +8,7 @@
     names         names of objects and events, made comparable
     place_labels  labels of places and times, kept by cell
     questions     what is asked about a video, and the answer
+    regions       tokens of a video that all labels treat alike, by which labels are kept
     scenes        what a whole frame, a video, a place or a time says
     things        what tracks say beyond who is there: parts, first sights, states
     unit_labels   labels as sparse indicators

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 from tqdm import tqdm
 
 from collect.data.perception_test import Video
@@ -19,6 +19,7 @@ from collect.reading import VideoRecord
 from features.labels.brightness import NAMES, light_labels, quarters
 from features.labels.labelling import ANNOTATED, LIGHT, PLACES, TIMES, Vocabulary, is_derived, label_video, names_of
 from features.labels.place_labels import PlaceLabels
+from features.labels.regions import RegionLabels, join_regions
 from features.labels.scenes import PlaceGrid
 from features.labels.unit_labels import Space, UnitLabels, VideoLabels, stack
 from features.labels.units import count_units
@@ -99,18 +100,15 @@ def build_corpus(
     aside = held_out_ids((record.video_id, record.split) for record in records)
     held_out = np.array([record.video_id in aside for record in records], dtype=bool)
     vocabulary = _frequent_names(videos, held_out, min_videos)
-    parts: dict[Space, list[VideoLabels]] = {space: [] for space in vocabulary}
-    progress = tqdm(records, unit="videos", desc="labels", disable=not vocabulary)
-    for record, video in zip(progress, videos, strict=True):
-        for space, own in _label(record, video, vocabulary).items():
-            parts[space].append(own)
+    parts, region = _label_all(records, videos, vocabulary)
     labels: dict[Space, UnitLabels] = {}
     for space, names in vocabulary.items():
         stacked = stack(parts[space], names)
         n_videos = _count_videos(parts.pop(space), len(names), held_out)
         kept = [label for label in _distinct(stacked) if n_videos[label] >= min_videos]
         if kept:
-            labels[space] = stacked.select(np.arange(len(stacked.eligible)), kept)
+            own = stacked.select(np.arange(len(stacked.eligible)), kept)
+            labels[space] = RegionLabels(own, region) if space.level == "token" else own
         else:
             _report_rarity(space, int(n_videos.max()), min_videos)
     if labels and brightness is not None:
@@ -118,6 +116,27 @@ def build_corpus(
     if labels:
         labels |= _place_labels(records, PlaceGrid(records))
     return Corpus(records=records, annotations=videos, held_out=held_out, labels=labels)
+
+
+def _label_all(
+    records: Sequence[VideoRecord], videos: Sequence[Video | None], vocabulary: Vocabulary
+) -> tuple[dict[Space, list[VideoLabels]], Int32[np.ndarray, " token"]]:
+    """The labels of each video, those of tokens by region, and the region of each token among those of all videos."""
+    parts: dict[Space, list[VideoLabels]] = {space: [] for space in vocabulary}
+    region = np.zeros(records[-1].row_stop if records else 0, dtype=np.int32)
+    n_regions = 0
+    progress = tqdm(records, unit="videos", desc="labels", disable=not vocabulary)
+    for record, video in zip(progress, videos, strict=True):
+        own = _label(record, video, vocabulary)
+        of_tokens = {space: labels for space, labels in own.items() if space.level == "token"}
+        if of_tokens:
+            regions, by_region = join_regions(of_tokens)
+            region[record.row_start : record.row_stop] = n_regions + regions
+            n_regions += int(regions.max(initial=-1)) + 1
+            own |= by_region
+        for space, labels in own.items():
+            parts[space].append(labels)
+    return parts, region
 
 
 def _light_labels(

@@ -29,17 +29,26 @@ class PlaceLabels(UnitLabels):
     def __init__(
         self, names: tuple[str, ...], in_cells: Bool[np.ndarray, "cell label"], cell: Int32[np.ndarray, " token"]
     ) -> None:
-        n = len(cell)
         values = {
             "names": names,
             "in_cells": in_cells,
             "cell": cell,
-            "hidden": sparse.csr_array((n, len(names)), dtype=bool),
-            "eligible": np.ones(n, dtype=bool),
-            "background": np.zeros(n, dtype=bool),
+            # All tokens are alike, and share one number.
+            "eligible": np.broadcast_to(True, len(cell)),
+            "background": np.broadcast_to(False, len(cell)),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def row(self) -> Int32[np.ndarray, " token"]:
+        """Cell of each token."""
+        return self.cell
+
+    @property
+    def by_row(self) -> PlaceLabels:
+        """Labels of the cells."""
+        return PlaceLabels(self.names, self.in_cells, np.arange(len(self.in_cells), dtype=np.int32))
 
     @property
     def positive(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -50,6 +59,11 @@ class PlaceLabels(UnitLabels):
     def touched(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The same: no token is touched without being positive."""
         return self.positive
+
+    @property
+    def hidden(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Nothing."""
+        return sparse.csr_array((len(self.cell), len(self.names)), dtype=bool)
 
     def masks(self, label: int) -> tuple[Bool[np.ndarray, " unit"], Bool[np.ndarray, " unit"]]:
         """Positive and negative tokens of a label."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 from scipy import sparse
 
 MIN_COVER = 0.5
@@ -40,6 +40,16 @@ class UnitLabels:
     """Bool [unit, label]: positive only through objects that are hidden at that time."""
     eligible: Bool[np.ndarray, " unit"]
     background: Bool[np.ndarray, " unit"]
+
+    @property
+    def row(self) -> Int32[np.ndarray, " unit"] | None:
+        """Row of `by_row` that each unit has; None where every unit has its own."""
+        return None
+
+    @property
+    def by_row(self) -> UnitLabels:
+        """The same labels with units that have the same ones joined, where these are known."""
+        return self
 
     def masks(self, label: int) -> tuple[Bool[np.ndarray, " unit"], Bool[np.ndarray, " unit"]]:
         """Positive and negative units of a label."""

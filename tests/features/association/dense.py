@@ -12,6 +12,7 @@ from collect.tokens.grid import TokenGrid, frame_spans
 from features.association.split_units import SplitUnits
 from features.labels.corpus import Corpus
 from features.labels.labelling import OBJECTS
+from features.labels.regions import RegionLabels
 from features.labels.unit_labels import Space, UnitLabels
 
 FRAMES = Space("action", "frame")
@@ -74,6 +75,27 @@ def random_corpus(rng: np.random.Generator, n_videos: int = 6, n_labels: int = 3
             OBJECTS: random_labels(rng, n_tokens, n_labels),
             FRAMES: random_labels(rng, n_frames, n_labels),
         },
+    )
+
+
+def random_regions(rng: np.random.Generator, records: list[VideoRecord], n_labels: int) -> RegionLabels:
+    """Labels of tokens of which up to five of a video share each region, wherever they are."""
+    sizes = [record.grid.n_tokens for record in records]
+    region = np.concatenate([rng.integers(0, 1 + size // 5, size) for size in sizes])
+    video = np.repeat(np.arange(len(records)), sizes)
+    _, region = np.unique(video * len(region) + region, return_inverse=True)
+    return RegionLabels(random_labels(rng, int(region.max()) + 1, n_labels), region.astype(np.int32))
+
+
+def by_unit(labels: UnitLabels) -> UnitLabels:
+    """The same labels, each unit with its own."""
+    return UnitLabels(
+        names=labels.names,
+        positive=labels.positive,
+        touched=labels.touched,
+        hidden=labels.hidden,
+        eligible=labels.eligible,
+        background=labels.background,
     )
 
 

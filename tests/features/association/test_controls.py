@@ -3,9 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
+import features.association.controls
 from collect.reading import ActivationStore
-from features.association.controls import control_directions, encode_controls, matched_rates
+from features.association.controls import Controls, control_directions, encode_controls, matched_rates
+from features.association.selection import score_some
+from features.association.split_units import SplitUnits
+from tests.features.association.dense import random_codes, random_corpus
 from tests.features.conftest import SITE
 
 RATES = np.array([0.0, 0.01, 0.01, 0.02, 0.05, 0.1, 0.1, 0.3])
@@ -48,3 +53,15 @@ def test_raw_directions_do_not_repeat() -> None:
 
 def test_rates_of_dead_latents_only() -> None:
     assert matched_rates(np.zeros(3)) == pytest.approx([0.01])
+
+
+def test_scores_do_not_depend_on_how_many_controls_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    corpus = random_corpus(rng, n_videos=9)
+    codes = random_codes(rng, corpus.records[-1].row_stop, n_latents=7)
+    controls = Controls(codes=sparse.csr_array(codes), bin=np.zeros(7, dtype=np.int64), rates=np.array([0.5]))
+    units = SplitUnits.of_split(corpus, held_out=True)
+    whole = controls.score(units)
+    monkeypatch.setattr(features.association.controls, "MAX_NONZEROS", 20)
+    np.testing.assert_array_equal(controls.score(units), whole)
+    np.testing.assert_array_equal(score_some(sparse.csc_array(codes), units), whole)

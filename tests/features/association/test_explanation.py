@@ -10,6 +10,8 @@ import features.association.explanation
 from features.association.explanation import N_GROUPS, Explanation, explain, jackknife_error
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import OBJECTS, TIMES
+from features.labels.regions import RegionLabels
+from tests.features.association.dense import by_unit
 from tests.features.conftest import BALL, CLAP, N_T, SIDE, MemoryCodes, PlantedVideo, records_of
 
 UNKNOWN = 7
@@ -118,6 +120,17 @@ def test_nothing_depends_on_how_many_latents_are_explained_at_once(
 ) -> None:
     monkeypatch.setattr(features.association.explanation, "MAX_NONZEROS", 500)
     again = explain(codes, corpus)
+    for name in ("train", "held_out", "place_time", "top_error", "lead_error"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+
+
+def test_labels_by_region_explain_what_those_of_each_token_do(
+    codes: MemoryCodes, corpus: Corpus, found: Explanation
+) -> None:
+    of_tokens = {space for space, labels in corpus.labels.items() if isinstance(labels, RegionLabels)}
+    assert OBJECTS in of_tokens
+    labels = {space: by_unit(labels) if space in of_tokens else labels for space, labels in corpus.labels.items()}
+    again = explain(codes, replace(corpus, labels=labels))
     for name in ("train", "held_out", "place_time", "top_error", "lead_error"):
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,15 @@ from features.association.split_units import POSITIVE, SPOILED, SplitUnits
 from features.labels.corpus import Corpus, build_corpus
 from features.labels.labelling import ANNOTATED, OBJECTS, label_video
 from features.labels.unit_labels import Space
-from tests.features.association.dense import FRAMES, grid_of, random_corpus, random_labels, records_of
+from tests.features.association.dense import (
+    FRAMES,
+    by_unit,
+    grid_of,
+    random_corpus,
+    random_labels,
+    random_regions,
+    records_of,
+)
 from tests.features.conftest import PlantedVideo
 from tests.features.conftest import records_of as planted_records
 
@@ -87,6 +95,19 @@ def test_another_layout_lends_at_the_nearest_patch() -> None:
     check(units, lender.loan(0, np.array([1])), 0, 8 + np.array([0, 0, 1, 1, 2, 2, 3, 3]))
     # Centres 1/4 and 3/4 lie as near to columns 0 as to 1, and to 2 as to 3: the first is taken.
     check(units, lender.loan(1, np.array([0])), 0, np.array([0, 2, 4, 6]))
+
+
+@pytest.mark.parametrize("n_cols", [2, 4])
+def test_tokens_that_share_a_region_are_lent_as_others_are(n_cols: int) -> None:
+    rng = np.random.default_rng(2)
+    corpus = corpus_of([grid_of(5), grid_of(4, step_s=0.6), grid_of(3, 1, n_cols)])
+    shared = random_regions(rng, list(corpus.records), 3)
+    by_region, by_token = (
+        lender_of(replace(corpus, labels={OBJECTS: labels}), OBJECTS)[1] for labels in (shared, by_unit(shared))
+    )
+    for borrower in range(3):
+        ours, theirs = (lender.loan(borrower, np.array([2, 0, 1])) for lender in (by_region, by_token))
+        np.testing.assert_equal(asdict(ours), asdict(theirs))
 
 
 def test_a_loan_is_what_another_annotation_labels_where_grids_are_equal(planted: list[PlantedVideo]) -> None:
