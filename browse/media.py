@@ -1,6 +1,7 @@
 """Clips and stills of a run's videos: made when they are first looked at, and kept up to a number of bytes.
 
-    clips/ID.mp4        H.264 that every browser plays: all frames with their own times, at most 480 pixels high
+    clips/ID.mp4        H.264 that every browser plays: all frames with their own times, at most 480 pixels high;
+                        the video's own pictures, where they are that already
     clips/ID.json       its sentinel: the file that it was made from; a clip without one was not finished
     stills/ID/T.jpg     the first frame of time step T, as the model was given it
     stills/ID/made.json the sentinel of a video's stills
@@ -17,14 +18,17 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from PIL import Image
 
 from browse.gathering.opened import OpenedRun
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 HIGHEST_PX = 480
 KEY_FRAME_EVERY = 12
 """Frames: how far a browser has to decode to show any single one."""
+MOST_DECODED_PX = 20_000_000
+"""Pixels from a key frame to any frame of a video that is copied: decoded in some tens of milliseconds."""
 CLOCK = Fraction(1, 90_000)
 QUALITY = "25"
 """Constant rate factor of x264; 18 is nearly lossless, 28 is visibly coarse."""
@@ -55,6 +61,7 @@ _OPTIONS = {
     "g": str(KEY_FRAME_EVERY),
     "threads": "1",
 }
+_MOVFLAGS = {"movflags": "+faststart"}
 
 
 class Media:
@@ -139,7 +146,8 @@ class Media:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
-            encode_clip(source, unfinished)
+            if not copy_clip(source, unfinished):
+                encode_clip(source, unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             unfinished.replace(path)
@@ -195,6 +203,62 @@ class Media:
             path.unlink(missing_ok=True)
 
 
+def copy_clip(source: Path, target: Path) -> bool:
+    """Write a video's own pictures, without sound, where every browser plays them and shows any of them at once.
+
+    Returns:
+        Whether it was done: the file is whole H.264 in 4:2:0 and 8 bits, upright, of square pixels, not too high, with
+        times that begin at 0, and a browser reaches every picture within `MOST_DECODED_PX`.
+    """
+    try:
+        with av.open(source) as container:
+            video = container.streams.video[0]
+            packets = [packet for packet in container.demux(video) if packet.size]
+            frames = [_Seen.of(frame) for _, frame in each_frame(source)]
+            if not packets or not frames or not _plays(video, packets, frames):
+                return False
+            with av.open(target, "w", format="mp4", options=_MOVFLAGS) as output:
+                copied = output.add_stream_from_template(video)
+                for packet in packets:
+                    packet.stream = copied
+                    output.mux(packet)
+    except (FFmpegError, IndexError):
+        return False
+    return True
+
+
+class _Seen(NamedTuple):
+    """What matters of a decoded frame."""
+
+    height: int
+    width: int
+    format: str
+    is_sound: bool
+    """Whole, and shown as it is stored."""
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> _Seen:
+        is_sound = not frame.is_corrupt and orientation(frame) == AS_STORED
+        return cls(frame.height, frame.width, frame.format.name, is_sound)
+
+
+def _plays(video: VideoStream, packets: Sequence[Packet[VideoStream]], frames: Sequence[_Seen]) -> bool:
+    first = frames[0]
+    keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
+    times = {packet.pts for packet in packets if packet.pts is not None}
+    return (
+        video.codec_context.name == "h264"
+        and first.format == "yuv420p"
+        and shown_size(first.height, first.width) == (first.height, first.width)
+        and video.codec_context.sample_aspect_ratio in (None, 0, 1)
+        and all(frame == first and frame.is_sound for frame in frames)
+        and len(frames) == len(packets) == len(times)
+        and min(times) == 0
+        and keys[:1] == [0]
+        and int(np.diff([*keys, len(packets)]).max()) * first.height * first.width <= MOST_DECODED_PX
+    )
+
+
 def encode_clip(source: Path, target: Path) -> None:
     """Write a video as H.264 in MP4 that plays while it loads, with all its frames and without sound.
 
@@ -203,7 +267,7 @@ def encode_clip(source: Path, target: Path) -> None:
     """
     stream = None
     last = -1
-    with av.open(target, "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    with av.open(target, "w", format="mp4", options=_MOVFLAGS) as output:
         for time_s, frame in each_frame(source):
             if stream is None:
                 height, width = orientation(frame).size(frame.height, frame.width)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from browse.gathering.opened import OpenedRun
-from browse.media import HIGHEST_PX, Media, encode_clip, shown_size, still
+from browse.media import HIGHEST_PX, Media, copy_clip, encode_clip, shown_size, still
 from collect.video.decode import decode_frames
 from collect.video.file import DecodeError, read_frames
 from tests.collect.video_files import noise, write_video
@@ -53,6 +53,62 @@ def test_a_clip_has_every_frame_at_its_time_and_plays_everywhere(tmp_path: Path)
     np.testing.assert_allclose(times, original.all_times_s, atol=1e-4)
     assert pixels.shape == original.pixels.shape
     assert np.abs(pixels.astype(int) - original.pixels.astype(int)).mean() < 6
+
+
+def write_h264(path: Path, frames: list[np.ndarray], **options: str) -> Path:
+    """A video as browsers play it, with sound."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = options.get("pixels", "yuv420p")
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    return path
+
+
+def test_pictures_that_play_already_are_kept_bit_for_bit(tmp_path: Path) -> None:
+    source = write_h264(tmp_path / "a.mp4", [smooth(64, 96, t) for t in range(9)])
+    clip = tmp_path / "clip.mp4"
+    assert copy_clip(source, clip)
+    with av.open(clip) as container:
+        assert not container.streams.audio
+    data = clip.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    for own, expected in zip(frames_of(clip), frames_of(source), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((482, 64), {}),  # too high
+        ((64, 64), {"pixels": "yuv444p"}),  # browsers do not play it
+        ((240, 426), {"g": "250", "keyint_min": "250", "sc_threshold": "0"}),  # 200 frames from a key frame
+    ],
+)
+def test_other_pictures_are_not_copied(size: tuple[int, int], options: dict[str, str], tmp_path: Path) -> None:
+    n = 200 if "g" in options else 3
+    source = write_h264(tmp_path / "a.mp4", [smooth(*size, t % 20) for t in range(n)], preset="ultrafast", **options)
+    assert not copy_clip(source, tmp_path / "clip.mp4")
+
+
+def test_a_damaged_or_turned_video_is_not_copied(tmp_path: Path) -> None:
+    source = write_h264(tmp_path / "a.mp4", [smooth(64, 96, t) for t in range(9)])
+    data = bytearray(source.read_bytes())
+    at = data.index(b"mdat")
+    data[at + 900 : at + 960] = bytes(60)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    assert not copy_clip(tmp_path / "damaged.mp4", tmp_path / "clip.mp4")
+    turn(source)
+    assert not copy_clip(source, tmp_path / "clip.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    assert not copy_clip(tmp_path / "text.mp4", tmp_path / "clip.mp4")
 
 
 @pytest.mark.parametrize(
