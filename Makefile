@@ -15,7 +15,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 UPLOT := 1.6.32
 UPLOT_SHA256 := 4b8a8191e425658e3ea8c8c1314b0fc679c861ee3a1af2b20c7b16ba50b5133d
 # Modules of benchmarks/ that measure nothing by themselves.
-NO_BENCHMARK := __init__ demo_passes harness made_store peers planted_codes processes sizes
+NO_BENCHMARK := __init__ demo_passes harness hook_script made_store peers planted_codes processes sizes
 
 .PHONY: help install demo test test-lowest check lint types contracts bench browser vendor clean
 .DEFAULT_GOAL := help

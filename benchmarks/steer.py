@@ -46,7 +46,6 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +59,7 @@ from ask.questions import Item
 from benchmarks.collect import MID
 from benchmarks.demo_passes import BATCH, demo_passes
 from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, medians, run_benchmark, seconds
+from benchmarks.hook_script import dense, hook_script
 from collect.video.decode import Clip, decode_clip
 from collect.vlm import VideoVlm, load_vlm
 from demo.vlm.architecture import SIZES, build_model, build_processor
@@ -111,7 +111,7 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
     found: dict[str, Tensor] = {}
 
     def script() -> None:
-        found["script"] = _script(model, clip, case, few)
+        found["script"] = hook_script(model, clip, case, few)
 
     def ours() -> None:
         found["ours"] = passes.total(video_id, few).delta_margin
@@ -119,7 +119,7 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
     times = alternate(
         {
             "ours": ours,
-            "whole": lambda: edited_logits(model, case, [_dense(case, each) for each in few], BATCH),
+            "whole": lambda: edited_logits(model, case, [dense(case, each) for each in few], BATCH),
             "direct": lambda: passes.direct(video_id, few),
             "script": script,
         },
@@ -250,7 +250,7 @@ def _mid(folder: Path, options: Options) -> dict[str, float]:
     times = alternate(
         {
             "ours": _runner(vlm, sites["half"], case["half"], edits),
-            "script": lambda: _script(Asked.at(vlm, sites["half"]), short, case["half"], edits),
+            "script": lambda: hook_script(Asked.at(vlm, sites["half"]), short, case["half"], edits),
             "latents": _runner(vlm, sites["half"], case["half"], _random_edits(case["half"], 4 * n_edits)),
             "tokens": _runner(vlm, sites["half"], longer, _random_edits(longer, n_edits)),
             "few": _runner(vlm, sites["few"], case["few"], edits),
@@ -327,42 +327,6 @@ def _runner(vlm: VideoVlm, site: str, case: Case, edits: Sequence[SparseChange])
             prefix.total(order[start : start + BATCH])
 
     return run
-
-
-def _dense(case: Case, edit: SparseChange) -> Tensor:
-    return torch.zeros_like(case.sequences.visual).index_add(0, edit.token, edit.change)
-
-
-def _script(model: Asked, clip: Clip, case: Case, edits: Sequence[SparseChange]) -> Tensor:
-    """What people write: a hook that changes a layer's output, and the model's own forward per latent and item."""
-    vlm: VideoVlm = model.vlm
-    layer: Any = vlm.decoder.layers[vlm.resumable(model.site).layer]  # type: ignore[index]
-    prompts = [_batch([vlm.processed(clip, text) for text in item.prompts]) for item in case.items]
-    found: list[Tensor] = []
-    for edit in edits:
-        change = _dense(case, edit)
-        for inputs in prompts:
-
-            def hook(_: Any, __: Any, output: Any, inputs: Any = inputs, change: Tensor = change) -> Any:
-                hidden = (output[0] if isinstance(output, tuple) else output).clone()
-                hidden[inputs["input_ids"] == vlm.family.visual_token_id] += change.repeat(len(hidden), 1)
-                return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-            handle = layer.register_forward_hook(hook)
-            try:
-                with torch.no_grad():
-                    logits = vlm.model(**inputs).logits
-            finally:
-                handle.remove()
-            last = inputs["attention_mask"].sum(dim=1) - 1
-            found.append(logits[torch.arange(len(last)), last][:, model.letters].float())
-    return torch.stack(found).unflatten(0, (len(edits), len(case.items)))
-
-
-def _batch(prompts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Prompts of one length in one batch."""
-    assert len({each["input_ids"].shape for each in prompts}) == 1, "the orders of the options have different lengths"
-    return {name: torch.cat([each[name] for each in prompts]) for name in prompts[0]}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
     folder          the video files of a folder, and their ids
     frame_survey    what a stream shows when all of it is decoded
     group_decode    the wanted pictures, and as few others as they need
+    hardware        decoding on a GPU, with the same pictures
     packet_order    whether packets prove the order of the pictures
     picture_stream  all pictures of a stream, intact or damaged
     sampling        which frames a VLM is given, in one word

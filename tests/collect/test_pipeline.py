@@ -20,7 +20,7 @@ from collect.run import collect
 from collect.store.writer import StoreWriter
 from collect.tokens.choice import TokenChoice
 from collect.tokens.subset import choose_tokens
-from collect.video.decode import decode_clip
+from collect.video.decode import Clip, decode_clip
 from collect.vlm import Prefix, VideoVlm
 from tests.collect.video_files import EXACT, noise, write_video
 
@@ -217,14 +217,13 @@ def test_a_long_video_is_left_out_with_its_reason(
     assert "does not fit into the memory" in store.failures[0].reason
 
 
-def test_decoding_that_does_not_fit_is_a_failure(clips: Path, vlm: VideoVlm, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_large(*_: object) -> None:
+def test_decoding_that_does_not_fit_is_a_failure(clips: Path, vlm: VideoVlm) -> None:
+    def too_large(*_: object) -> Clip:
         raise MemoryError
 
-    monkeypatch.setattr(run, "decode_clip", too_large)
     path = clips / "videos" / "v00.mp4"
     video = Video(video_id="v", path=path, split="", frame_rate=30.0, n_frames=12, height=48, width=64)
-    failure = run._prepare(vlm, 0, video, "projector", run.FrameSampling(n=2), TokenChoice())
+    failure = run._prepare(vlm, 0, video, "projector", run.FrameSampling(n=2), TokenChoice(), too_large)
     assert isinstance(failure, Failure)
     assert "does not fit into memory" in failure.reason
 
