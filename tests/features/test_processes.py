@@ -101,7 +101,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_tables(
 ) -> None:
     copy = copy_of(run, tmp_path / "run")
     # Loading takes a few seconds, and the stage itself about as long.
-    n_killed = finish_after_kills(command(copy, n), (2.0, 2.0 + 4.0 * n), most=10, seed=n, last_s=200)
+    n_killed = finish_after_kills(command(copy, n), (2.0, 3.0 + 2.0 * n), most=10, seed=n, last_s=200)
     check(copy / "features" / "planted", expected)
     assert n_killed
 
