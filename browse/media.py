@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -214,8 +214,8 @@ def copy_clip(source: Path, target: Path) -> bool:
         with av.open(source) as container:
             video = container.streams.video[0]
             packets = [packet for packet in container.demux(video) if packet.size]
-            frames = [_Seen.of(frame) for _, frame in each_frame(source)]
-            if not packets or not frames or not _plays(video, packets, frames):
+            # The header and the packets first: to decode a large video only to refuse it takes as long as to encode it.
+            if not _may_play(video, packets) or not _is_whole(source, video, len(packets)):
                 return False
             with av.open(target, "w", format="mp4", options=_MOVFLAGS) as output:
                 copied = output.add_stream_from_template(video)
@@ -227,36 +227,33 @@ def copy_clip(source: Path, target: Path) -> bool:
     return True
 
 
-class _Seen(NamedTuple):
-    """What matters of a decoded frame."""
-
-    height: int
-    width: int
-    format: str
-    is_sound: bool
-    """Whole, and shown as it is stored."""
-
-    @classmethod
-    def of(cls, frame: VideoFrame) -> _Seen:
-        is_sound = not frame.is_corrupt and orientation(frame) == AS_STORED
-        return cls(frame.height, frame.width, frame.format.name, is_sound)
-
-
-def _plays(video: VideoStream, packets: Sequence[Packet[VideoStream]], frames: Sequence[_Seen]) -> bool:
-    first = frames[0]
+def _may_play(video: VideoStream, packets: Sequence[Packet[VideoStream]]) -> bool:
+    """Whether header and packets are those of a video that may be copied."""
+    context = video.codec_context
     keys = [place for place, packet in enumerate(packets) if packet.is_keyframe]
     times = {packet.pts for packet in packets if packet.pts is not None}
     return (
-        video.codec_context.name == "h264"
-        and first.format == "yuv420p"
-        and shown_size(first.height, first.width) == (first.height, first.width)
-        and video.codec_context.sample_aspect_ratio in (None, 0, 1)
-        and all(frame == first and frame.is_sound for frame in frames)
-        and len(frames) == len(packets) == len(times)
-        and min(times) == 0
+        (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        and shown_size(context.height, context.width) == (context.height, context.width)
+        and context.sample_aspect_ratio in (None, 0, 1)
         and keys[:1] == [0]
-        and int(np.diff([*keys, len(packets)]).max()) * first.height * first.width <= MOST_DECODED_PX
+        and len(times) == len(packets)
+        and min(times) == 0
+        and int(np.diff([*keys, len(packets)]).max()) * context.height * context.width <= MOST_DECODED_PX
     )
+
+
+def _is_whole(source: Path, video: VideoStream, n_frames: int) -> bool:
+    """Whether all pictures are what the header says, undamaged and shown as they are stored."""
+    context = video.codec_context
+    expected = (context.height, context.width, context.pix_fmt)
+    are_sound = [
+        (frame.height, frame.width, frame.format.name) == expected
+        and not frame.is_corrupt
+        and orientation(frame) == AS_STORED
+        for _, frame in each_frame(source)
+    ]
+    return len(are_sound) == n_frames and all(are_sound)
 
 
 def encode_clip(source: Path, target: Path) -> None:
