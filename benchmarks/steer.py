@@ -132,7 +132,8 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
     with PeakMemory() as memory:
         passes.total(video_id, edits)
     masked = seconds(lambda: estimates(passes, "masked", video_id, latents, 0))
-    direct = seconds(lambda: _direct(passes, video_id))
+    led = _direct(passes, video_id, _screened(passes, video_id))
+    direct = seconds(lambda: _direct(passes, video_id, _screened(passes, video_id)))
     return {
         "effects_per_s": n_effects / typical["ours"],
         "exact_speedup": median_ratio(times["script"], times["ours"]),
@@ -141,7 +142,7 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
         "direct_per_s": n_effects / typical["direct"],
         "direct_over_exact": median_ratio(times["direct"], times["ours"]),
         "direct_over_fwd_bwd": direct / gradient,
-        "n_direct": float(_direct(passes, video_id)["latent"].nunique()),
+        "n_direct": float(led["latent"].nunique()),
         "n_active": float(len(latents)),
         "all_direct_over_fwd_bwd": typical["direct"] / len(few) * len(edits) / gradient,
         "masked_over_fwd_bwd": masked / gradient,
@@ -174,9 +175,8 @@ def _recalls(passes: Passes, chosen: dict[str, list[str]]) -> dict[str, float]:
         case, codes = passes.cases[video_id]
         latents = _active(codes)
         rows = _screened(passes, video_id)
-        own = _direct(passes, video_id)
-        rows = rows.merge(own, on=["latent", "item"], how="left").rename(columns={"estimate": "direct_delta_margin"})
-        rows = with_estimates(rows.assign(masked_delta_margin=np.nan))
+        direct = _direct(passes, video_id, rows).rename(columns={"estimate": "direct_delta_margin"})
+        rows = with_estimates(rows.merge(direct, on=["latent", "item"], how="left"))
         by_screen = {
             "exact": passes.total(video_id, ablations(passes.editor, codes, latents)).delta_margin,
             "gradient": _values(rows, "attribution", case, latents),
@@ -211,9 +211,8 @@ def _screened(passes: Passes, video_id: str) -> pd.DataFrame:
     return screened_rows(case, codes, sae.decoder_norm.float(), found).drop(columns="direct_delta_margin")
 
 
-def _direct(passes: Passes, video_id: str) -> pd.DataFrame:
+def _direct(passes: Passes, video_id: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The direct effects of the latents that lead."""
-    rows = _screened(passes, video_id)
     return estimates(passes, "direct", video_id, sorted(set(rows.loc[leading(rows), "latent"])), 0)
 
 

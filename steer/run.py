@@ -45,6 +45,7 @@ from steer.opened import Inputs, load_inputs
 from steer.reference import reference
 from steer.screening import answer_and_screen
 from steer.screens.agreement import screens
+from steer.screens.estimates import with_estimates
 from steer.screens.passes import Passes
 from steer.selfcheck import check_edits
 from steer.sweep import sweep
@@ -135,8 +136,9 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path, division: Division) 
     screen, by_item = answer_and_screen(folder, inputs, cases, usual, division)
     swept = sweep(folder, Passes(editor, cases), by_item, 60 * config.budget_minutes, config.seed, division)
     if division.is_first:
-        write_table(folder / "screens.parquet", screens(swept), SCREENS)
-        write_table(folder / "latent_subjects.parquet", by_latent(swept, asked.items, config.seed), LATENT_SUBJECTS)
+        estimated = with_estimates(swept)
+        write_table(folder / "screens.parquet", screens(estimated), SCREENS)
+        write_table(folder / "latent_subjects.parquet", by_latent(estimated, asked.items, config.seed), LATENT_SUBJECTS)
     division.meet()
     on_train = read_table(folder / "latent_subjects.parquet", LATENT_SUBJECTS)
     chosen = targets(

@@ -16,7 +16,7 @@ from features.association.inference import benjamini_hochberg
 from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.contrasts import Contrasts, Group, Real, groups_of
-from steer.screens.estimates import ESTIMATES, with_estimates
+from steer.screens.estimates import ESTIMATES
 from steer.tables import LATENT_SUBJECTS, SUMMARY, TARGET_SUBJECTS
 from steer.targets import Target
 
@@ -31,37 +31,31 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
     """Return latent_subjects.parquet.
 
     Args:
-        sweep: sweep.parquet.
+        sweep: sweep.parquet, from `with_estimates`.
         items: all evaluated items; the train ones count.
         seed: of the bootstrap and the sign flips.
     """
     train = [item for item in items if not item.held_out]
     contrasts, groups = Contrasts(train, seed), groups_of(train)
-    sweep = with_estimates(sweep)
     place = pd.Index([item.item_id for item in train])
     is_exact = sweep.groupby("latent")["method"].agg(lambda methods: bool((methods == "exact").all()))
     reached = {name: _reached(sweep, column, train) for name, column in ESTIMATES.items()}
+    columns = {**ESTIMATES, "alone": "direct_delta_margin"}
     frames: list[pd.DataFrame] = []
     for start in range(0, len(is_exact), LATENTS_AT_ONCE):
         latents = is_exact.index[start : start + LATENTS_AT_ONCE]
         own = sweep[sweep["latent"].isin(latents)]
         at = (place.get_indexer(own["item"]), latents.get_indexer(own["latent"]))
-        names = ("fires", "margin", "count", *ESTIMATES)
+        names = ("fires", "margin", "count", *columns)
         values = {name: np.zeros((len(train), len(latents))) for name in names}
         values["fires"][at] = 1.0
         values["margin"][at] = own["delta_margin"].fillna(0.0)
         values["count"][at] = own["delta_expected_count"].fillna(0.0)
-        for name, column in ESTIMATES.items():
+        for name, column in columns.items():
             values[name][at] = own[column].fillna(0.0)
         exact = is_exact.loc[latents].to_numpy()
-        direct = np.zeros((len(train), len(latents)))
-        direct[at] = own["direct_delta_margin"].fillna(0.0)
-        is_direct = own.groupby("latent")["direct_delta_margin"].agg(lambda values: bool(values.notna().all()))
-        is_direct = is_direct.loc[latents].to_numpy(dtype=bool)
-        # A screen knows all of a latent if it has a value in every video where that fires.
-        whole = (
-            own.groupby("latent")[list(ESTIMATES.values())].agg(lambda column: bool(column.notna().all())).loc[latents]
-        )
+        # All of a latent is known if there is a value in every video where it fires.
+        whole = own[list(columns.values())].notna().groupby(own["latent"]).all().loc[latents]
         for group in groups:
             found = contrasts.columns(group, values["margin"], values["count"])
             frame = pd.DataFrame({name: np.where(exact, each, np.nan) for name, each in found.items()})
@@ -85,7 +79,9 @@ def by_latent(sweep: pd.DataFrame, items: Sequence[Item], seed: int) -> pd.DataF
                     name=group.name,
                     method=np.where(exact, "exact", method),
                     attribution=means["gradient"],
-                    direct_delta_margin=np.where(is_direct, contrasts.means(direct, group.matched).mean(), np.nan),
+                    direct_delta_margin=np.where(
+                        whole["direct_delta_margin"], contrasts.means(values["alone"], group.matched).mean(), np.nan
+                    ),
                     estimate=estimate,
                     n_items=int(group.matched.sum()),
                     n_videos=int(fires.has.sum()),

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steer.screens.estimates import ESTIMATES, with_estimates
+from steer.screens.estimates import ESTIMATES
 from steer.tables import SCREENS
 
 LARGE = 0.1
@@ -23,13 +23,12 @@ TOP = 20
 BOUND_LEVEL = 0.95
 
 
-def screens(sweep: pd.DataFrame) -> pd.DataFrame:
+def screens(estimated: pd.DataFrame) -> pd.DataFrame:
     """Return screens.parquet.
 
     Args:
-        sweep: sweep.parquet.
+        estimated: sweep.parquet, from `with_estimates`.
     """
-    estimated = with_estimates(sweep)
     counting = estimated[estimated["counting"].astype(bool)]
     is_led = counting["chosen_as"].isin(["leader", "all"])
     rows: list[dict[str, Any]] = []

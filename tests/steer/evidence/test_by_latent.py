@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from steer.evidence.summary import by_latent
+from steer.screens.estimates import with_estimates
 from tests.steer.toy import SUBJECT, counting_item
 
 ITEMS = (counting_item("a", 0, held_out=False), counting_item("b", 0, held_out=False))
@@ -30,7 +31,7 @@ def row(
 
 
 def found(rows: list[dict]) -> pd.DataFrame:  # type: ignore[type-arg]
-    table = by_latent(pd.DataFrame(rows), ITEMS, seed=0)
+    table = by_latent(with_estimates(pd.DataFrame(rows)), ITEMS, seed=0)
     return table[(table["scope"] == "subject") & (table["name"] == SUBJECT)].set_index("latent")
 
 

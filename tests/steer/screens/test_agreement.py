@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from steer.screens.agreement import agreement, missed_bound, screens
+from steer.screens.estimates import with_estimates
 from steer.tables import SCREENS
 
 
@@ -63,7 +64,7 @@ def test_the_table_says_what_was_compared_and_what_was_missed() -> None:
             *rows(3, "b", None, None),
         ]
     ).astype({"delta_margin": float, "direct_delta_margin": float, "masked_delta_margin": float})
-    found = screens(table)
+    found = screens(with_estimates(table))
     assert list(found.columns) == SCREENS.names
     assert found["screen"].tolist() == ["direct", "gradient"]  # masks were not run
     direct, gradient = found.to_dict("records")
