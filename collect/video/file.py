@@ -212,10 +212,9 @@ def _opened(path: Path, hwaccel: HWAccel | None = None) -> Generator[tuple[Input
     if not path.stat().st_size:
         raise _refusal(path, "it is empty: it has 0 bytes")
     try:
-        # A playlist with a video's name must not lead to other places.
         with av.open(
             path.resolve(),
-            options={"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)},
+            options=_OPTIONS,
             metadata_errors="replace",  # titles come in any encoding
             hwaccel=hwaccel,
         ) as container:

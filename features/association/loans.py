@@ -121,8 +121,8 @@ class _Entries:
     @classmethod
     def of(cls, marks: sparse.csr_array, bit: int, rows: Sequence[Int32[np.ndarray, " _"]], n_patches: int) -> _Entries:
         """The entries with a bit of `marks` in some rows, which are those of the patches of each video's steps."""
-        before = cumulative((marks.data & bit) > 0)
-        labels, start = marks.indices[(marks.data & bit) > 0], before[marks.indptr]
+        chosen = (marks.data & bit) > 0
+        labels, start = marks.indices[chosen], cumulative(chosen)[marks.indptr]
         size = np.diff(start)
         counts = [size[own].reshape(-1, n_patches).sum(axis=1) for own in rows]
         first = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts]))
