@@ -16,6 +16,9 @@ from jaxtyping import Float64, Int64
 
 MIN_STRATUM = 5
 """Videos in a stratum below which it is joined with the next: few videos have few permutations."""
+MAX_STRATUM = 128
+"""Videos in a stratum above which it is divided: a video then gets the annotations of at most so many others, so that
+the time that permutations take is linear in videos, and what they need to hold does not grow."""
 
 
 def benjamini_hochberg(p_values: Float64[np.ndarray, " test"]) -> Float64[np.ndarray, " test"]:
@@ -136,6 +139,22 @@ def merge_strata(keys: Sequence[Hashable], minimum: int = MIN_STRATUM) -> list[I
     return [np.array(sorted(group), dtype=np.int64) for group in groups]
 
 
+def divide_strata(
+    strata: Sequence[Int64[np.ndarray, " _"]], rng: np.random.Generator, maximum: int = MAX_STRATUM
+) -> list[Int64[np.ndarray, " _"]]:
+    """Divide groups of more than `maximum` members at random into as few of about the same size as it takes.
+
+    A test that permutes within the parts is as exact: under the null, videos that can be exchanged within a group can
+    be exchanged within any part of it that is drawn without looking at them.
+    """
+    parts: list[Int64[np.ndarray, " _"]] = []
+    for group in strata:
+        n_parts = -(-len(group) // maximum)
+        mixed = rng.permutation(group) if n_parts > 1 else group
+        parts += [np.sort(part) for part in np.array_split(mixed, max(n_parts, 1))]
+    return parts
+
+
 def permute_within(
     strata: Sequence[Int64[np.ndarray, " _"]], n_videos: int, n_permutations: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "permutation video"]:
@@ -150,12 +169,27 @@ def permute_within(
     return result
 
 
+def quantiles_of_rows(
+    draws: Float64[np.ndarray, "row draw"], shares: Sequence[float]
+) -> Float64[np.ndarray, "share row"]:
+    """Quantiles of each row; NaN does not count, and a row of nothing else has none.
+
+    What `numpy.nanquantile` gives, to the last bit, in a third of its time: it goes row by row, and partitions.
+    """
+    ordered = np.sort(draws, axis=1)  # NaN last
+    rows = np.arange(len(ordered))
+    last = np.maximum((~np.isnan(ordered)).sum(axis=1), 1) - 1
+    result = np.empty((len(shares), len(ordered)))
+    for share, row in zip(shares, result, strict=True):
+        before = np.floor(share * last).astype(np.int64)
+        part = share * last - before
+        low, high = ordered[rows, before], ordered[rows, np.minimum(before + 1, last)]
+        row[:] = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
+    return result
+
+
 def _percentiles(
     draws: Float64[np.ndarray, "pair resample"], level: float
 ) -> tuple[Float64[np.ndarray, " pair"], Float64[np.ndarray, " pair"]]:
-    low, high = np.full(len(draws), np.nan), np.full(len(draws), np.nan)
-    some = ~np.isnan(draws).all(axis=1)
-    if some.any():
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        low[some], high[some] = np.nanquantile(draws[some], tails, axis=1)
+    low, high = quantiles_of_rows(draws, [(1 - level) / 2, (1 + level) / 2])
     return low, high

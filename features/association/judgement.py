@@ -18,6 +18,7 @@ from scipy import sparse, stats
 from features.association.inference import (
     auroc_interval,
     bootstrap_counts,
+    divide_strata,
     mean_interval,
     merge_strata,
     permute_within,
@@ -145,7 +146,7 @@ class _Test:
     ) -> _Test:
         videos = corpus.split(held_out=True)
         grids = [corpus.records[video].grid for video in videos]
-        strata = merge_strata(corpus.strata(videos))
+        strata = divide_strata(merge_strata(corpus.strata(videos)), np.random.default_rng([config.seed, 4]))
         return cls(
             train=train,
             held_out=held_out,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ask.inference import EXACT_SIGN_FLIPS
 from ask.questions import Item
+from features.association.inference import quantiles_of_rows
 
 BOOTSTRAPS = 1000
 SIGN_FLIPS = 10_000
@@ -149,10 +150,7 @@ class Contrasts:
 
 def interval(draws: Float[np.ndarray, "draw edit"]) -> tuple[Float[np.ndarray, " edit"], Float[np.ndarray, " edit"]]:
     """95 % percentile interval of each edit; NaN where there are no draws."""
-    known = ~np.isnan(draws).all(axis=0)
-    low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
-    if known.any():
-        low[known], high[known] = np.nanquantile(draws[:, known], INTERVAL, axis=0)
+    low, high = quantiles_of_rows(draws.T, INTERVAL)
     return low, high
 
 

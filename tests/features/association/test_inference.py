@@ -9,9 +9,11 @@ from features.association.inference import (
     benjamini_hochberg,
     bootstrap_counts,
     clustered_z,
+    divide_strata,
     mean_interval,
     merge_strata,
     permute_within,
+    quantiles_of_rows,
     summable,
 )
 
@@ -106,6 +108,19 @@ def test_small_strata_join_their_neighbours() -> None:
     assert [group.tolist() for group in merge_strata(["a"] * 3, minimum=5)] == [[0, 1, 2]]
 
 
+def test_large_strata_are_divided_at_random_into_like_parts() -> None:
+    strata = [np.arange(7), np.arange(7, 300), np.arange(300, 428)]
+    parts = divide_strata(strata, np.random.default_rng(0), maximum=128)
+    assert [len(part) for part in parts] == [7, 98, 98, 97, 128]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts[1:4])), strata[1])
+    assert all((np.diff(part) > 0).all() for part in parts)
+    assert all(200 > np.median(part) > 100 for part in parts[1:4]), "not a random part"
+    others = divide_strata(strata, np.random.default_rng(1), maximum=128)
+    assert parts[1].tolist() != others[1].tolist()
+    for small, before in ((parts[0], strata[0]), (parts[4], strata[2])):
+        np.testing.assert_array_equal(small, before)
+
+
 def test_permutations_stay_within_strata() -> None:
     strata = [np.array([0, 2, 4]), np.array([1, 3])]
     permutations = permute_within(strata, 5, 40, np.random.default_rng(0))
@@ -138,3 +153,16 @@ def test_summable_values_are_the_values_to_twelve_digits() -> None:
     error = np.abs(summable(values) - values)
     assert (error <= 2e-12 * np.abs(values).max(axis=1, keepdims=True)).all()
     assert error[1].max() > 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40, 1000])
+def test_quantiles_are_numpys_to_the_last_bit(n: int) -> None:
+    rng = np.random.default_rng(n)
+    draws = np.round(rng.standard_normal((60, n)), 2 if n % 2 else 17) * 10.0 ** rng.integers(-30, 9, (60, 1))
+    draws[:20][rng.random((20, n)) < 0.2] = np.nan
+    draws[3] = np.nan
+    shares = [0.0, 0.025, 0.5, (1 + 0.95) / 2, 1.0]
+    found = quantiles_of_rows(draws, shares)
+    known = ~np.isnan(draws).all(axis=1)
+    np.testing.assert_array_equal(found[:, known], np.nanquantile(draws[known], shares, axis=1))
+    assert np.isnan(found[:, ~known]).all()
