@@ -196,8 +196,7 @@ class PlaceUnits(SplitUnits):
     """Tokens whose labels follow from their cells, which are the rows; see `features.labels.place_labels`."""
 
     def _take(self, own: UnitLabels) -> None:
-        assert isinstance(own, PlaceLabels), "labels of places"
-        self.in_cells = own.in_cells
+        self.in_cells: Bool[np.ndarray, "cell label"] = own.positive.toarray()
         self.marks = sparse.csr_array(np.where(self.in_cells, np.int8(POSITIVE | SPOILED), np.int8(0)))
 
     @cached_property

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 from scipy import sparse
 
+from features.labels.regions import RegionLabels
 from features.labels.unit_labels import UnitLabels
 
 
-class PlaceLabels(UnitLabels):
+class PlaceLabels(RegionLabels):
     """Labels of consecutive tokens, each of which is positive for the labels of its cell and negative for all others.
 
     Args:
@@ -23,55 +24,23 @@ class PlaceLabels(UnitLabels):
         cell: of each token.
     """
 
-    in_cells: Bool[np.ndarray, "cell label"]
-    cell: Int32[np.ndarray, " token"]
-
     def __init__(
         self, names: tuple[str, ...], in_cells: Bool[np.ndarray, "cell label"], cell: Int32[np.ndarray, " token"]
     ) -> None:
-        values = {
-            "names": names,
-            "in_cells": in_cells,
-            "cell": cell,
-            # All tokens are alike, and share one number.
-            "eligible": np.broadcast_to(True, len(cell)),
-            "background": np.broadcast_to(False, len(cell)),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def row(self) -> Int32[np.ndarray, " token"]:
-        """Cell of each token."""
-        return self.cell
-
-    @property
-    def by_row(self) -> PlaceLabels:
-        """Labels of the cells."""
-        return PlaceLabels(self.names, self.in_cells, np.arange(len(self.in_cells), dtype=np.int32))
-
-    @property
-    def positive(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Bool [token, label], made anew each time."""
-        return sparse.csr_array(sparse.csr_array(self.in_cells)[self.cell])
-
-    @property
-    def touched(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The same: no token is touched without being positive."""
-        return self.positive
-
-    @property
-    def hidden(self) -> sparse.csr_array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Nothing."""
-        return sparse.csr_array((len(self.cell), len(self.names)), dtype=bool)
-
-    def masks(self, label: int) -> tuple[Bool[np.ndarray, " unit"], Bool[np.ndarray, " unit"]]:
-        """Positive and negative tokens of a label."""
-        positive = self.in_cells[self.cell, label]
-        return positive, ~positive
+        has = sparse.csr_array(in_cells)
+        everywhere = np.ones(len(in_cells), dtype=bool)
+        of_cells = UnitLabels(
+            names=names,
+            positive=has,
+            touched=has,  # no token is touched without being positive
+            hidden=sparse.csr_array(in_cells.shape, dtype=bool),
+            eligible=everywhere,
+            background=~everywhere,
+        )
+        super().__init__(of_cells, cell)
 
     def select(self, units: Int64[np.ndarray, " unit"], labels: Sequence[int] | None = None) -> PlaceLabels:
         """Labels of some tokens (in that order), and of all or some names."""
         columns = list(range(len(self.names))) if labels is None else list(labels)
-        names = tuple(self.names[column] for column in columns)
-        return PlaceLabels(names, self.in_cells[:, columns], self.cell[units])
+        in_cells = self.of_regions.positive.toarray()[:, columns]
+        return PlaceLabels(tuple(self.names[column] for column in columns), in_cells, self.region[units])
