@@ -4,6 +4,7 @@
     baselines   what questions give away without the video
     byte_cache  a cache with a bound in bytes
     cases       one video with its questions, run up to a site
+    clips       the clips of videos as the model reads them, decoded ahead
     config      arguments of `video-sae profile`
     inference   intervals and tests over videos
     opened      a run with its model and questions, checked to belong together

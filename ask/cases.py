@@ -9,7 +9,6 @@ import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,13 @@ from torch import Tensor
 
 from ask.answers import answers
 from ask.baselines import question_only_score
+from ask.clips import Clips
 from ask.opened import AskedRun
 from ask.packing import Asked, Sequences, letter_logits, packing_agrees, restrict, run_to, to_sequences
 from ask.questions import N_OPTIONS, Item
 from collect.data.perception_test import Video
 from collect.errors import UserError
 from collect.tokens.grid import TokenGrid
-from collect.video.decode import decode_clip
-from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
 
 logger = logging.getLogger(__name__)
@@ -76,16 +74,6 @@ class Case:
     def counting(self) -> tuple[int, ...]:
         """Places of the counting items."""
         return tuple(place for place, item in enumerate(self.items) if item.counting)
-
-
-def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling | int) -> Prefix:
-    """Decode a video's clip, up to the cut frame of its questions, and run the vision tower.
-
-    Raises:
-        UserError: the video cannot be decoded.
-    """
-    clip = decode_clip(_file(video), video.video_id, frames, video.cut_frame)
-    return vlm.with_features([vlm.prefix(clip)])[0]
 
 
 def embed_items(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], *, packed: bool) -> Sequences:
@@ -168,6 +156,7 @@ class Cases:
         """Group the items by video."""
         self._asked = asked
         self.model = Asked.at(asked.vlm, site)
+        self.clips = Clips(asked.vlm, asked.dataset.video, asked.frames)
         self._by_video: dict[str, list[Item]] = {}
         for item in asked.items:
             self._by_video.setdefault(item.video_id, []).append(item)
@@ -198,7 +187,7 @@ class Cases:
             UserError: the video cannot be decoded, or is not what the activations were collected from.
         """
         vlm, site, items = self._asked.vlm, self.model.site, self._by_video[video_id]
-        prefix = clip_prefix(vlm, self._asked.dataset.video(video_id), self._asked.frames)
+        prefix = self.clips[video_id]
         self._check_frames(video_id, prefix)
         if self._packed is None:
             self._packed = packing_works(self.model, prefix, items)
@@ -262,8 +251,3 @@ def item_rows(case: Case, learned: Mapping[tuple[str, frozenset[str]], str]) -> 
         }
         for place, item in enumerate(case.items)
     ]
-
-
-def _file(video: Video) -> Path:
-    assert video.path is not None, f"{video.video_id} has no file"
-    return video.path

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from ask.answers import answers
 from ask.baselines import kinds_of
 from ask.byte_cache import ByteCache
-from ask.cases import Case, build_case, clip_prefix, embed_items, packing_works
+from ask.cases import Case, build_case, embed_items, packing_works
+from ask.clips import Clips
 from ask.config import ProfileConfig
 from ask.inference import FloatArray, bootstrap_interval, video_means
 from ask.packing import Asked, Sequences, letter_logits, run_to
@@ -109,7 +110,7 @@ def profiled_sites(vlm: VideoVlm, sites: Sequence[str]) -> tuple[str, ...]:
 
 
 def profile(
-    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], frames: FrameSampling | int, seed: int
+    vlm: VideoVlm, dataset: Dataset, items: Sequence[Item], sites: Sequence[str], frames: FrameSampling, seed: int
 ) -> pd.DataFrame:
     """Return profile.parquet.
 
@@ -124,11 +125,12 @@ def profile(
     by_video = {video_id: [item for item in items if item.video_id == video_id] for video_id in _ordered(items)}
     first, own = next(iter(by_video.items()))
     # Both passes need every clip; as many as fit stay in memory.
-    prefixes = ByteCache(lambda video_id: clip_prefix(vlm, dataset.video(video_id), frames), _n_bytes)
+    clips = Clips(vlm, dataset.video, frames)
+    prefixes = ByteCache(clips.__getitem__, _n_bytes)
     model = Asked.at(vlm, FIRST_SITE)
     packed = packing_works(model, prefixes[first], own)
     mean, n_tokens = {site: torch.zeros(vlm.d_model, dtype=torch.float64) for site in sites}, 0
-    for video_id in tqdm(by_video, desc="mean residuals", unit="video"):
+    for video_id in tqdm(clips.in_turn(list(by_video)), total=len(by_video), desc="mean residuals", unit="video"):
         residuals = vlm.visual_residuals([prefixes[video_id]], sites)
         for site in sites:
             mean[site] += residuals[site][0].double().sum(dim=0).cpu()

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from browse.gathering.latents.catalogue import LATENTS_PER_SHARD
 from browse.gathering.library import Library
-from browse.gathering.media_names import clip_name, still_name
 from browse.media import Media
 from browse.names import part_of
 from browse.notes import Notes
@@ -246,15 +245,12 @@ def _media(library: Library, folder: Path, most_bytes: int) -> frozenset[str]:
     run = library.run
     media = Media(lambda: run, folder / "media", most_bytes=1 << 62)
 
-    def make(video_id: str) -> bool:
-        return all(media.make(name.removeprefix("media/")) for name in (clip_name(video_id), still_name(video_id, 0)))
-
     left = most_bytes
     videos = [video_id for video_id in _by_use(library) if run.video_path(video_id) is not None]
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(videos), unit="videos", desc="media") as bar:
         for lot in [videos[first : first + 2 * workers] for first in range(0, len(videos), 2 * workers)]:
-            for video_id, is_made in zip(lot, pool.map(make, lot), strict=True):
+            for video_id, is_made in zip(lot, pool.map(media.make_all, lot), strict=True):
                 bar.update()
                 if not is_made:
                     continue

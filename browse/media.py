@@ -18,8 +18,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ _OPTIONS = {
     "threads": "1",
 }
 _MOVFLAGS = {"movflags": "+faststart"}
+Pictures = dict[int, np.ndarray[Any, np.dtype[np.uint8]]]
+"""Frames as they are shown [height, width, 3], by id."""
 
 
 class Media:
@@ -107,6 +110,13 @@ class Media:
         found = self.find(name)
         return found is not None and (found[0] / found[1]).is_file()
 
+    def make_all(self, video_id: str) -> bool:
+        """Make the clip and the stills of a video, decoding it once where it can be, and say whether there are both."""
+        part, pictures = part_of(video_id), Pictures()
+        clip = self._made(f"clips/{part}.mp4", part, partial(self._make_clip, pictures=pictures))
+        first = self._made(f"stills/{part}/0.jpg", part, partial(self._make_stills, pictures=pictures))
+        return clip is not None and first is not None
+
     def kept_bytes(self, video_id: str) -> int:
         """Size of the clip and the stills of a video."""
         return sum(self._size(self.folder / kind / part_of(video_id)) for kind in ("clips", "stills"))
@@ -141,22 +151,28 @@ class Media:
         os.utime(sentinel, ns=(time.time_ns(), time.time_ns()))  # it was looked at now
         return self.folder, name
 
-    def _make_clip(self, video: VideoRecord, source: Path) -> None:
+    def _make_clip(self, video: VideoRecord, source: Path, *, pictures: Pictures | None = None) -> None:
+        """Make a clip; where it shows the video's own pictures, those that stills are made of go into `pictures`."""
         path = self.folder / "clips" / f"{part_of(video.video_id)}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
-            if not copy_clip(source, unfinished):
+            copied = copy_clip(source, unfinished, [] if pictures is None else video.grid.frame_ids.tolist())
+            if copied is None:
                 encode_clip(source, unfinished)
+            elif pictures is not None:
+                pictures |= copied
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _make_stills(self, video: VideoRecord, source: Path) -> None:
+    def _make_stills(self, video: VideoRecord, source: Path, *, pictures: Pictures | None = None) -> None:
         folder = self.folder / "stills" / part_of(video.video_id)
-        frames = decode_frames(source, [int(frame) for frame in video.grid.frame_ids])
+        ids = video.grid.frame_ids.tolist()
+        known = pictures is not None and pictures.keys() >= set(ids)
+        frames = [pictures[i] for i in ids] if pictures is not None and known else decode_frames(source, ids)
         for t, frame in enumerate(frames):
             write_atomic(folder / f"{t}.jpg", still(frame))
 
@@ -203,28 +219,32 @@ class Media:
             path.unlink(missing_ok=True)
 
 
-def copy_clip(source: Path, target: Path) -> bool:
+def copy_clip(source: Path, target: Path, wanted: Collection[int] = ()) -> Pictures | None:
     """Write a video's own pictures, without sound, where every browser plays them and shows any of them at once.
 
     Returns:
-        Whether it was done: the file is whole H.264 in 4:2:0 and 8 bits, upright, of square pixels, not too high, with
-        times that begin at 0, and a browser reaches every picture within `MOST_DECODED_PX`.
+        The wanted pictures, which are decoded anyway; None if nothing was written, unless the file is whole H.264 in
+        4:2:0 and 8 bits, upright, of square pixels, not too high, with times that begin at 0, and a browser reaches
+        every picture within `MOST_DECODED_PX`.
     """
     try:
         with av.open(source) as container:
             video = container.streams.video[0]
             packets = [packet for packet in container.demux(video) if packet.size]
             # The header and the packets first: to decode a large video only to refuse it takes as long as to encode it.
-            if not _may_play(video, packets) or not _is_whole(source, video, len(packets)):
-                return False
+            if not _may_play(video, packets):
+                return None
+            pictures = _pictures(source, video, len(packets), frozenset(wanted))
+            if pictures is None:
+                return None
             with av.open(target, "w", format="mp4", options=_MOVFLAGS) as output:
                 copied = output.add_stream_from_template(video)
                 for packet in packets:
                     packet.stream = copied
                     output.mux(packet)
     except (FFmpegError, IndexError):
-        return False
-    return True
+        return None
+    return pictures
 
 
 def _may_play(video: VideoStream, packets: Sequence[Packet[VideoStream]]) -> bool:
@@ -243,17 +263,19 @@ def _may_play(video: VideoStream, packets: Sequence[Packet[VideoStream]]) -> boo
     )
 
 
-def _is_whole(source: Path, video: VideoStream, n_frames: int) -> bool:
-    """Whether all pictures are what the header says, undamaged and shown as they are stored."""
+def _pictures(source: Path, video: VideoStream, n_frames: int, wanted: frozenset[int]) -> Pictures | None:
+    """The wanted pictures; None unless all are what the header says, undamaged and shown as they are stored."""
     context = video.codec_context
     expected = (context.height, context.width, context.pix_fmt)
-    are_sound = [
-        (frame.height, frame.width, frame.format.name) == expected
-        and not frame.is_corrupt
-        and orientation(frame) == AS_STORED
-        for _, frame in each_frame(source)
-    ]
-    return len(are_sound) == n_frames and all(are_sound)
+    found, n = Pictures(), 0
+    for _, frame in each_frame(source):
+        is_expected = (frame.height, frame.width, frame.format.name) == expected
+        if not is_expected or frame.is_corrupt or orientation(frame) != AS_STORED:
+            return None
+        if n in wanted:
+            found[n] = shown_image(frame)
+        n += 1
+    return found if n == n_frames else None
 
 
 def encode_clip(source: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from collect.data.perception_test import Video
 from collect.reading import Failure
 from collect.tokens.subset import Chosen
+from collect.video.sampling import FrameSampling
 from collect.vlm import Prefix, VideoVlm
 
 T = TypeVar("T")
@@ -71,6 +72,12 @@ def in_order(function: Callable[[T], R], items: Iterable[T], *, workers: int, ah
             yield queue.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
+    """About the memory of a worker: two clips of the largest video, as bytes and as floats. Unknown sizes are HD."""
+    pixels = max((video.height * video.width for video in videos), default=0) or 1920 * 1080
+    return 2 * sampling.n_at_most * pixels * 3 * (1 + 4)
 
 
 def prepared_batches(

@@ -25,7 +25,7 @@ from collect.config import CHUNK_ROWS, CollectConfig
 from collect.data.perception_test import Video, load_dataset
 from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
-from collect.pipeline import Forward, Ready, prepared_batches
+from collect.pipeline import Forward, Ready, prepared_batches, worker_bytes
 from collect.process.machine import default_workers
 from collect.process.ranks import Process
 from collect.reading import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
@@ -197,7 +197,7 @@ def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: S
         return _prepare(vlm, index, videos[index], config.sites[0], sampling, choice, decode)
 
     n_wanted = sum(len(task.wanted) for task in tasks)
-    workers = config.workers or default_workers(_worker_bytes(videos, sampling), n_wanted)
+    workers = config.workers or default_workers(worker_bytes(videos, sampling), n_wanted)
     with tqdm(total=n_wanted, unit="video", desc="collect") as progress:
         for task in tasks:
             with StoreWriter(
@@ -206,12 +206,6 @@ def _work(config: CollectConfig, videos: Sequence[Video], folder: Path, tasks: S
                 prepared = partial(prepared_batches, prepare, workers=workers)
                 _fill(writer, forward, prepared, task, config.max_failures, progress)
                 writer.finish()
-
-
-def _worker_bytes(videos: Sequence[Video], sampling: FrameSampling) -> int:
-    """About the memory of a worker: two clips of the largest video, as bytes and as floats. Unknown sizes are HD."""
-    pixels = max((video.height * video.width for video in videos), default=0) or 1920 * 1080
-    return 2 * sampling.n_at_most * pixels * 3 * (1 + 4)
 
 
 def _prepare(

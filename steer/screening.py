@@ -103,7 +103,7 @@ def _screened(inputs: Inputs, cases: CodedCases, videos: Sequence[str]) -> _Scre
     learned = question_only_answers(inputs.asked.items)
     frames: list[pd.DataFrame] = []
     found = _Screened(rows=[], by_item=pd.DataFrame(), pooled=[], n_active=np.zeros(d_sae, dtype=np.int64))
-    for video_id in tqdm(videos, desc="screen", unit="video"):
+    for video_id in tqdm(cases.cases.clips.in_turn(videos), total=len(videos), desc="screen", unit="video"):
         case, codes = cases[video_id]
         found.rows += item_rows(case, learned)
         other = [place for place, item in enumerate(case.items) if not item.counting]

@@ -17,12 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ask.baselines import answer_frequency, question_only_answers, question_only_score
-from ask.cases import clip_prefix, embed_items
+from ask.cases import embed_items
+from ask.clips import clip_prefix
 from ask.packing import Asked, letter_logits, run_to
 from ask.questions import N_OPTIONS, Item, items_of
 from collect.artefact.folder import write_atomic
 from collect.data.counting import COUNTING_TAGS
 from collect.data.perception_test import Video, load_dataset
+from collect.video.sampling import FrameSampling
 from collect.vlm import load_vlm
 from demo.world.generate import WorldConfig, generate
 from demo.world.questions import KINDS, NONCOUNTING_KINDS
@@ -76,7 +78,7 @@ def accuracies(model: Path, data: Path, seed: int) -> dict[str, dict[str, float]
     asked = Asked.at(vlm, FIRST_SITE)
     for video in tqdm(dataset.videos, unit="video", desc="evaluate"):
         own = by_video[video.video_id]
-        questions = embed_items(vlm, clip_prefix(vlm, video, SAMPLES), own, packed=True)
+        questions = embed_items(vlm, clip_prefix(vlm, video, FrameSampling(n=SAMPLES)), own, packed=True)
         seq = run_to(vlm, questions, [FIRST_SITE])[FIRST_SITE]
         with torch.no_grad():
             logits, _ = letter_logits(asked, seq, seq.hidden)

@@ -6,6 +6,7 @@ Works where a model calls PyTorch's scaled dot-product attention once per layer,
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ask.packing import Asked, Sequences, read_letters, run_on
+from ask.unread import without_unread
 from collect.errors import UserError
 from collect.printable import printable
 
@@ -100,12 +102,14 @@ def _masked(
 def logits_under(
     model: Asked, seq: Sequences, hidden: Float[Tensor, "rows token d_model"], edits: AttentionEdits
 ) -> tuple[Float[Tensor, "edit question letter"], Float[Tensor, "edit question"]]:
-    """Run on from the site and read every question while attention is edited.
+    """Run on from the site and read every question while attention is edited; of packed ones what is read alone is run.
 
     Raises:
         UserError: the model does not compute its attention where it can be edited.
     """
-    with torch.no_grad(), edits:
+    n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
+    narrowed = without_unread(model.vlm.decoder, n_prefix, seq.last) if seq.packed else nullcontext()
+    with torch.no_grad(), narrowed, edits:
         out = run_on(model, seq, hidden)
     left = model.vlm.n_layers - model.vlm.resumable(model.site).layers_before
     if edits.ran_layers != left:

@@ -13,21 +13,32 @@ from ask.reading import picked_site
 from ask.tables import PROFILE
 from collect.data.perception_test import Dataset
 from collect.errors import UserError
+from collect.video.sampling import FrameSampling
+from collect.vlm import Prefix
 from tests.steer.toy import N_VISUAL, ToyVlm, counting_item, noncounting_item, toy_case, visual
 
 EVIDENCE = {"dim": 0.5, "bright": 2.5}
 
 
+class MadeClips(dict[str, Prefix]):
+    """Prefixes that need no decoding."""
+
+    def in_turn(self, video_ids: list[str]) -> list[str]:
+        return video_ids
+
+
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     prefixes = {name: visual(torch.full((N_VISUAL,), evidence)) for name, evidence in EVIDENCE.items()}
-    monkeypatch.setattr(module, "clip_prefix", lambda _vlm, video, _n_frames: prefixes[video])
+    monkeypatch.setattr(module, "Clips", lambda _vlm, _video, _frames: MadeClips(prefixes))
     monkeypatch.setattr(Dataset, "video", lambda _self, video_id: video_id)
     items: list[Item] = []
     for name in EVIDENCE:
         items += [counting_item(name, options=("0", "50", "100"), answer_id=2), noncounting_item(name)]
     vlm = ToyVlm()
-    return profile(vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), frames=1, seed=0)
+    return profile(
+        vlm, Dataset(folder=Path("data"), videos=()), items, profiled_sites(vlm, ()), FrameSampling(n=1), seed=0
+    )
 
 
 def test_the_fall_is_that_of_the_mean_by_hand(table: pd.DataFrame) -> None:

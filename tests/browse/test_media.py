@@ -75,7 +75,7 @@ def write_h264(path: Path, frames: list[np.ndarray], **options: str) -> Path:
 def test_pictures_that_play_already_are_kept_bit_for_bit(tmp_path: Path) -> None:
     source = write_h264(tmp_path / "a.mp4", [smooth(64, 96, t) for t in range(9)])
     clip = tmp_path / "clip.mp4"
-    assert copy_clip(source, clip)
+    assert copy_clip(source, clip) == {}
     with av.open(clip) as container:
         assert not container.streams.audio
     data = clip.read_bytes()
@@ -95,7 +95,7 @@ def test_pictures_that_play_already_are_kept_bit_for_bit(tmp_path: Path) -> None
 def test_other_pictures_are_not_copied(size: tuple[int, int], options: dict[str, str], tmp_path: Path) -> None:
     n = 200 if "g" in options else 3
     source = write_h264(tmp_path / "a.mp4", [smooth(*size, t % 20) for t in range(n)], preset="ultrafast", **options)
-    assert not copy_clip(source, tmp_path / "clip.mp4")
+    assert copy_clip(source, tmp_path / "clip.mp4") is None
 
 
 def test_a_damaged_or_turned_video_is_not_copied(tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_a_damaged_or_turned_video_is_not_copied(tmp_path: Path) -> None:
     at = data.index(b"mdat")
     data[at + 900 : at + 960] = bytes(60)
     (tmp_path / "damaged.mp4").write_bytes(data)
-    assert not copy_clip(tmp_path / "damaged.mp4", tmp_path / "clip.mp4")
+    assert copy_clip(tmp_path / "damaged.mp4", tmp_path / "clip.mp4") is None
     turn(source)
-    assert not copy_clip(source, tmp_path / "clip.mp4")
+    assert copy_clip(source, tmp_path / "clip.mp4") is None
     (tmp_path / "text.mp4").write_text("no video")
-    assert not copy_clip(tmp_path / "text.mp4", tmp_path / "clip.mp4")
+    assert copy_clip(tmp_path / "text.mp4", tmp_path / "clip.mp4") is None
 
 
 @pytest.mark.parametrize(
@@ -204,6 +204,30 @@ def test_stills_are_the_frames_that_the_model_saw(copy: Path) -> None:
         wanted = still(decode_frames(path, [int(record.grid.frame_ids[t])])[0])
         assert (found[0] / found[1]).read_bytes() == wanted
     assert media.find(f"stills/video_2/{record.grid.n_t}.jpg") is None
+
+
+@pytest.mark.parametrize("is_playable", [True, False])
+def test_clip_and_stills_made_together_are_those_made_one_by_one(
+    is_playable: bool, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OpenedRun(copy)
+    data = opened.video_path("video_2").parents[1]  # type: ignore[union-attr]
+    videos = Path(shutil.copytree(data, tmp_path / "data"))
+    opened = OpenedRun(copy, data=videos)
+    record, path = opened.record_of["video_2"], videos / "videos" / "video_2.mp4"
+    frames = [smooth(48, 64, t) for t in range(int(record.grid.frame_ids.max()) + 1)]
+    write_h264(path, frames, **({} if is_playable else {"pixels": "yuv444p"}))
+    one_by_one = Media(lambda: opened, tmp_path / "one", most_bytes=1 << 30)
+    names = ["clips/video_2.mp4", *(f"stills/video_2/{t}.jpg" for t in range(record.grid.n_t))]
+    assert all(one_by_one.make(name) for name in names)
+    if is_playable:
+        monkeypatch.setattr("browse.media.decode_frames", _never)
+    together = Media(lambda: opened, tmp_path / "together", most_bytes=1 << 30)
+    assert together.make_all("video_2")
+    assert (copy_clip(path, tmp_path / "x.mp4") is not None) == is_playable
+    for name in names:
+        assert (tmp_path / "together" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
+    assert not together.make_all("video_none")
 
 
 def test_what_cannot_be_decoded_is_tried_once(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

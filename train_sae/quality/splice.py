@@ -109,7 +109,7 @@ def spliced(config: EvaluateConfig) -> dict[str, Any]:
     cases = Cases(asked, sae.site)
     mean = torch.from_numpy(store.moments(sae.site).mean).float().to(vlm.device)
     found: dict[str, Scores] = {}
-    with tqdm(cases.videos, desc="splice", unit="video") as progress:
+    with tqdm(cases.clips.in_turn(cases.videos), total=len(cases.videos), desc="splice", unit="video") as progress:
         for video_id in progress:
             case = cases.build(video_id)
             replaced = versions(sae, case.sequences.visual, mean)
