@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parent / "weights"
 MIN_VIDEOS = 5  # labels of a small world are rare; the report states the number
+CLIPS_GB = 0.04
+"""Of the page that is written as files: clips of a third of the videos, those that most latents show. `browse` without
+`--export` makes the others when they are looked at."""
 
 
 def demo(config: DemoConfig) -> Path:
@@ -62,7 +65,7 @@ def _demo(config: DemoConfig) -> Path:
     _timed("1/8 generate", lambda: generate(data, world, config.workers))
     _timed(
         "2/8 profile",
-        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=str(SAMPLES), items=90, seed=seed)),
+        lambda: run_profile(ProfileConfig(data=data, model=model, out=run, frames=str(SAMPLES), items=60, seed=seed)),
     )
     site = picked_site(run)
     gather = CollectConfig(data=data, model=model, out=run, sites=(site,), frames=str(SAMPLES), workers=config.workers)
@@ -87,15 +90,15 @@ def _demo(config: DemoConfig) -> Path:
         sae=name,
         top=2,
         associated=2,
-        analyses=("doses", "swaps", "events", "rivals", "counters", "flow"),
-        budget_minutes=1.0,
+        analyses=("doses", "swaps", "events", "rivals", "counters"),
+        budget_minutes=0.75,
         controls=20,
         items=(90, 45),
         batch_size=8,
         seed=seed,
     )
     _timed("6/8 steer", lambda: steer(act))
-    _timed("7/8 browse", lambda: browse(BrowseConfig(run=run, export=run / "browse")))
+    _timed("7/8 browse", lambda: browse(BrowseConfig(run=run, export=run / "browse", cache_gb=CLIPS_GB)))
     page: Path = _timed("8/8 report", lambda: report(ReportConfig(run=run)))
     log.info("%s", Lines(closing_table(run, name, site)))
     # As it was started: without an activated environment the bare name would not be found.

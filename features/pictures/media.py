@@ -27,7 +27,9 @@ from collect.artefact.json_file import read_bytes
 from collect.artefact.seal import BLANK, condition, seal
 from collect.data.perception_test import Video
 from collect.errors import UserError
+from collect.pipeline import in_order
 from collect.printable import printable
+from collect.process.machine import default_workers
 from collect.reading import VideoRecord
 from collect.video.decode import DecodeError, decode_frames
 from features.codes import Codes
@@ -79,15 +81,24 @@ def draw_exemplars(
     index_of = {record.video_id: index for index, record in enumerate(corpus.records)}
     described = catalogue.set_index("latent")
     _check_places(wanted, index_of, corpus, codes.d_sae)
+    # Video by video, so that each is decoded once, in threads while the one before is drawn.
+    by_video = [(index_of[str(video_id)], rows) for video_id, rows in wanted.groupby("video_id", sort=True)]
+    largest = max((_n_bytes(corpus.records[index]) for index, _ in by_video), default=0)
+    workers = default_workers(2 * largest, max(len(by_video), 1))
+
+    def decoded(index: int) -> UInt8[np.ndarray, "n_t height width 3"] | DecodeError:
+        record = corpus.records[index]
+        try:
+            return decode_frames(_path(record, corpus.annotations[index]), record.grid.frame_ids.tolist())
+        except DecodeError as error:
+            return error
+
+    clips = in_order(decoded, (index for index, _ in by_video), workers=workers, ahead=1)
     with tqdm(total=len(wanted), unit="pictures", desc="media") as bar:
-        # Video by video, so that each is decoded once.
-        for video_id, rows in wanted.groupby("video_id", sort=True):
-            index = index_of[str(video_id)]
+        for (index, rows), frames in zip(by_video, clips, strict=True):
             record, video = corpus.records[index], corpus.annotations[index]
-            try:
-                frames = decode_frames(_path(record, video), [int(frame) for frame in record.grid.frame_ids])
-            except DecodeError as error:
-                log.warning("No pictures of %s: %s", printable(video_id), error)
+            if isinstance(frames, DecodeError):
+                log.warning("No pictures of %s: %s", printable(record.video_id), frames)
                 bar.update(len(rows))
                 continue
             clip_codes = codes.rows(record.row_start, record.row_stop).tocsc()
@@ -127,6 +138,10 @@ def _check_places(exemplars: pd.DataFrame, index_of: Mapping[str, int], corpus: 
                 f"The exemplar of latent {row.latent} at {printable(row.video_id)}, t {row.t}, row {row.row}, column "
                 f"{row.col} is not among the stored activations: run `video-sae features` again on these."
             )
+
+
+def _n_bytes(record: VideoRecord) -> int:
+    return len(record.grid.frame_ids) * record.height * record.width * 3
 
 
 def _path(record: VideoRecord, video: Video | None) -> Path:
