@@ -3,8 +3,7 @@
     answers     margins, accuracy and expected counts from the letters' logits
     baselines   what questions give away without the video
     byte_cache  a cache with a bound in bytes
-    cases       one video with its questions, run up to a site
-    clips       the clips of videos as the model reads them, decoded ahead
+    cases       one video with its questions, run up to a site; clips of the next ones are decoded ahead
     config      arguments of `video-sae profile`
     inference   intervals and tests over videos
     opened      a run with its model and questions, checked to belong together

@@ -23,8 +23,7 @@ from tqdm import tqdm
 from ask.answers import answers
 from ask.baselines import kinds_of
 from ask.byte_cache import ByteCache
-from ask.cases import Case, build_case, embed_items, packing_works
-from ask.clips import Clips
+from ask.cases import Case, Clips, build_case, embed_items, packing_works
 from ask.config import ProfileConfig
 from ask.inference import FloatArray, bootstrap_interval, video_means
 from ask.packing import Asked, Sequences, letter_logits, run_to

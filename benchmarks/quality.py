@@ -13,7 +13,7 @@ rates, and the one with its lowest FVU on those very tokens counts, which favour
 
 Metrics, for each architecture A of topk, batchtopk, matryoshka on the synthetic data at our default peak rate, A being
 also topk_3x, … at three times that rate, and topk_residual, … on residuals; means over seeds of data and weights, SIDE
-being ours or sae_lens:
+being ours, ours_bf16 (its encoder in bfloat16, but not at three times the rate) or sae_lens:
 
     A_fvu_SIDE          fraction of variance unexplained on held-out tokens (docs/metrics.md)
     A_dead_SIDE         latents active at no held-out token
@@ -23,7 +23,7 @@ being ours or sae_lens:
     A_l0_SIDE           active latents per token
     A_fvu_excess        FVU of ours / FVU of sae_lens − 1: the largest over the seeds
     A_fvu_excess_bf16   FVU of ours_bf16 / FVU of ours − 1: the largest over the seeds
-    A_rate_sae_lens     on residuals: the rate that counts for SAELens, in units of our default
+    A_rate_SIDE         on residuals, of sae_lens: the rate that counts for it, in units of our default
 """
 
 import tempfile

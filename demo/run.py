@@ -90,6 +90,7 @@ def _demo(config: DemoConfig) -> Path:
         sae=name,
         top=2,
         associated=2,
+        operations=("ablate",),  # doses tell what scaling does
         analyses=("doses", "swaps", "events", "rivals", "counters"),
         budget_minutes=0.75,
         controls=20,

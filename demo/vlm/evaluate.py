@@ -17,8 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ask.baselines import answer_frequency, question_only_answers, question_only_score
-from ask.cases import embed_items
-from ask.clips import clip_prefix
+from ask.cases import clip_prefix, embed_items
 from ask.packing import Asked, letter_logits, run_to
 from ask.questions import N_OPTIONS, Item, items_of
 from collect.artefact.folder import write_atomic

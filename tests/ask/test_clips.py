@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import ask.clips as module
-from ask.clips import Clips
+import ask.cases as module
+from ask.cases import Clips
 from collect.data.perception_test import Dataset, load_dataset
 from collect.errors import UserError
 from collect.video.sampling import FrameSampling
