@@ -5,6 +5,7 @@ Pure functions from tables to inline SVG.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -160,6 +161,8 @@ def accuracy_bar(row: Mapping[str, Any]) -> Markup:
 
 ROW_PX = 58
 LANE_PX = 7
+TITLE_CHARACTERS = 16
+"""In a line of a target's title, which must not reach into the chart."""
 
 
 def effects_chart(rows: Sequence[TargetRow], operation: str, controls: pd.DataFrame) -> Markup:
@@ -227,8 +230,11 @@ def _draw_effect(
         drawing.rect(x(-limit), top + 3, x(limit) - x(-limit), ROW_PX - 6, "#eef1f3")
         drawing.line(x(0), top, x(0), top + ROW_PX, MUTED)
     beats = beyond_controls(effect)
-    drawing.text(4, top + 20, row.title, bold=beats, size=12.5)
-    drawing.text(4, top + 35, shorten(row.label, 19), colour=MUTED, size=11)
+    title = textwrap.wrap(row.title, TITLE_CHARACTERS, max_lines=2, placeholder="…") or [""]
+    first = top + 20 - 7 * (len(title) - 1)
+    for place, line in enumerate(title):
+        drawing.text(4, first + 15 * place, line, bold=beats, size=12.5)
+    drawing.text(4, first + 15 * len(title), shorten(row.label, 19), colour=MUTED, size=11)
     main, other = top + 12, top + 24
     if is_known(effect["delta_margin_noncounting"]):
         if is_known(effect["delta_margin_noncounting_low"]):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from collect.data.perception_test import load_dataset
 from collect.errors import UserError
@@ -30,8 +31,8 @@ MIME = {".jpg": "image/jpeg", ".png": "image/png"}
 class Picture:
     """One exemplar strip."""
 
-    source: str
-    """Data URI."""
+    source: Markup
+    """Data URI; longer than any text from outside that the page shows."""
     width_px: int
     height_px: int
     video_id: str
@@ -126,7 +127,9 @@ def _embed(exemplars: pd.DataFrame, folder: Path, notes: list[str], hashes: Mapp
             notes.append(str(error))
             continue
         found[int(row.Index)] = Picture(
-            source=f"data:{MIME[Path(name).suffix]};base64,{base64.b64encode(content).decode('ascii')}",
+            source=Markup("data:{};base64,{}").format(
+                MIME[Path(name).suffix], base64.b64encode(content).decode("ascii")
+            ),
             width_px=width,
             height_px=height,
             video_id=str(row.video_id),

@@ -16,6 +16,7 @@ from report.charts import (
     training_chart,
 )
 from report.target_rows import target_rows
+from steer.targets import Target
 from tests.steer.effect_rows import control_rows, effect_row, targets_of
 from tests.steer.finished_run import labelled_row, profile_rows
 
@@ -76,6 +77,21 @@ def test_effects_stand_against_every_control() -> None:
     assert "a <b> & c" in texts(root)
     assert "<b>" not in svg
     assert texts(root).count("0") == 2  # the set has an axis of its own
+
+
+@pytest.mark.parametrize(
+    "label", ["lifting something begins", "lamp", "x" * 50, "one two three four five six seven eight"]
+)
+def test_a_long_title_stays_beside_the_chart(label: str) -> None:
+    summary = pd.DataFrame([effect_row("set", "ablate", -5.0)])
+    named = {"set": Target(**{**vars(targets_of("set")["set"]), "label": label, "label_kind": "action"})}
+    controls = pd.DataFrame(control_rows("set"))
+    root = parse(effects_chart(target_rows(summary, named, None), "ablate", controls))
+    bold = [element.text or "" for element in root.iter("text") if element.get("font-weight") == "600"]
+    assert 1 <= len(bold) <= 2
+    assert max(map(len, bold)) <= 17
+    assert " ".join(bold).startswith(label[:4])
+    assert "".join(bold).endswith(("(action)", "…"))
 
 
 def test_effects_without_controls_can_be_drawn() -> None:

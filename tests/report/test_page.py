@@ -1,15 +1,19 @@
 """The page: complete, self-contained, escaped, true to the tables, and clear about what is missing."""
 
+import base64
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from collect.artefact.folder import write_table
 from features.combinations.combine import COMBINATIONS
+from features.pictures.media import jpeg
 from report.config import ReportConfig
 from report.page import render, report
 from report.record import Stage, read_record
@@ -28,6 +32,21 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
         assert not any(name.startswith("on") for name in attributes), tag
         assert str(attributes.get("src", "data:image/")).startswith("data:image/"), tag
     assert re.search(r"https?://|@import|url\(", page) is None
+
+
+def test_a_picture_of_any_size_is_embedded_whole(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 900, 3), dtype=np.uint8)
+    large = jpeg(Image.fromarray(noise))
+    assert len(large) > 150_000
+    monkeypatch.setattr("report.pictures.read_picture", lambda *_: (large, (900, 240)))
+    sources = [
+        str(attributes["src"])
+        for tag, attributes in Page(report(ReportConfig(run=copy)).read_text(encoding="utf-8")).elements
+        if tag == "img"
+    ]
+    assert sources
+    for source in sources:
+        assert base64.b64decode(source.partition(",")[2], validate=True) == large
 
 
 def test_it_leads_to_the_page_of_latents_only_if_there_is_one(copy: Path) -> None:
