@@ -63,7 +63,7 @@ def test_every_number_of_an_evaluation_is_defined() -> None:
     assert written - sections("SAE quality", "An SAE spliced") == set()
 
 
-@pytest.mark.parametrize("benchmark", ["collect", "loader", "quality", "store", "train"])
+@pytest.mark.parametrize("benchmark", ["collect", "loader", "quality", "store", "train", "train_e2e"])
 def test_every_number_of_a_benchmark_is_defined_in_its_docstring(benchmark: str) -> None:
     text = importlib.import_module(f"benchmarks.{benchmark}").__doc__ or ""
     defined = set(re.findall(r"\w+", text))
