@@ -79,7 +79,7 @@ def assert_equal(found: TrainState, expected: TrainState) -> None:
 
 
 # Making a failing example smaller takes the interpreter minutes.
-@settings(max_examples=300 if IS_GPU else 24, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=300 if IS_GPU else 40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_kernel_step_equals_the_reference_in_loss_gradients_and_updates(data: st.DataObject) -> None:
     d_in, d_sae, n_tokens = (data.draw(st.integers(1, top), label=name) for name, top in
