@@ -79,17 +79,8 @@ class Case:
         return tuple(place for place, item in enumerate(self.items) if item.counting)
 
 
-def clip_prefix(vlm: VideoVlm, video: Video, frames: FrameSampling) -> Prefix:
-    """Decode a video's clip, up to the cut frame of its questions, and run the vision tower.
-
-    Raises:
-        UserError: the video cannot be decoded.
-    """
-    return vlm.with_features([_prepared(vlm, video, frames)])[0]
-
-
 class Clips:
-    """Prefixes of videos by id, each made when it is asked for.
+    """Prefixes of videos by id, of the clips up to the cut frames of their questions, each made when it is asked for.
 
     Args:
         vlm: the model.
@@ -107,10 +98,10 @@ class Clips:
         Raises:
             UserError: the video cannot be decoded.
         """
-        ready = self._ahead.pop(video_id, None)
-        if ready is None:
-            return clip_prefix(self._vlm, self._video(video_id), self._frames)
-        return self._vlm.with_features([ready])[0]
+        prefix = self._ahead.pop(video_id, None)
+        if prefix is None:
+            prefix = self._prepared(self._video(video_id))
+        return self._vlm.with_features([prefix])[0]
 
     def in_turn(self, video_ids: Sequence[str]) -> Iterator[str]:
         """The ids in their order, for a pass that asks for the prefix of each: clips are decoded ahead, in threads.
@@ -119,19 +110,16 @@ class Clips:
             UserError: a video cannot be decoded, when its turn has come.
         """
         videos = [self._video(video_id) for video_id in video_ids]
-        workers = default_workers(worker_bytes(videos, self._frames), max(len(videos), 1))
-        prepared = in_order(
-            lambda video: _prepared(self._vlm, video, self._frames), videos, workers=workers, ahead=workers
-        )
+        workers = default_workers(worker_bytes(videos, self._frames), len(videos))
+        prepared = in_order(self._prepared, videos, workers=workers, ahead=workers)
         for video_id, prefix in zip(video_ids, prepared, strict=True):
             self._ahead = {video_id: prefix}
             yield video_id
         self._ahead = {}
 
-
-def _prepared(vlm: VideoVlm, video: Video, frames: FrameSampling) -> Prefix:
-    assert video.path is not None, f"{video.video_id} has no file"
-    return vlm.prefix(decode_clip(video.path, video.video_id, frames, video.cut_frame))
+    def _prepared(self, video: Video) -> Prefix:
+        assert video.path is not None, f"{video.video_id} has no file"
+        return self._vlm.prefix(decode_clip(video.path, video.video_id, self._frames, video.cut_frame))
 
 
 def embed_items(vlm: VideoVlm, prefix: Prefix, items: Sequence[Item], *, packed: bool) -> Sequences:

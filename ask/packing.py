@@ -51,6 +51,11 @@ class Sequences:
         return self.hidden.nbytes + self.position_ids.nbytes + self.question.nbytes
 
     @property
+    def n_prefix(self) -> int:
+        """Tokens of the first row before its first question."""
+        return int((self.question[0] >= 0).nonzero()[0, 0])
+
+    @property
     def visual(self) -> Float[Tensor, "visual d_model"]:
         """Residuals of the visual tokens, which are the same in every row."""
         return self.hidden[0, self.visual_positions]
@@ -209,8 +214,7 @@ def letter_logits(
     """Run on from a site and read every question: `run_on` and `read_letters`, without what nobody reads."""
     if not seq.packed:
         return read_letters(model, seq, run_on(model, seq, hidden))
-    n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
-    with without_unread(model.vlm.decoder, n_prefix, seq.last):
+    with without_unread(model.vlm.decoder, seq.n_prefix, seq.last):
         out = run_on(model, seq, hidden)
     return read_letters(model, seq, out)
 

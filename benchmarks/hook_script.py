@@ -13,11 +13,6 @@ from collect.vlm import VideoVlm
 from steer.screens.prefix import SparseChange
 
 
-def dense(case: Case, edit: SparseChange) -> Tensor:
-    """What an edit adds to the residuals of all visual tokens."""
-    return torch.zeros_like(case.sequences.visual).index_add(0, edit.token, edit.change)
-
-
 def hook_script(model: Asked, clip: Clip, case: Case, edits: Sequence[SparseChange]) -> Tensor:
     """What people write: a hook that changes a layer's output, and the model's own forward per latent and item."""
     vlm: VideoVlm = model.vlm
@@ -25,7 +20,7 @@ def hook_script(model: Asked, clip: Clip, case: Case, edits: Sequence[SparseChan
     prompts = [_batch([vlm.processed(clip, text) for text in item.prompts]) for item in case.items]
     found: list[Tensor] = []
     for edit in edits:
-        change = dense(case, edit)
+        change = edit.dense(len(case.sequences.visual_positions))
         for inputs in prompts:
 
             def hook(_: Any, __: Any, output: Any, inputs: Any = inputs, change: Tensor = change) -> Any:

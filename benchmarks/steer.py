@@ -59,7 +59,7 @@ from ask.questions import Item
 from benchmarks.collect import MID
 from benchmarks.demo_passes import BATCH, demo_passes
 from benchmarks.harness import Metrics, Options, PeakMemory, alternate, median_ratio, medians, run_benchmark, seconds
-from benchmarks.hook_script import dense, hook_script
+from benchmarks.hook_script import hook_script
 from collect.video.decode import Clip, decode_clip
 from collect.vlm import VideoVlm, load_vlm
 from demo.vlm.architecture import SIZES, build_model, build_processor
@@ -119,7 +119,9 @@ def _demo(folder: Path, options: Options) -> dict[str, float]:
     times = alternate(
         {
             "ours": ours,
-            "whole": lambda: edited_logits(model, case, [dense(case, each) for each in few], BATCH),
+            "whole": lambda: edited_logits(
+                model, case, [each.dense(len(case.sequences.visual_positions)) for each in few], BATCH
+            ),
             "direct": lambda: passes.direct(video_id, few),
             "script": script,
         },

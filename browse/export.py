@@ -250,7 +250,7 @@ def _media(library: Library, folder: Path, most_bytes: int) -> frozenset[str]:
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(videos), unit="videos", desc="media") as bar:
         for lot in [videos[first : first + 2 * workers] for first in range(0, len(videos), 2 * workers)]:
-            for video_id, is_made in zip(lot, pool.map(media.make_all, lot), strict=True):
+            for video_id, is_made in zip(lot, pool.map(media.make, lot), strict=True):
                 bar.update()
                 if not is_made:
                     continue

@@ -105,12 +105,7 @@ class Media:
             case _:
                 return None
 
-    def make(self, name: str) -> bool:
-        """Make a clip or a still, and say whether it can be had."""
-        found = self.find(name)
-        return found is not None and (found[0] / found[1]).is_file()
-
-    def make_all(self, video_id: str) -> bool:
+    def make(self, video_id: str) -> bool:
         """Make the clip and the stills of a video, decoding it once where it can be, and say whether there are both."""
         part, pictures = part_of(video_id), Pictures()
         clip = self._made(f"clips/{part}.mp4", part, partial(self._make_clip, pictures=pictures))
@@ -161,7 +156,7 @@ class Media:
             if copied is None:
                 encode_clip(source, unfinished)
             elif pictures is not None:
-                pictures |= copied
+                pictures.update(copied)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             unfinished.replace(path)
@@ -171,8 +166,8 @@ class Media:
     def _make_stills(self, video: VideoRecord, source: Path, *, pictures: Pictures | None = None) -> None:
         folder = self.folder / "stills" / part_of(video.video_id)
         ids = video.grid.frame_ids.tolist()
-        known = pictures is not None and pictures.keys() >= set(ids)
-        frames = [pictures[i] for i in ids] if pictures is not None and known else decode_frames(source, ids)
+        known = pictures or {}
+        frames = [known[i] for i in ids] if known.keys() >= set(ids) else decode_frames(source, ids)
         for t, frame in enumerate(frames):
             write_atomic(folder / f"{t}.jpg", still(frame))
 

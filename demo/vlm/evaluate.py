@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ask.baselines import answer_frequency, question_only_answers, question_only_score
-from ask.cases import clip_prefix, embed_items
+from ask.cases import Clips, embed_items
 from ask.packing import Asked, letter_logits, run_to
 from ask.questions import N_OPTIONS, Item, items_of
 from collect.artefact.folder import write_atomic
@@ -75,16 +75,18 @@ def accuracies(model: Path, data: Path, seed: int) -> dict[str, dict[str, float]
         by_video[item.video_id].append(item)
     rows: dict[str, list[tuple[float, Item]]] = defaultdict(list)
     asked = Asked.at(vlm, FIRST_SITE)
-    for video in tqdm(dataset.videos, unit="video", desc="evaluate"):
-        own = by_video[video.video_id]
-        questions = embed_items(vlm, clip_prefix(vlm, video, FrameSampling(n=SAMPLES)), own, packed=True)
+    clips = Clips(vlm, dataset.video, FrameSampling(n=SAMPLES))
+    names = [video.video_id for video in dataset.videos]
+    for video_id in tqdm(clips.in_turn(names), total=len(names), unit="video", desc="evaluate"):
+        own = by_video[video_id]
+        questions = embed_items(vlm, clips[video_id], own, packed=True)
         seq = run_to(vlm, questions, [FIRST_SITE])[FIRST_SITE]
         with torch.no_grad():
             logits, _ = letter_logits(asked, seq, seq.hidden)
         chosen = logits[0].unflatten(0, (-1, N_OPTIONS)).argmax(-1).tolist()
         for item, letter_per_order in zip(own, chosen, strict=True):
             hits = np.mean([a == b for a, b in zip(letter_per_order, item.correct_letters, strict=True)])
-            rows[kind_of(video, item.question_id, seed)].append((float(hits), item))
+            rows[kind_of(dataset.video(video_id), item.question_id, seed)].append((float(hits), item))
     return {kind: _row(rows[kind], learned) for kind in KINDS if kind in rows}
 
 

@@ -151,7 +151,7 @@ def divide_strata(
     for group in strata:
         n_parts = -(-len(group) // maximum)
         mixed = rng.permutation(group) if n_parts > 1 else group
-        parts += [np.sort(part) for part in np.array_split(mixed, max(n_parts, 1))]
+        parts += [np.sort(part) for part in np.array_split(mixed, n_parts)]
     return parts
 
 

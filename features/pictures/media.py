@@ -84,7 +84,7 @@ def draw_exemplars(
     # Video by video, so that each is decoded once, in threads while the one before is drawn.
     by_video = [(index_of[str(video_id)], rows) for video_id, rows in wanted.groupby("video_id", sort=True)]
     largest = max((_n_bytes(corpus.records[index]) for index, _ in by_video), default=0)
-    workers = default_workers(2 * largest, max(len(by_video), 1))
+    workers = default_workers(2 * largest, len(by_video))
 
     def decoded(index: int) -> UInt8[np.ndarray, "n_t height width 3"] | DecodeError:
         record = corpus.records[index]

@@ -107,8 +107,7 @@ def logits_under(
     Raises:
         UserError: the model does not compute its attention where it can be edited.
     """
-    n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
-    narrowed = without_unread(model.vlm.decoder, n_prefix, seq.last) if seq.packed else nullcontext()
+    narrowed = without_unread(model.vlm.decoder, seq.n_prefix, seq.last) if seq.packed else nullcontext()
     with torch.no_grad(), narrowed, edits:
         out = run_on(model, seq, hidden)
     left = model.vlm.n_layers - model.vlm.resumable(model.site).layers_before

@@ -80,7 +80,7 @@ class KnownPrefix:
         assert seq.packed, "questions in rows of their own share no prefix"
         self._model, self._seq = model, seq
         self._site = model.vlm.resumable(model.site)
-        self._n_prefix = int((seq.question[0] >= 0).nonzero()[0, 0])
+        self._n_prefix = seq.n_prefix
         arguments = decoder_arguments(model.vlm, seq, 1, self._site.layer)
         self._mask = arguments["attention_mask"]
         # Only the prefix of what is recorded is ever given to a pass.
