@@ -242,7 +242,7 @@ def _mid(folder: Path, options: Options) -> dict[str, float]:
     half = n_layers // 2 - 1
     n_edits = 2 if options.quick else 8
     items = _items()
-    sites = {name: f"resid/{layer}" for name, layer in (("half", half), ("few", n_layers - 3), ("many", 0))}
+    sites = {name: f"resid/{layer}" for name, layer in (("half", half), ("few", max(n_layers - 3, 1)), ("many", 0))}
     short, long = _clip(2), _clip(8)
     case = {name: _case(vlm, short, items, site) for name, site in sites.items()}
     longer = _case(vlm, long, items, sites["half"])
