@@ -119,10 +119,9 @@ def _measure_model(folder: Path, size: Size, data: Path, n_frames: int, rounds: 
     )
     paths = sorted(data.glob("*.mp4"))
     n_videos, n_few = len(paths), len(paths) // 3
-    clips = _in_threads(workers, paths, lambda path: decode_clip(path, path.stem, n_frames))
-    prefixes = [vlm.prefix(clip) for clip in clips]
+    prefixes = _in_threads(workers, paths, lambda path: vlm.prefix(decode_clip(path, path.stem, n_frames)))
     residuals = [vlm.visual_residuals([prefix], [site])[site][0] for prefix in prefixes]
-    del clips
+    on_host = [rows.cpu() for rows in residuals]
 
     def collect(config: CollectConfig = config) -> None:
         shutil.rmtree(config.out, ignore_errors=True)
@@ -137,7 +136,7 @@ def _measure_model(folder: Path, size: Size, data: Path, n_frames: int, rounds: 
         "decode": lambda: _in_threads(workers, paths, lambda path: decode_clip(path, path.stem, n_frames)),
         "prepare": lambda: _in_threads(workers, paths, lambda path: vlm.prefix(decode_clip(path, path.stem, n_frames))),
         "forward": forward,
-        "write": lambda: _write(folder / "written", config, residuals),
+        "write": lambda: _write(folder / "written", config, on_host),
         "collect": collect,
         "few": lambda: collect(replace(config, select=str(n_few))),
         "naive": lambda: _naive(vlm, data, n_frames, size.layers // 2, folder / "naive"),
@@ -182,14 +181,12 @@ def _in_threads(workers: int, paths: Sequence[Path], work: Callable[[Path], T]) 
 
 
 def _write(folder: Path, config: CollectConfig, residuals: Sequence[Tensor]) -> None:
-    """Write residuals as `collect` does, as one video each."""
+    """Write residuals, which are on the CPU, as `collect` does, as one video each."""
     shutil.rmtree(folder, ignore_errors=True)
     specs = {config.sites[0]: SiteSpec(d_in=residuals[0].shape[1], dtype=residuals[0].dtype)}
     with StoreWriter(folder, 0, specs, shard_rows=config.shard_rows, chunk_rows=CHUNK_ROWS, model={}) as writer:
         for index, rows in enumerate(residuals):
-            writer.add_video(
-                made_record(index, writer.next_row, made_grid(1, 1, len(rows))), {config.sites[0]: rows.cpu()}
-            )
+            writer.add_video(made_record(index, writer.next_row, made_grid(1, 1, len(rows))), {config.sites[0]: rows})
         writer.finish()
 
 

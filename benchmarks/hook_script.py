@@ -10,6 +10,7 @@ from ask.cases import Case
 from ask.packing import Asked
 from collect.video.decode import Clip
 from collect.vlm import VideoVlm
+from collect.vlm.check import own_inputs
 from steer.screens.prefix import SparseChange
 
 
@@ -17,7 +18,7 @@ def hook_script(model: Asked, clip: Clip, case: Case, edits: Sequence[SparseChan
     """What people write: a hook that changes a layer's output, and the model's own forward per latent and item."""
     vlm: VideoVlm = model.vlm
     layer: Any = vlm.decoder.layers[vlm.resumable(model.site).layer]  # type: ignore[index]
-    prompts = [_batch([vlm.processed(clip, text) for text in item.prompts]) for item in case.items]
+    prompts = [_batch([own_inputs(vlm, clip, text) for text in item.prompts]) for item in case.items]
     found: list[Tensor] = []
     for edit in edits:
         change = edit.dense(len(case.sequences.visual_positions))
@@ -39,7 +40,7 @@ def hook_script(model: Asked, clip: Clip, case: Case, edits: Sequence[SparseChan
     return torch.stack(found).unflatten(0, (len(edits), len(case.items)))
 
 
-def _batch(prompts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _batch(prompts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Prompts of one length in one batch."""
     assert len({each["input_ids"].shape for each in prompts}) == 1, "the orders of the options have different lengths"
     return {name: torch.cat([each[name] for each in prompts]) for name in prompts[0]}

@@ -7,6 +7,7 @@ without taking a core.
 import multiprocessing
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
@@ -37,9 +38,9 @@ class Side:
         """Make the work, and do it twice."""
         self._ask("prepare", arguments)
 
-    def seconds(self) -> float:
-        """Wall seconds of doing the work once."""
-        return self._ask("seconds", ())
+    def seconds(self, times: int = 1) -> float:
+        """Wall seconds of doing the work once, or several times in a row, of which only the last is waited for."""
+        return self._ask("seconds", (times,))
 
     def peak_mib(self, times: int) -> float:
         """Highest resident memory of the process while it does the work several times."""
@@ -82,7 +83,7 @@ def _serve(pipe: Connection, prepare: Callable[..., Work], context: Callable[[],
                     for _ in range(2):
                         work()
                 elif what == "seconds":
-                    answer = seconds(work)
+                    answer = seconds(partial(_repeat, work, arguments[0]))
                 elif what == "launch_seconds":
                     answer = launch_seconds(work, arguments[0])
                 else:
@@ -93,6 +94,11 @@ def _serve(pipe: Connection, prepare: Callable[..., Work], context: Callable[[],
             except Exception as error:
                 answer = error
             pipe.send(answer)
+
+
+def _repeat(work: Work, times: int) -> None:
+    for _ in range(times):
+        work()
 
 
 def _nothing() -> None:

@@ -13,7 +13,8 @@ rates, and the one with its lowest FVU on those very tokens counts, which favour
 
 Metrics, for each architecture A of topk, batchtopk, matryoshka on the synthetic data at our default peak rate, A being
 also topk_3x, … at three times that rate, and topk_residual, … on residuals; means over seeds of data and weights, SIDE
-being ours, ours_bf16 (its encoder in bfloat16, but not at three times the rate) or sae_lens:
+being ours, ours_again (whose initial encoder weights alone are rounded to bfloat16), ours_bf16 (its encoder in
+bfloat16; like ours_again not at three times the rate) or sae_lens:
 
     A_fvu_SIDE          fraction of variance unexplained on held-out tokens (docs/metrics.md)
     A_dead_SIDE         latents active at no held-out token
@@ -22,10 +23,14 @@ being ours, ours_bf16 (its encoder in bfloat16, but not at three times the rate)
     A_f1_SIDE           sae_lens's mean F1 of a latent as a detector of the true feature that it is most like; likewise
     A_l0_SIDE           active latents per token
     A_fvu_excess        FVU of ours / FVU of sae_lens − 1: the largest over the seeds
-    A_fvu_excess_bf16   FVU of ours_bf16 / FVU of ours − 1: the largest over the seeds
+    A_fvu_excess_SIDE   FVU of ours_again or ours_bf16 / FVU of ours − 1: the largest over the seeds. What ours_again
+                        shows is chance: bfloat16 costs something where it exceeds that
+    A_fvu_change_SIDE   the same, the mean over the seeds
+    A_fvu_change_se_SIDE   and its standard error, where there are several seeds
     A_rate_SIDE         on residuals, of sae_lens: the rate that counts for it, in units of our default
 """
 
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -57,7 +62,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "batchtopk": "batchtopk",
     "matryoshka": "matryoshka_batchtopk",
 }
-SIDES = ("ours", "ours_bf16", "sae_lens")
+SIDES = ("ours", "ours_again", "ours_bf16", "sae_lens")
 RATES = (1 / 3, 1.0, 3.0)
 """Peak rates among which SAELens gets its best one on residuals, in units of our default."""
 _NORM_BATCHES = 16
@@ -160,12 +165,31 @@ def collect_residuals(what: Residuals, folder: Path) -> tuple[Task, Data]:
 
 
 def train_ours(
-    task: Task, data: Data, arch: Architecture, seed: int, folder: Path, precision: torch.dtype = torch.float32
+    task: Task,
+    data: Data,
+    arch: Architecture,
+    seed: int,
+    folder: Path,
+    *,
+    precision: torch.dtype = torch.float32,
+    initially_rounded: bool = False,
 ) -> None:
-    """Train by our step, with an encoder of some precision, and write the folder."""
+    """Train by our step and write the folder.
+
+    Args:
+        task: what is trained.
+        data: on what.
+        arch: architecture.
+        seed: of the initial weights.
+        folder: to write.
+        precision: of the encoder's product.
+        initially_rounded: whether the initial encoder weights are rounded to bfloat16.
+    """
     batches = data.train.split(task.batch_size)
     normalisation = measure_normalisation(batches[:_NORM_BATCHES])
     state = initial_state(normalisation.center.float(), task.n_features, seed, arch)
+    if initially_rounded:
+        state.weights.enc.data.copy_(state.weights.enc.data.bfloat16())
     settings = StepSettings(
         arch=arch,
         k=data.k,
@@ -279,9 +303,9 @@ def compare(
                 metrics[f"{name}{suffix}_rate_{side}"] = best
             for key in found[side][0]:
                 metrics[f"{name}{suffix}_{key}_{side}"] = sum(judged[key] for judged in found[side]) / len(data)
-        metrics[f"{name}{suffix}_fvu_excess"] = _excess(found["ours"], found["sae_lens"])
-        if "ours_bf16" in found:
-            metrics[f"{name}{suffix}_fvu_excess_bf16"] = _excess(found["ours_bf16"], found["ours"])
+        metrics[f"{name}{suffix}_fvu_excess"] = max(_relative(found["ours"], found["sae_lens"]))
+        for side in found.keys() - {"ours", "sae_lens"}:
+            metrics |= {f"{name}{suffix}_{key}_{side}": value for key, value in _change(found[side], found["ours"])}
     return metrics
 
 
@@ -289,6 +313,7 @@ def _judged(side: str, task: Task, data: Sequence[Data], arch: Architecture, rat
     """What a side's SAEs are like, for each seed."""
     trainers = {
         "ours": train_ours,
+        "ours_again": partial(train_ours, initially_rounded=True),
         "ours_bf16": partial(train_ours, precision=torch.bfloat16),
         "sae_lens": train_sae_lens,
     }
@@ -300,8 +325,17 @@ def _judged(side: str, task: Task, data: Sequence[Data], arch: Architecture, rat
     return judged
 
 
-def _excess(one: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> float:
-    return max(a["fvu"] / b["fvu"] - 1 for a, b in zip(one, other, strict=True))
+def _change(one: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> Iterator[tuple[str, float]]:
+    changes = _relative(one, other)
+    yield "fvu_excess", max(changes)
+    yield "fvu_change", statistics.mean(changes)
+    if len(changes) > 1:
+        yield "fvu_change_se", statistics.stdev(changes) / len(changes) ** 0.5
+
+
+def _relative(one: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> list[float]:
+    """By how much the FVU of one exceeds that of the other, in parts of the other's, for each seed."""
+    return [a["fvu"] / b["fvu"] - 1 for a, b in zip(one, other, strict=True)]
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def _recalls(passes: Passes, chosen: dict[str, list[str]]) -> dict[str, float]:
             own = [place for place, item in enumerate(case.items) if item.subject == subject]
             n_videos[subject] += 1
             for name, values in by_screen.items():
-                sums[name][subject][latents] += values[:, own].double().mean(dim=1).numpy()
+                sums[name][subject][latents] += values[:, own].double().mean(dim=1).cpu().numpy()
     asked = [subject for subject in SUBJECTS if n_videos[subject]]
     exact = {subject: sums["exact"][subject] / n_videos[subject] for subject in asked}
     result: dict[str, float] = {}
@@ -311,8 +311,8 @@ def _random_edits(case: Case, n: int) -> list[SparseChange]:
     visual = case.sequences.visual
     return [
         SparseChange(
-            token=torch.randperm(len(visual), generator=generator)[:8].sort().values,
-            change=torch.randn(8, visual.shape[1], generator=generator),
+            token=torch.randperm(len(visual), generator=generator)[:8].sort().values.to(visual.device),
+            change=torch.randn(8, visual.shape[1], generator=generator).to(visual.device),
         )
         for _ in range(n)
     ]

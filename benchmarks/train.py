@@ -4,6 +4,7 @@ Same architecture, data, batch size, weights' precision and threads, no logging,
 float32 against float32, and our bfloat16 encoder against SAELens's bfloat16 autocast; both keep float32 weights. The
 matrix product is the encoder's own without its bias, `x @ W_enc`, in the same precision, of operands that are already
 cast: by the operation that our step uses, and by `torch.mm`, which takes twice as long in float32 on some processors.
+No step can avoid Adam either: its fused update of all weights is timed alone too, so that product + Adam is a floor.
 `benchmarks.peers` says how sparsify and dictionary_learning take theirs; where one is not installed or does not train
 an architecture, it is left out.
 
@@ -19,12 +20,15 @@ Metrics, for each size S of small, medium, large, and cuda where there is a GPU:
     S_PEER_speedup          the same for each other peer
     S_step_over_gemm        our step / its encoder product in bfloat16: the highest over architectures
     S_step_over_gemm_fp32   the same in float32
+    S_floor_over_gemm       (product in bfloat16 + Adam) / product: the median over architectures
+    S_floor_over_gemm_fp32  the same in float32
     S_peak_rss_mib          highest resident memory over our BatchTopK steps (weights, data, what was imported included)
     S_host_ms               cuda only: until our BatchTopK step with a bfloat16 encoder returns, which is when the host
                             has launched it
-    S_ARCH_PRECISION_ms, …_gemm_ms, …_mm_ms, …_PEER_ms           each combination; medians
-    S_ARCH_PRECISION_over_gemm, …_over_mm, …_PEER_speedup        ratios of each combination
-    S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_mm_min_ms, …_PEER_min_ms, …_min_over_gemm  of the fastest calls
+    S_ARCH_PRECISION_ms, …_gemm_ms, …_mm_ms, …_adam_ms, …_PEER_ms      each combination; medians
+    S_ARCH_PRECISION_over_gemm, …_over_mm, …_PEER_speedup              ratios of each combination
+    S_ARCH_PRECISION_min_ms, …_gemm_min_ms, …_mm_min_ms, …_adam_min_ms, …_PEER_min_ms, …_min_over_gemm
+                                                                       of the fastest calls
 """
 
 from collections.abc import Callable, Mapping
@@ -52,6 +56,7 @@ from train_sae.step.state import initial_state
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk", "matryoshka_batchtopk")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _PRODUCTS = ("gemm", "mm")
+_PARTS = (*_PRODUCTS, "adam")
 
 
 def our_step(size: Size, arch: Architecture, precision: torch.dtype) -> Callable[[], object]:
@@ -129,6 +134,15 @@ def mm(size: Size, precision: torch.dtype) -> Callable[[], object]:
     return lambda: torch.mm(next(source), enc.T, out=pre)
 
 
+def adam(size: Size, precision: torch.dtype) -> Callable[[], object]:
+    """Adam's update alone, as our step takes it; its numbers are float32 whatever the encoder's precision."""
+    del precision
+    state = initial_state(torch.zeros(size.d_in, device=size.device), size.d_sae, 0, "batchtopk")
+    for weight in state.trained.values():
+        weight.grad = torch.full_like(weight, 1e-3)
+    return state.optimizer.step
+
+
 def _operands(size: Size, precision: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
     enc = torch.randn(size.d_sae, size.d_in, generator=generator).to(size.device, precision)
@@ -177,6 +191,7 @@ def measure(options: Options) -> dict[str, float]:
             "ours": stack.enter_context(Side(our_step, freed_memory_kept)),
             "gemm": stack.enter_context(Side(gemm, freed_memory_kept)),
             "mm": stack.enter_context(Side(mm)),
+            "adam": stack.enter_context(Side(adam, freed_memory_kept)),
             "sae_lens": stack.enter_context(Side(sae_lens_step)),
             **{name: stack.enter_context(Side(partial(peer_step, name))) for name in available()},
         }
@@ -189,15 +204,16 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
     found: dict[str, float] = {}
     speedups: dict[str, list[float]] = {}
     over_gemm: dict[str, list[float]] = {name: [] for name in PRECISIONS}
+    floors: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     for precision_name, precision in PRECISIONS.items():
-        for name in _PRODUCTS:
+        for name in _PARTS:
             sides[name].prepare(size, precision)
         for arch in ARCHITECTURES:
             named = {
                 name: side for name, side in sides.items() if name not in PEERS or arch in PEERS[name].architectures
             }
             for name, side in named.items():
-                if name not in _PRODUCTS:
+                if name not in _PARTS:
                     side.prepare(size, arch, precision)
             times = interleave(named, size.rounds)
             key = f"{arch}_{precision_name}"
@@ -205,13 +221,14 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
                 of_side = key if name == "ours" else f"{key}_{name}"
                 found[f"{of_side}_ms"] = 1000 * median(side_times.rounds)
                 found[f"{of_side}_min_ms"] = 1000 * side_times.fastest
-                if name != "ours" and name not in _PRODUCTS:
+                if name != "ours" and name not in _PARTS:
                     found[f"{of_side}_speedup"] = median_ratio(side_times.rounds, times["ours"].rounds)
                     speedups.setdefault(name, []).append(found[f"{of_side}_speedup"])
             for name in _PRODUCTS:
                 found[f"{key}_over_{name}"] = median_ratio(times["ours"].rounds, times[name].rounds)
             found[f"{key}_min_over_gemm"] = times["ours"].fastest / times["gemm"].fastest
             over_gemm[precision_name].append(found[f"{key}_over_gemm"])
+            floors[precision_name].append(1 + median_ratio(times["adam"].rounds, times["gemm"].rounds))
     sides["ours"].prepare(size, "batchtopk", torch.bfloat16)
     if size.device == "cuda":
         found["host_ms"] = 1000 * sides["ours"].launch_seconds(20)
@@ -220,6 +237,8 @@ def _measure(size: Size, sides: Mapping[str, Side]) -> dict[str, float]:
         **{f"{name}_speedup": min(ratios) for name, ratios in speedups.items()},
         "step_over_gemm": max(over_gemm["bf16"]),
         "step_over_gemm_fp32": max(over_gemm["fp32"]),
+        "floor_over_gemm": median(floors["bf16"]),
+        "floor_over_gemm_fp32": median(floors["fp32"]),
         "peak_rss_mib": sides["ours"].peak_mib(3),
         **found,
     }

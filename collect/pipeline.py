@@ -2,7 +2,7 @@
 
     decode and preprocess   `workers` threads, `Lookahead` clips ahead of the model
     forward                 the consuming thread; on a GPU it only launches work
-    device to host          a stream of its own into pinned buffers, during the next forward pass
+    device to host          streams of their own into pinned buffers, during the next forward pass
     write                   the consumer takes the batch before while the GPU computes this one; the store has a thread
 
 So at most `batch_size + 2 × workers` clips, two batches of activations and (in the store's writer) two shards are in
@@ -177,11 +177,13 @@ class _SameMemory:
 
 
 class _PinnedCopies:
-    """Copies into pinned memory on a stream of their own; two sets of buffers, used by batches in turn."""
+    """Copies into pinned memory, on streams of their own; two sets of buffers, used by batches in turn.
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
-        self._device = device
+    A layer may be on any GPU, and a copy is ordered among the work of the GPU that it comes from: each has its stream.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._sets: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._turn, self._used = 0, 0
 
@@ -197,25 +199,34 @@ class _PinnedCopies:
             buffers[self._used] = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
         host = buffers[self._used][:n_bytes].view(tensor.dtype).view(tensor.shape)
         self._used += 1
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        if tensor.device not in self._streams:
+            self._streams[tensor.device] = torch.cuda.Stream(tensor.device)
+        stream = self._streams[tensor.device]
+        stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(stream):
             host.copy_(tensor, non_blocking=True)
-        tensor.record_stream(self._stream)
+        tensor.record_stream(stream)
         return host
 
     def end(self) -> Callable[[], None]:
-        event = torch.cuda.Event()
-        event.record(self._stream)
-        return event.synchronize
+        events = [torch.cuda.Event() for _ in self._streams]
+        for event, stream in zip(events, self._streams.values(), strict=True):
+            event.record(stream)
+
+        def wait() -> None:
+            for event in events:
+                event.synchronize()
+
+        return wait
 
 
 def _chosen_rows(rows: Tensor, ready: Ready) -> Tensor:
     ranks = ready.chosen.ranks
-    return rows if len(ranks) == len(rows) else rows[torch.from_numpy(ranks).to(rows.device)]
+    return rows if len(ranks) == len(rows) else rows[torch.from_numpy(ranks).to(rows.device, non_blocking=True)]
 
 
 def _copies_from(device: torch.device) -> _SameMemory | _PinnedCopies:
-    return _PinnedCopies(device) if device.type == "cuda" else _SameMemory()
+    return _PinnedCopies() if device.type == "cuda" else _SameMemory()
 
 
 def _outcome(ready: Ready, found: Mapping[str, Tensor] | Failure) -> Outcome:

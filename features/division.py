@@ -6,7 +6,6 @@ shares are runs of consecutive items, and what is joined is in the order of the 
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -16,10 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from collect.process.ranks import Process, in_touch
-
-LONGEST_WAIT = datetime.timedelta(days=30)
-"""For a process that encodes while the others are done; one that has died is noticed by torchrun."""
+from collect.process.ranks import LONGEST_WAIT, Process, in_touch
 
 
 class Division:

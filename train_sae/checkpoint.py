@@ -8,10 +8,13 @@ is kept so that a resumed run can notice that it would continue at another place
 
 import json
 import re
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
 import torch
+from torch import Tensor
 
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import parse_json
@@ -37,8 +40,7 @@ def checkpoints(folder: Path, part: str = "") -> list[Path]:
         folder: the SAE's folder.
         part: which process's, if each has its own share of the latents.
     """
-    found = (folder / FOLDER_NAME / part).glob("step-*.safetensors")
-    return sorted(path for path in found if _NAME.fullmatch(path.name))
+    return _in_order(folder / FOLDER_NAME / part)
 
 
 def checkpoint_path(folder: Path, step: int, part: str = "") -> Path:
@@ -69,11 +71,81 @@ def save_checkpoint(
         part: which process's share of the latents the state is; see `checkpoints`.
     """
     path = checkpoint_path(folder, state.step, part)
-    header = json.dumps({"step": state.step, "normalisation": normalisation.kind, "cursor": cursor})
-    save_tensors(path, {**state.tensors(), **normalisation.tensors()}, {"state": header})
-    for old in checkpoints(folder, part)[:-_KEPT]:
-        old.unlink()
+    _write(path, _tensors(state, normalisation), _header(state, normalisation, cursor))
     return path
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one training, those of a GPU's state while the training goes on.
+
+    Such a state is copied into pinned memory first, behind the step that made it; a thread writes that. There is memory
+    for one such copy, so a checkpoint waits until the one before it is written.
+
+    Args:
+        folder: the SAE's folder.
+        part: see `checkpoints`.
+        in_background: whether to copy and go on.
+    """
+
+    def __init__(self, folder: Path, part: str, *, in_background: bool) -> None:
+        self._folder, self._part = folder, part
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if in_background else None
+        self._copies: dict[str, Tensor] = {}
+        self._pending: Future[None] | None = None
+
+    def save(self, state: TrainState, normalisation: Normalisation, cursor: Cursor) -> None:
+        """Write the state after its last step; arguments as for `save_checkpoint`."""
+        if self._executor is None:
+            save_checkpoint(self._folder, state, normalisation, cursor, self._part)
+            return
+        self.wait()
+        for name, tensor in _tensors(state, normalisation).items():
+            if name not in self._copies:
+                self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            self._copies[name].copy_(tensor, non_blocking=True)
+        copied = None
+        if state.threshold.is_cuda:
+            copied = torch.cuda.Event()
+            copied.record(torch.cuda.current_stream(state.threshold.device))
+        path = checkpoint_path(self._folder, state.step, self._part)
+        header = _header(state, normalisation, cursor)
+        self._pending = self._executor.submit(_write, path, self._copies, header, copied)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on the disk; raises what writing it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait, and let go of the memory."""
+        self.wait()
+        self._copies = {}
+        if self._executor is not None:
+            self._executor.shutdown()
+
+
+def _tensors(state: TrainState, normalisation: Normalisation) -> dict[str, Tensor]:
+    return {**state.tensors(), **normalisation.tensors()}
+
+
+def _header(state: TrainState, normalisation: Normalisation, cursor: Cursor) -> dict[str, str]:
+    return {"state": json.dumps({"step": state.step, "normalisation": normalisation.kind, "cursor": cursor})}
+
+
+def _write(
+    path: Path, tensors: Mapping[str, Tensor], header: dict[str, str], copied: torch.cuda.Event | None = None
+) -> None:
+    """Write a checkpoint, once its tensors are there, and remove all but the newest two."""
+    if copied is not None:
+        copied.synchronize()
+    save_tensors(path, dict(tensors), header)
+    for old in _in_order(path.parent)[:-_KEPT]:
+        old.unlink()
+
+
+def _in_order(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[TrainState, Normalisation, Cursor]:

@@ -13,7 +13,8 @@ class Phases:
     """Wall seconds of this process in each phase so far.
 
     A GPU keeps working while the host continues: its remaining work is counted where the host waits for it, which is in
-    `log` and `checkpoint`.
+    `log` and `checkpoint`, and in `step` where the host is too far ahead. Checkpoints of a GPU's state are written
+    beside all this; `checkpoint` counts the copy, and the wait for the one before.
     """
 
     def __init__(self) -> None:

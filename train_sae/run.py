@@ -71,8 +71,8 @@ def train(config: TrainConfig) -> Path:
             f"{config.run / 'activations'} holds no site {config.site!r}: choose one of {', '.join(store.sites)}, "
             "or collect that site."
         )
-    with joined(config.parsed.loop.shard_latents) as group, ExitStack() as held:
-        device, first = resolve_device(config.device), Process.of_environment()
+    device, first = resolve_device(config.device), Process.of_environment()
+    with joined(config.parsed.loop.shard_latents, device) as group, ExitStack() as held:
         config = replace(config, dtype=first.agree(lambda: resolve_dtype(config.dtype, device)))
         inputs = {"activations": _identity(store, config.site)}
         if group.n_processes > 1:
@@ -230,7 +230,7 @@ def _fit(
     finally:
         progress.close()
         for trainer in trainers:
-            trainer.close_log()
+            trainer.close()
 
 
 def _counted(what: str, chunks: Iterable[Tensor], group: Group) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from collect.errors import UserError
 from collect.reading import ActivationStore
 from train_sae.batches.loader import TokenLoader
 from train_sae.batches.normalisation import Normalisation
-from train_sae.checkpoint import checkpoints, part_name, save_checkpoint
+from train_sae.checkpoint import CheckpointWriter, checkpoints, part_name
 from train_sae.lens.config import CFG_NAME
 from train_sae.lens.export import SPARSITY_NAME, save_sae, to_sae
 from train_sae.lens.folding import WEIGHTS_NAME
@@ -61,6 +61,8 @@ class SaeTrainer:
         self._window: list[StepStats] = []
         self._lr, self._n_dead = 0.0, 0
         self._log: MetricsLog | None = None
+        on_gpu = state.weights.b_dec.device.type == "cuda"
+        self._writer = CheckpointWriter(settings.folder, part_name(self._group), in_background=on_gpu)
         self._phases = Phases()
         self._seconds_before = dict(self._phases.seconds)
         self._began = time.perf_counter()
@@ -80,8 +82,9 @@ class SaeTrainer:
         self._phases, self._seconds_before = phases, dict(phases.seconds)
         self._began = time.perf_counter()
 
-    def close_log(self) -> None:
-        """Finish the record."""
+    def close(self) -> None:
+        """Finish the record and the last checkpoint."""
+        self._writer.close()
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -98,7 +101,7 @@ class SaeTrainer:
     def write_log(self) -> dict[str, str]:
         """Summarise the steps since the last line in one line, and return the part that a progress bar shows.
 
-        The only place where the host waits for the device.
+        The host waits for the device.
 
         Raises:
             UserError: a loss is not finite.
@@ -138,7 +141,7 @@ class SaeTrainer:
         return {name: f"{metrics[name]:.4g}" for name in ("fvu", "l0", "dead")}
 
     def save(self) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint; from a GPU, it is on the disk by the next one or `close`.
 
         Raises:
             UserError: a weight is not finite, in whichever process.
@@ -146,8 +149,7 @@ class SaeTrainer:
         if self._group.is_anywhere(not self.state.is_finite()):
             raise self._diverged(self.step, "a weight is not finite")
         if self._group.is_first or self._group.n_shards > 1:
-            cursor, part = self._loader.cursor(self.step), part_name(self._group)
-            save_checkpoint(self.settings.folder, self.state, self.normalisation, cursor, part)
+            self._writer.save(self.state, self.normalisation, self._loader.cursor(self.step))
 
     def export(self, store: ActivationStore) -> Sae:
         """This process's share of the SAE as it is now, on the CPU: all of it if the latents are not divided.
@@ -216,6 +218,7 @@ class SaeTrainer:
         raise self._diverged(step, f"the loss is {loss} {cause} ({place})")
 
     def _diverged(self, step: int, what: str) -> UserError:
+        self._writer.wait()
         saved = checkpoints(self.settings.folder, part_name(self._group))
         good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was written before"
         return UserError(

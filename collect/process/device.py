@@ -17,18 +17,18 @@ def resolve_device(name: str) -> torch.device:
 
     Args:
         name: a device of torch; `auto` is a GPU if there is one. If torchrun has started several processes on this
-            machine, each has its own GPU as long as there are enough.
+            machine, each has its own GPU as long as there are enough, also for `cuda`, which names no particular one.
 
     Raises:
         UserError: there is no such device, or torchrun's variables do not fit together.
     """
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        process = Process.of_environment()
-        if process.world_size == 1:
-            return torch.device("cuda")
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    process = Process.of_environment()
+    if name in ("auto", "cuda") and torch.cuda.is_available() and process.world_size > 1:
         return torch.device("cuda", process.local_rank % torch.cuda.device_count())
+    if name == "auto":
+        return torch.device("cuda")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -21,6 +21,8 @@ from collect.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WAIT = datetime.timedelta(days=30)
+"""For a process that works alone while the others wait; one that has died is noticed by torchrun."""
 PR_SET_PDEATHSIG = 1
 """Of prctl(2): the signal that the death of the parent sends."""
 

@@ -7,9 +7,10 @@ hint and never a reason to refuse. A damaged picture keeps its id, is never used
 refused if no picture is intact. The display matrix is applied; times count from the first frame. Audio is not read.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +33,7 @@ from collect.video.display import orientation, shown_image
 from collect.video.encryption import is_encrypted
 from collect.video.frame_survey import Survey, survey_stream, wanted_frames
 from collect.video.group_decode import decode_wanted
+from collect.video.hardware import is_for_gpu
 from collect.video.packet_order import VideoPacket, proves_order, shown_times
 from collect.video.picture_stream import PictureStream, read_packets
 
@@ -113,7 +115,8 @@ def read_frames(
         choose: times of all frames -> ids of the wanted ones, in any order and with repetitions.
         n_cut: only this many frames from the start are there to choose from; None means all.
         when_damaged: what happens to wanted frames that are damaged.
-        hwaccel: decodes whole groups of pictures; a file that needs a closer look is decoded without it.
+        hwaccel: decodes whole groups of pictures, if it gives the same as a core; a file that needs a closer look is
+            decoded without it, and so is one that it has no memory for.
 
     Raises:
         DecodeError: the file is missing, is not a video, is encrypted, has no intact picture (before the cut), or a
@@ -212,31 +215,55 @@ def _opened(path: Path, hwaccel: HWAccel | None = None) -> Generator[tuple[Input
     if not path.stat().st_size:
         raise _refusal(path, "it is empty: it has 0 bytes")
     try:
-        with av.open(
-            path.resolve(),
-            options=_OPTIONS,
-            metadata_errors="replace",  # titles come in any encoding
-            hwaccel=hwaccel,
-        ) as container:
-            streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
-            if is_encrypted(path, container):
-                raise DecodeError(f"{_name(path)} is encrypted: decrypt it, or remove it from the folder.")
-            if not streams:
-                has = "only sound" if container.streams.audio else "nothing that is shown"
-                raise _refusal(path, f"it has no video stream, {has}")
-            context = cast("VideoCodecContext | None", streams[0].codec_context)
-            if context is None:  # whatever PyAV's types say
-                raise _refusal(path, "its video stream does not say in which format it is")
-            if context.height * context.width > MAX_PIXELS:
-                raise _refusal(
-                    path, f"its frames are {context.width} × {context.height}, more than {MAX_PIXELS} pixels"
-                )
-            # One thread per video: videos are decoded in parallel, and for small frames more threads do not pay off.
-            context.thread_count = 1
-            context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield container, streams[0]
+        with ExitStack() as held:
+            container = held.enter_context(_open(path))
+            stream = _shown_stream(path, container)
+            faster = _open_on_gpu(path, hwaccel) if hwaccel is not None and is_for_gpu(stream) else None
+            if faster is not None:
+                container = held.enter_context(faster)
+                stream = _shown_stream(path, container)
+            yield container, stream
     except (FFmpegError, OSError) as error:
         raise _refusal(path, f"{error.strerror or error}") from None
+
+
+def _open(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
+    # Titles come in any encoding.
+    return av.open(path.resolve(), options=_OPTIONS, metadata_errors="replace", hwaccel=hwaccel)
+
+
+def _open_on_gpu(path: Path, hwaccel: HWAccel) -> InputContainer | None:
+    try:
+        return _open(path, hwaccel)
+    except FFmpegError as error:
+        _warn_of_gpu(error.strerror or str(error))
+        return None
+
+
+@functools.cache
+def _warn_of_gpu(reason: str) -> None:
+    logger.warning(
+        "the GPU does not decode some videos (%s): processor cores do. Fewer --workers need less memory", reason
+    )
+
+
+def _shown_stream(path: Path, container: InputContainer) -> VideoStream:
+    """The video stream of a file that was just opened, ready to be decoded."""
+    streams = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
+    if is_encrypted(path, container):
+        raise DecodeError(f"{_name(path)} is encrypted: decrypt it, or remove it from the folder.")
+    if not streams:
+        has = "only sound" if container.streams.audio else "nothing that is shown"
+        raise _refusal(path, f"it has no video stream, {has}")
+    context = cast("VideoCodecContext | None", streams[0].codec_context)
+    if context is None:  # whatever PyAV's types say
+        raise _refusal(path, "its video stream does not say in which format it is")
+    if context.height * context.width > MAX_PIXELS:
+        raise _refusal(path, f"its frames are {context.width} × {context.height}, more than {MAX_PIXELS} pixels")
+    # One thread per video: videos are decoded in parallel, and for small frames more threads do not pay off.
+    context.thread_count = 1
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    return streams[0]
 
 
 def _refusal(path: Path, reason: str) -> DecodeError:

@@ -44,15 +44,19 @@ def check_prefix(vlm: VideoVlm) -> None:
             )
 
 
-def own_residuals(vlm: VideoVlm, clip: Clip, question: str, site: Site) -> Float[Tensor, "token d_model"]:
-    """Residuals of all tokens of a prompt from the model's own forward pass on its own processor's inputs."""
-    inputs = {
+def own_inputs(vlm: VideoVlm, clip: Clip, question: str) -> dict[str, Tensor]:
+    """What the model's own processor makes of a clip and a question, on the model's device and in its precision."""
+    return {
         name: x.to(vlm.device, vlm.dtype if name in vlm.family.vision_inputs and x.is_floating_point() else None)
         for name, x in vlm.processed(clip, question).items()
         if isinstance(x, Tensor)
     }
+
+
+def own_residuals(vlm: VideoVlm, clip: Clip, question: str, site: Site) -> Float[Tensor, "token d_model"]:
+    """Residuals of all tokens of a prompt from the model's own forward pass on its own processor's inputs."""
     with torch.inference_mode(), read_sites(vlm.decoder, [site]) as found:
-        vlm.model(**inputs, use_cache=False)
+        vlm.model(**own_inputs(vlm, clip, question), use_cache=False)
     return found[site.name][0].cpu()
 
 

@@ -231,18 +231,18 @@ class VideoVlm:
         with torch.no_grad():
             embeds = self.text_embeddings(ids)
             features = torch.stack([cast("Tensor", p.features) for p in prefixes])
-            embeds[:, places.to(embeds.device)] = features.to(embeds)
+            embeds[:, _sent(places, embeds.device)] = features.to(embeds)
         positions = torch.stack([prompt_positions(p, n_tokens) for p in prefixes], dim=1)
         blocks = None
         if first.blocks is not None:
-            blocks = nn.functional.pad(first.blocks, (0, n_tokens - len(first.blocks)), value=-1).to(embeds.device)
+            blocks = _sent(nn.functional.pad(first.blocks, (0, n_tokens - len(first.blocks)), value=-1), embeds.device)
         deepstack = [p.deepstack for p in prefixes if p.deepstack is not None]
         return Embedded(
             inputs_embeds=embeds,
-            attention_mask=(torch.arange(n_tokens)[None] < lengths[:, None]).to(embeds.device),
-            position_ids=(positions[0] if len(positions) == 1 else positions).to(embeds.device),
-            visual_positions=first.visual_positions.to(embeds.device),
-            last=(lengths - 1).to(embeds.device),
+            attention_mask=_sent(torch.arange(n_tokens)[None] < lengths[:, None], embeds.device),
+            position_ids=_sent(positions[0] if len(positions) == 1 else positions, embeds.device),
+            visual_positions=_sent(first.visual_positions, embeds.device),
+            last=_sent(lengths - 1, embeds.device),
             blocks=blocks,
             deepstack=torch.stack(deepstack, dim=1) if deepstack else None,
         )
@@ -276,7 +276,7 @@ class VideoVlm:
     def text_embeddings(self, ids: Int64[Tensor, "*batch token"]) -> Float[Tensor, "*batch token d_model"]:
         """Input embeddings of token ids; those of visual tokens are arbitrary, to be overwritten."""
         # The id of a visual token may lie outside the table of embeddings.
-        known = ids.masked_fill(ids == self.family.visual_token_id, 0).to(self.device)
+        known = _sent(ids.masked_fill(ids == self.family.visual_token_id, 0), self.device)
         return cast("Any", self.model).get_input_embeddings()(known)
 
     def head(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
@@ -329,7 +329,9 @@ class VideoVlm:
     def _projected(self, prefixes: Sequence[Prefix]) -> list[Prefix]:
         """Run the vision side on clips of one size, and keep the result in place of the pixels."""
         n = len(prefixes)
-        joined = {name: torch.cat([p.pixels[name] for p in prefixes]).to(self.device) for name in prefixes[0].pixels}
+        joined = {
+            name: _sent(torch.cat([p.pixels[name] for p in prefixes]), self.device) for name in prefixes[0].pixels
+        }
         pixels = {name: x.to(self.dtype) if x.is_floating_point() else x for name, x in joined.items()}
         found = self.family.project(pixels)
         features = found.features.reshape(n, -1, found.features.shape[-1])
@@ -340,3 +342,8 @@ class VideoVlm:
             replace(p, pixels={}, features=x, deepstack=deep)
             for p, x, deep in zip(prefixes, features, deepstack, strict=True)
         ]
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way to a device: the host waits until it is read, not until the device gets to it."""
+    return x.to(device, non_blocking=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ask.tables import REAL, TEXT, WHOLE
@@ -27,6 +29,8 @@ SCREENED = table_schema(
     column("item", TEXT, "item of items.parquet"),
     column("estimate", REAL, "estimated change of the margin", null=False),
 )
+
+_MASKS_AT_ONCE = 40
 
 
 def pick_screen(passes: Passes, rows: pd.DataFrame) -> str | None:
@@ -117,8 +121,12 @@ def estimates(passes: Passes, name: str, video_id: str, latents: Sequence[int], 
     else:
         own = int.from_bytes(hashlib.sha256(f"{seed}/{video_id}".encode()).digest()[:4])
         masks = draw_masks(len(latents), N_MASKS, SHARE, np.random.default_rng(own))
-        together = [joined([edits[place] for place in np.flatnonzero(mask)], codes.n_tokens) for mask in masks]
-        changes = passes.total(video_id, together).delta_margin.double().cpu().numpy()
+        # A joined edit touches most tokens, so few are held at a time.
+        parts: list[Tensor] = []
+        for some in np.split(masks, range(_MASKS_AT_ONCE, len(masks), _MASKS_AT_ONCE)):
+            together = [joined([edits[place] for place in np.flatnonzero(mask)], codes.n_tokens) for mask in some]
+            parts.append(passes.total(video_id, together).delta_margin)
+        changes = torch.cat(parts).double().cpu().numpy()
         found = effects_of_masks(masks, changes, own).T
     items = [item.item_id for item in case.items]
     return pd.DataFrame(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from collect import run
 from collect.config import CollectConfig
 from collect.data.perception_test import Video
 from collect.errors import UserError
-from collect.pipeline import Forward, Ready, in_order, prepared_batches
+from collect.pipeline import Forward, Ready, _PinnedCopies, in_order, prepared_batches
 from collect.reading import ActivationStore, Failure
 from collect.run import collect
 from collect.store.writer import StoreWriter
@@ -272,3 +273,55 @@ def test_batches_are_prepared_as_they_are_wanted() -> None:
     batches = prepared_batches(prepare, [(3, 1), (2,)], workers=1)
     assert [[outcome.index for outcome in batch] for batch in batches] == [[3, 1], [2]]
     assert asked == [3, 1, 2]
+
+
+class Placed(torch.Tensor):
+    """A tensor that says it is on some GPU."""
+
+    place = torch.device("cuda", 0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.place
+
+    def record_stream(self, s: object) -> None:
+        pass
+
+
+def test_copies_from_several_gpus_are_ordered_and_waited_for_on_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers may be spread over the GPUs, so that sites lie on different ones."""
+    did: list[tuple[str, int | None]] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.index = device.index
+
+        def wait_stream(self, other: "Stream") -> None:
+            assert other.index == self.index
+            did.append(("wait for layers", self.index))
+
+    class Event:
+        def record(self, stream: Stream) -> None:
+            self.index = stream.index
+
+        def synchronize(self) -> None:
+            did.append(("wait for copies", self.index))
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, pin_memory=False: empty(*shape, dtype=dtype))  # noqa: ARG005
+    for name, fake in (("Stream", Stream), ("current_stream", Stream), ("Event", Event)):
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: did.append(("copy", stream.index)) or nullcontext())
+    first, second = torch.rand(3, 2), torch.rand(4, 2)
+    near, far = first.clone().as_subclass(Placed), second.clone().as_subclass(Placed)
+    far.place = torch.device("cuda", 1)
+    copies = _PinnedCopies()
+    copies.begin()
+    found = [copies.take(near), copies.take(far)]
+    copies.end()()
+    assert torch.equal(found[0], first)
+    assert torch.equal(found[1], second)
+    assert did == [
+        *(("wait for layers", 0), ("copy", 0), ("wait for layers", 1), ("copy", 1)),
+        *(("wait for copies", 0), ("wait for copies", 1)),
+    ]

@@ -54,10 +54,9 @@ class _Lane:
     ) -> None:
         self._reader, self._order, self._lane = reader, order, lane
         self._shape = (order.capacity, reader.d_in)
-        self._device = device if resident and device.type == "cuda" else _CPU
-        self._is_pinned = device.type == "cuda"
+        self._device = device
         self._slots: list[_Slot] = []
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if resident and device.type == "cuda" else None
 
     def stretch(self, position: int, wanted: int) -> Shaped[Tensor, "token d_in"]:
         """At most `wanted` rows, from a position of the sequence up to the end of the pool; a view of its buffer."""
@@ -92,18 +91,16 @@ class _Lane:
         after = self._order.cursor(following, self._lane)
         if self._find(after.epoch, after.pool) is None:
             slot = self._free(current)
-            self._await_users()
             slot.key = (after.epoch, after.pool)
-            slot.pending = executor.submit(self._fill, slot)
+            slot.pending = executor.submit(self._fill, slot, self._mark_use())
 
     def _slot(self, epoch: int, pool: int) -> _Slot:
         slot = self._find(epoch, pool)
         if slot is None:
             slot = self._free(None)
-            self._await_users()
             slot.key = (epoch, pool)
             try:
-                self._fill(slot)
+                self._fill(slot, self._mark_use())
             except BaseException:
                 slot.key = None
                 raise
@@ -122,7 +119,7 @@ class _Lane:
     def _free(self, current: _Slot | None) -> _Slot:
         """A slot to read into: a new one up to the second, else the older one that is not in use."""
         if len(self._slots) < 2:
-            host = torch.empty(self._shape, dtype=self._reader.dtype, pin_memory=self._is_pinned)
+            host = torch.empty(self._shape, dtype=self._reader.dtype, pin_memory=self._device.type == "cuda")
             on_device = torch.empty_like(host, device=self._device) if self._stream is not None else None
             self._slots.append(_Slot(host, on_device))
             return self._slots[-1]
@@ -134,19 +131,24 @@ class _Lane:
         self._slots.sort(key=lambda other: other is slot)
         return slot
 
-    def _await_users(self) -> None:
-        """Let the copying stream wait until the device has finished with earlier batches."""
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        elif self._is_pinned:
-            torch.cuda.current_stream().synchronize()
+    def _mark_use(self) -> torch.cuda.Event | None:
+        """What comes to pass once the device has taken all earlier batches; None if it takes them at once."""
+        if self._device.type != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
-    def _fill(self, slot: _Slot) -> None:
+    def _fill(self, slot: _Slot, last_use: torch.cuda.Event | None) -> None:
         epoch, pool = cast("tuple[int, int]", slot.key)
         content = self._order.pool(epoch, pool, self._lane)
+        if last_use is not None and self._stream is None:  # copies from the buffer may still be under way
+            last_use.synchronize()
         self._reader.read(content.rows, content.places, slot.host)
         slot.start, slot.order = content.start, content.in_order()
         if self._stream is not None and slot.device is not None:
+            if last_use is not None:
+                self._stream.wait_event(last_use)
             with torch.cuda.stream(self._stream):
                 slot.device[: len(slot.order)].copy_(slot.host[: len(slot.order)], non_blocking=True)
             self._stream.synchronize()

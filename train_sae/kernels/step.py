@@ -128,7 +128,8 @@ def _update(
 
 
 def _squares(tensors: list[Tensor]) -> Float[Tensor, ""]:
-    return torch.stack([torch.dot(tensor.flatten(), tensor.flatten()) for tensor in tensors]).sum()
+    # Gradients may be bfloat16, and a product of two such vectors is rounded to it.
+    return torch.stack([torch.linalg.vector_norm(each, dtype=torch.float32).square() for each in tensors]).sum()
 
 
 def _moments(state: TrainState, weight: Float[Tensor, "*shape"]) -> AdamMoments:

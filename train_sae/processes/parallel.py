@@ -15,7 +15,7 @@ The option `shard_latents` decides which. Selections wait for the device; with o
 
 import os
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from collect.errors import UserError
-from collect.process.ranks import in_touch
+from collect.process.ranks import LONGEST_WAIT, Process, in_touch
 from train_sae.config import TrainConfig
 from train_sae.processes.group import SOLO, Group
 from train_sae.step.architectures import Weights
@@ -47,9 +47,9 @@ class _Processes(Group):
         """See `Group`. Among equal values at the boundary, those of earlier processes are taken first."""
         n_tokens, n_latents = pre.shape
         flat, wanted = pre.flatten(), k * n_tokens * self.n_data
-        chosen = (flat > 0.9 * guess.clamp(min=0)).nonzero().squeeze(1) if guess is not None else None
+        chosen = (flat > 0.9 * guess).nonzero().squeeze(1) if guess is not None and float(guess) > 0 else None
         if chosen is None or self._total(chosen.numel(), pre.device) < wanted:
-            chosen = (flat > 0).nonzero().squeeze(1)
+            chosen = ((flat > 0) & (flat >= self._floor(flat, wanted))).nonzero().squeeze(1)
         values = flat.index_select(0, chosen)
         everywhere = self._gather_uneven(values.float())
         if sum(len(others) for others in everywhere) > wanted:
@@ -89,6 +89,14 @@ class _Processes(Group):
             if wanted:
                 parts.append(part.cpu())
         return parts
+
+    def _floor(self, flat: Float[Tensor, " n"], wanted: int) -> Float[Tensor, ""]:
+        """What at least `wanted` values of all processes reach, if they have so many, and few more do.
+
+        Each process alone holds its share of them at or above its own floor, and the lowest floor counts.
+        """
+        share = min(-(-wanted // self.n_processes), len(flat))
+        return self.minimum(flat.topk(share, sorted=False).values.min().float()).to(flat)
 
     def _total(self, count: int, device: torch.device) -> int:
         total = torch.tensor(count, device=device)
@@ -199,19 +207,34 @@ class _Bucket:
 
 
 @contextmanager
-def joined(shard_latents: bool) -> Generator[Group]:
+def joined(shard_latents: bool, device: torch.device) -> Generator[Group]:
     """Within the block, be one of the processes that `torchrun` started; a process that it did not start is on its own.
 
     Args:
         shard_latents: whether the processes divide the latents instead of the tokens.
+        device: where this process computes; it is CUDA's current one within the block.
+
+    Raises:
+        UserError: several processes of this machine would share a GPU, through which they cannot exchange anything.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield SOLO
-        return
-    if torch.cuda.is_available() and not dist.is_initialized():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    with in_touch("nccl" if torch.cuda.is_available() else "gloo"):
-        yield LatentSharded() if shard_latents else DataParallel()
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        if Process.of_environment().world_size == 1:
+            yield SOLO
+            return
+        if device.type == "cuda":
+            _check_own_gpu()
+        with in_touch("nccl" if device.type == "cuda" else "gloo", LONGEST_WAIT):
+            yield LatentSharded() if shard_latents else DataParallel()
+
+
+def _check_own_gpu() -> None:
+    n_here, n_gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    # A launcher may also show each process its own GPU only.
+    if 1 < n_gpus < n_here:
+        raise UserError(
+            f"{n_here} processes on this machine cannot train on its {n_gpus} GPUs: start one for each with "
+            f"--nproc-per-node {n_gpus}."
+        )
 
 
 def check_parts(group: Group, config: TrainConfig) -> None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from train_sae.step.settings import StepSettings, StepStats
 from train_sae.step.state import TrainState
 
+_LONGEST_DOT = 2**30
+"""torch's product of two vectors counts in 32 bits."""
+
 
 class Outcome(NamedTuple):
     """What a step found before it changes the weights."""
@@ -116,5 +119,7 @@ def smallest_positive(values: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
 
 def _square(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Sum of the squares; the sum of an elementwise product would write a tensor first."""
-    flat = tensor.flatten()
-    return torch.dot(flat, flat)
+    total = tensor.new_zeros(())
+    for part in tensor.flatten().split(_LONGEST_DOT):
+        total = total + torch.dot(part, part)
+    return total

@@ -27,6 +27,7 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in (("RANK", "7"), ("WORLD_SIZE", "10"), ("LOCAL_RANK", "7")):
         monkeypatch.setenv(name, value)
     assert resolve_device("auto") == torch.device("cuda", 3)  # two processes share each GPU
+    assert resolve_device("cuda") == torch.device("cuda", 3)
     assert resolve_device("cpu") == torch.device("cpu")
 
 

@@ -1,16 +1,19 @@
 """Decoding on a GPU: what can be told without one."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.codec.hwaccel import HWAccel
 
 from collect.config import CollectConfig
 from collect.errors import UserError
 from collect.run import collect
-from collect.video import hardware
+from collect.video import file, hardware
 from collect.video.display import shown_image
+from collect.video.file import read_frames
 from collect.video.hardware import accelerator, require_decoder
 from tests.collect.video_files import noise, write_video
 
@@ -53,3 +56,51 @@ def test_a_device_that_cannot_be_opened_is_reported_before_anything_is_written(
     with pytest.raises(UserError, match=r"no GPU that decodes videos can be reached|built without it"):
         collect(config)
     assert not (tmp_path / "run" / "activations" / "config.json").exists()
+
+
+def test_a_core_does_not_stand_in_when_the_gpu_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the driver lacks its decoder, FFmpeg would take a core instead, and nobody would know."""
+    asked: list[bool] = []
+
+    def refuse(*_: object, hwaccel: HWAccel, **__: object) -> None:
+        asked.append(hwaccel.allow_software_fallback)
+        raise av.error.ExternalError(1, "no decoder")
+
+    monkeypatch.setattr(hardware, "hwdevices_available", lambda: ["cuda"])
+    clip = hardware._clip()
+    monkeypatch.setattr(hardware, "_clip", lambda: clip)
+    monkeypatch.setattr(hardware.av, "open", refuse)
+    with pytest.raises(UserError, match="no GPU that decodes videos can be reached"):
+        require_decoder("cuda")
+    assert asked == [False]
+
+
+def test_an_older_pyav_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "hwdevices_available", lambda: ["cuda"])
+    monkeypatch.setattr(hardware.av, "__version__", "17.1.0")
+    with pytest.raises(UserError, match=r"needs PyAV 18\.0, 17\.1\.0 is installed: upgrade it"):
+        require_decoder("cuda")
+
+
+@pytest.mark.parametrize(("codec", "is_tried"), [("libx264", True), ("libx265", True), ("mpeg4", False)])
+def test_a_core_decodes_what_the_gpu_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, codec: str, is_tried: bool
+) -> None:
+    path = write_video(tmp_path / "a.mp4", [noise(64, 64, seed=seed) for seed in range(4)], codec=codec)
+    expected = read_frames(path, lambda times_s: np.arange(len(times_s)))
+    opened, tried = av.open, list[bool]()
+
+    def without_memory(*arguments: Any, hwaccel: HWAccel | None, **rest: Any) -> Any:
+        if hwaccel is not None:
+            tried.append(hwaccel.allow_software_fallback)
+            raise av.error.MemoryError(12, "Cannot allocate memory")
+        return opened(*arguments, **rest)
+
+    monkeypatch.setattr(file.av, "open", without_memory)
+    file._warn_of_gpu.cache_clear()
+    for _ in range(2):
+        found = read_frames(path, lambda times_s: np.arange(len(times_s)), hwaccel=accelerator("cuda", 0))
+        np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert tried == [True, True] * is_tried
+    warned = [record.getMessage() for record in caplog.records if "the GPU does not decode" in record.getMessage()]
+    assert len(warned) == is_tried  # once, however many videos there are

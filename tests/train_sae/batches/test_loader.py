@@ -1,6 +1,7 @@
 """Batches of rows."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -125,3 +126,56 @@ def test_an_error_while_reading_ahead_reaches_the_caller() -> None:
     loader = TokenLoader(Failing(), TokenSet(RANGES), batch_size=50, seed=0, pool_rows=100)
     with pytest.raises(OSError, match="disk gone"):
         list(loader.batches(0, 40))
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_pool_is_read_over_only_when_the_gpu_that_takes_the_batches_has_its_copies(
+    monkeypatch: pytest.MonkeyPatch, resident: bool
+) -> None:
+    """A GPU that is not the current one, as `--device cuda:1` names it, stood in for by what it would be asked."""
+    asked: list[torch.device] = []
+    waited: list[str] = []
+
+    event = torch.cuda.Event
+
+    class Event:
+        __class__ = event  # what runtime checks of types ask
+
+        def record(self, stream: "Stream") -> None:
+            asked.append(stream.device)
+
+        def synchronize(self) -> None:
+            waited.append("host")
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def wait_event(self, _: Event) -> None:
+            waited.append("stream")
+
+        def synchronize(self) -> None:
+            pass
+
+    class Reader(RowNumbers):
+        def read(self, *arguments: Any) -> None:
+            waited.append("read")
+            super().read(*arguments)
+
+    empty, empty_like = torch.empty, torch.empty_like
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, pin_memory: empty(shape, dtype=dtype))  # noqa: ARG005
+    monkeypatch.setattr(torch, "empty_like", lambda like, device: empty_like(like))  # noqa: ARG005
+    for name, fake in (("Event", Event), ("Stream", Stream), ("current_stream", Stream)):
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    gpu = torch.device("cuda", 1)
+    tokens = TokenSet(tuple(RANGES))
+    loader = TokenLoader(Reader(), tokens, batch_size=50, seed=0, pool_rows=300, device=gpu, resident=resident)
+    expected = make_loader()
+    for found, same in zip(loader.batches(0, 40), expected.batches(0, 40), strict=True):
+        assert torch.equal(found, same)
+    n_reads = waited.count("read")
+    assert n_reads > 4
+    assert asked == [gpu] * n_reads
+    # Pinned memory is read over by the host, which waits; resident pools by a stream, which waits in the host's place.
+    assert waited == (["read", "stream"] if resident else ["host", "read"]) * n_reads

@@ -28,7 +28,7 @@ def main(path: str) -> None:
     """Take the steps of all architectures, with this process's part of every batch."""
     torch.set_num_threads(1)
     found: dict[str, torch.Tensor] = {}
-    with joined(shard_latents=False) as group:
+    with joined(shard_latents=False, device=torch.device("cpu")) as group:
         mine = slice(group.rank * N_TOKENS // group.n_data, (group.rank + 1) * N_TOKENS // group.n_data)
         for arch in ARCHITECTURES:
             settings = StepSettings(arch=arch, k=2, dead_tokens=N_TOKENS, aux_k=3, group=group)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from train_sae.batches.loader import TokenLoader
 from train_sae.batches.shard_reader import ShardReader
 from train_sae.config import TrainConfig
 from train_sae.processes.group import Group
-from train_sae.processes.parallel import DataParallel, LatentSharded, check_parts, in_buckets
+from train_sae.processes.parallel import LatentSharded, check_parts
 from train_sae.run import token_sets, train
 from train_sae.sae import load_sae
 
@@ -63,7 +62,7 @@ if "BROKEN_ROW" in os.environ:
 # Several trainings share a group; a single one has its own.
 together = ExitStack()
 if len(names) > 1:
-    together.enter_context(joined(False))
+    together.enter_context(joined(False, torch.device("cpu")))
 for name in names:
     arch, _, sharded = name.partition("-")
     train_sae.run.TokenLoader = BothLanes if sharded == "one" else plain
@@ -238,40 +237,3 @@ def test_what_cannot_be_shared_out_is_a_user_error(
     config = TrainConfig(**{"run": Path("runs/a"), "site": SITE, "d_sae": (64,), "k": (2,), **changes})
     with pytest.raises(UserError, match=message):
         check_parts(LatentSharded(), config)
-
-
-def test_small_tensors_share_a_bucket_and_large_ones_have_their_own() -> None:
-    sizes = [9, 2, 3, 7, 1, 5]
-    tensors = [torch.zeros(size) for size in sizes]
-    # At most six elements together: 9 and 7 go alone, and a bucket that is full is closed for good.
-    assert [[len(part) for part in bucket] for bucket in in_buckets(tensors, most=6)] == [[9], [2, 3, 1], [7], [5]]
-    mixed = [torch.zeros(1), torch.zeros(1, dtype=torch.float64), torch.zeros(2)]
-    assert [[id(part) for part in bucket] for bucket in in_buckets(mixed)] == [
-        [id(mixed[0]), id(mixed[2])],
-        [id(mixed[1])],
-    ]
-
-
-def test_tensors_of_a_bucket_are_averaged_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    reduced: list[int] = []
-
-    def all_reduce(tensor: torch.Tensor, *, async_op: bool) -> Any:
-        assert async_op
-        reduced.append(tensor.numel())
-        tensor.mul_(2).add_(4)  # another process, whose every element is four more
-        return SimpleNamespace(wait=lambda: None)
-
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    square = torch.arange(6.0).view(2, 3)
-    tensors = [torch.tensor(1.0), square.T, torch.zeros(0), torch.ones(2)]
-    expected = [tensor + 2 for tensor in tensors]
-    DataParallel().average_(iter(tensors))
-    assert reduced == [9]
-    for tensor, wanted in zip(tensors, expected, strict=True):
-        assert torch.equal(tensor, wanted)
-    assert torch.equal(square, expected[1].T)  # in place, also where it is a view
-    DataParallel().average_([square])
-    assert reduced == [9, 6]
-    assert torch.equal(square, expected[1].T + 2)
