@@ -242,7 +242,8 @@ def test_torchrun_after_the_death_of_a_rank(config: CollectConfig, tmp_path: Pat
     assert not (log.parent / "manifest.json").exists()
     refused = subprocess.run([*torchrun(config, 3), "--tokens", "every:2"], capture_output=True, text=True, timeout=120)
     assert refused.returncode != 0
-    assert refused.stderr.count('was begun with other settings, tokens = "all" (now "every:2")') == 3  # by every rank
+    # By every rank, unless torchrun ends it before it can, because another one has said so.
+    assert 1 <= refused.stderr.count('was begun with other settings, tokens = "all" (now "every:2")') <= 3
     done = subprocess.run(torchrun(config, 3), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     store = ActivationStore.open(log.parent)

@@ -6,14 +6,11 @@ The first process writes, for each architecture, the state after the last step a
 the steps are those of a process alone, on the same tokens.
 """
 
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
-
 import sys
 
 import torch
 
+import tests.train_sae.kernels.interpreted  # noqa: F401
 from train_sae.config import Architecture
 from train_sae.kernels.step import kernel_step
 from train_sae.processes.parallel import joined
