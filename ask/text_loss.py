@@ -47,17 +47,20 @@ def text_targets(
         answers: token id of the correct letter of each question.
     """
     last_of_prefix = int(seq.visual_positions[-1])
+    rows, lasts, question, letters = (
+        each.tolist() for each in (seq.question_row, seq.last, seq.question, answers)
+    )  # at once, since each number would be waited for
     found: list[tuple[int, int, int, int]] = []
     for number, suffix in enumerate(suffixes):
-        ids, row, last = suffix.tolist(), int(seq.question_row[number]), int(seq.last[number])
+        ids, row, last = suffix.tolist(), rows[number], lasts[number]
         first = last + 1 - len(ids)
         before, after = _affixes(ids, template.tolist())
         for place in range(before, len(ids) - after):
             column = first + place - 1
             # In a packed row, the token before a question is the last one of another question.
-            is_own = int(seq.question[row, column]) == number
+            is_own = question[row][column] == number
             found.append((number, row, column if is_own else last_of_prefix, ids[place]))
-        found.append((number, row, last, int(answers[number])))
+        found.append((number, row, last, letters[number]))
     columns = torch.tensor(found, device=seq.last.device).unbind(1)
     return TextTargets(question=columns[0], row=columns[1], column=columns[2], token=columns[3])
 

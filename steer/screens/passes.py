@@ -16,7 +16,7 @@ from ask.answers import Changes, changes
 from ask.cases import Case, edited_logits
 from steer.codes import CodedCases, VideoCodes
 from steer.effects import Editor
-from steer.screens.prefix import Answers, KnownPrefix, SparseChange
+from steer.screens.prefix import Answers, KnownPrefix, SparseChange, first_tokens
 
 
 class Passes:
@@ -40,7 +40,7 @@ class Passes:
             dense = (each.dense(len(case.sequences.visual_positions)) for each in edits)
             return _changed(case, edited_logits(self.editor.model, case, dense, size))
         # What is before the first edited token of a batch is not run, so those that begin late are run together.
-        first = [int(each.token[0]) if len(each.token) else -1 for each in edits]
+        first = first_tokens(edits)
         order = sorted(range(len(edits)), key=lambda place: -first[place])
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         found = [prefix.total([edits[place] for place in batch]) for batch in batches]

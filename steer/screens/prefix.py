@@ -59,6 +59,13 @@ class SparseChange:
         return whole.index_add(0, self.token, self.change)
 
 
+def first_tokens(edits: Sequence[SparseChange]) -> list[int]:
+    """The first visual token that each edit changes, -1 if it changes none; waits for a GPU once, not for each."""
+    begun = [each.token[0] for each in edits if len(each.token)]
+    found = iter(torch.stack(begun).tolist() if begun else [])
+    return [next(found) if len(each.token) else -1 for each in edits]
+
+
 Answers = tuple[Float[Tensor, "edit item order letter"], Float[Tensor, "edit item order"]]
 """Letter logits, and the probability of the three letters together."""
 
@@ -107,7 +114,8 @@ class KnownPrefix:
     def total(self, edits: Sequence[SparseChange]) -> Answers:
         """Answer the questions once per edit. Edits whose first tokens are close together save most."""
         seq = self._seq
-        first = min((int(each.token[0]) for each in edits if len(each.token)), default=len(seq.visual_positions) - 1)
+        begun = [place for place in first_tokens(edits) if place >= 0]
+        first = min(begun, default=len(seq.visual_positions) - 1)
         start = int(seq.visual_positions[first])
         if seq.blocks is not None:  # tokens of one block see each other in both directions
             start = int((seq.blocks == seq.blocks[start]).nonzero()[0, 0])
