@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ask.inference import bootstrap_interval, video_means
+from ask.inference import pooled_interval
 from ask.questions import CHANCE, Item
 
 
@@ -75,8 +75,9 @@ def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
     for split, held_out in (("train", False), ("held_out", True)):
         for kind, is_counting, group in kinds_of([item for item in items if item.held_out == held_out]):
             own = by_item.loc[[item.item_id for item in group]]
-            means = video_means(own["accuracy"].to_numpy(dtype=np.float64), [item.video_id for item in group])
-            low, high = bootstrap_interval(means, np.random.default_rng(0))
+            videos = [item.video_id for item in group]
+            accuracies = own["accuracy"].to_numpy(dtype=np.float64)
+            low, high = pooled_interval(accuracies, videos, np.random.default_rng(0))
             without = {
                 "chance": CHANCE,
                 "answer_frequency": answer_frequency(group),
@@ -88,7 +89,7 @@ def baselines(items: Sequence[Item], answered: pd.DataFrame) -> pd.DataFrame:
                     "counting": is_counting,
                     "split": split,
                     "n_items": len(group),
-                    "n_videos": len({item.video_id for item in group}),
+                    "n_videos": len(set(videos)),
                     **without,
                     "best_baseline": max(without.values()),
                     "accuracy": float(own["accuracy"].mean()),

@@ -59,6 +59,34 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def pooled_interval(
+    values: Sequence[float] | FloatArray,
+    videos: Sequence[str],
+    generator: np.random.Generator,
+    n_draws: int = 2_000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over questions, by drawing videos with all of their questions.
+
+    Args:
+        values: one number per question.
+        videos: the video of each.
+        generator: source of the draws.
+        n_draws: number of draws.
+        level: share of the draws within the interval.
+
+    Returns:
+        Its ends; NaN without questions, and of a single video, which cannot tell how videos differ.
+    """
+    names, index = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    sums, counts = np.bincount(index, weights=np.asarray(values, dtype=np.float64)), np.bincount(index)
+    drawn = generator.integers(0, len(names), size=(n_draws, len(names)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def detectable_effect(means: FloatArray) -> float:
     """Smallest mean that a two-sided 5 % test finds with 80 % power: (1.96 + 0.84) standard errors of the mean."""
     if len(means) < 2:

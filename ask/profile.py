@@ -25,7 +25,7 @@ from ask.baselines import kinds_of
 from ask.byte_cache import ByteCache
 from ask.cases import Case, Clips, build_case, embed_items, packing_works
 from ask.config import ProfileConfig
-from ask.inference import FloatArray, bootstrap_interval, video_means
+from ask.inference import FloatArray, pooled_interval
 from ask.packing import Asked, Sequences, letter_logits, run_to
 from ask.questions import N_OPTIONS, Item, items_of, manifest_hash, sample_items
 from ask.tables import PROFILE
@@ -184,7 +184,7 @@ def _table(
             falls: FloatArray = (before["margin"] - after["margin"]).to_numpy(dtype=np.float64)
             fall = float(falls.mean())
             first_fall = fall if site == sites[0] else first_fall
-            low, high = bootstrap_interval(video_means(falls, videos), np.random.default_rng(seed))
+            low, high = pooled_interval(falls, videos, np.random.default_rng(seed))
             rows.append(
                 {
                     "site": site,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ask.inference import bootstrap_interval, video_means
+from ask.inference import pooled_interval
 from ask.questions import CHANCE
 from browse.gathering.grouped import records
 from browse.gathering.latents.effects import CLAIM
@@ -53,16 +53,15 @@ def tasks_shard(saes: Mapping[str, OpenedSae]) -> Shard:
 def _task(question: str, kind: str, items: list[Mapping[str, Any]], claims: list[dict[str, Any]]) -> dict[str, Any]:
     subject = items[0]["subject"] if isinstance(items[0]["subject"], str) else None
     accuracy = np.array([item["accuracy"] for item in items], dtype=np.float64)
-    low, high = bootstrap_interval(
-        video_means(accuracy, [str(item["video_id"]) for item in items]), np.random.default_rng(0)
-    )
+    videos = [str(item["video_id"]) for item in items]
+    low, high = pooled_interval(accuracy, videos, np.random.default_rng(0))
     answers = Counter(str(item["options"][item["answer_id"]]) for item in items)
     return {
         "task": question,
         "kind": kind,
         "subject": subject,
         "counting": bool(items[0]["counting"]),
-        "n_videos": len({item["video_id"] for item in items}),
+        "n_videos": len(set(videos)),
         "accuracy": rounded(accuracy.mean()),
         "accuracy_low": rounded(low),
         "accuracy_high": rounded(high),

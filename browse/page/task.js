@@ -48,7 +48,7 @@
     const latents = h("div", { class: "claimed" });
     root.append(h("div", { class: "crumbs" }, h("a", { href: "#/tasks" }, "Tasks")), h("h1", {}, videoSae.said(task.task)),
       h("div", { class: "panels" },
-        panel({ name: "accuracy", title: "Accuracy" }, h("div", { class: "accuracy" }, h("span", { class: "big" }, format.percent(task.accuracy)), h("div", {}, accuracyBar(task), h("div", { class: "quiet" }, `${format.percent(task.accuracy_low)} … ${format.percent(task.accuracy_high)}, ${format.count(task.n_videos, "video")}`))),
+        panel({ name: "accuracy", title: "Accuracy" }, h("div", { class: "accuracy" }, h("span", { class: "big" }, format.percent(task.accuracy)), h("div", {}, accuracyBar(task), h("div", { class: "quiet" }, `${task.accuracy_low === null ? "" : `${format.percent(task.accuracy_low)} … ${format.percent(task.accuracy_high)}, `}${format.count(task.n_videos, "video")}`))),
           h("dl", { class: "pairs" }, [["chance", task.baselines?.chance], ["most frequent answer", task.baselines?.answer_frequency], ["question only", task.baselines?.question_only]].filter(([, v]) => !format.absent(v)).map(([title, v]) => [h("dt", {}, title), h("dd", {}, format.percent(v))]))),
         panel({ name: "latents", title: "Latents that change these answers", wide: false }, (task.latents || []).length ? latents : videoSae.empty("No claimed effect on this task.", "Claims are made by steer, on held-out videos next to matched controls.")),
         panel({ name: "items", title: "Items", wide: true, tools: filter }, items.length ? grid : videoSae.empty("No items.", "The model has not been asked yet."))));

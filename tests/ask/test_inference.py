@@ -10,6 +10,7 @@ from ask.inference import (
     control_p_value,
     control_percentile,
     detectable_effect,
+    pooled_interval,
     sign_flip_p,
     video_means,
 )
@@ -74,3 +75,27 @@ def test_controls() -> None:
     assert control_percentile(controls, 0.5) == pytest.approx(0.2)
     assert math.isnan(control_p_value(1.0, np.zeros(0)))
     assert math.isnan(control_percentile(np.zeros(0)))
+
+
+def test_the_interval_of_a_mean_over_questions_holds_that_mean_however_unequal_videos_are() -> None:
+    """Twelve wrong answers about one video and a right one about each of nine: 0.43 over questions, 0.9 over videos."""
+    videos = ["a"] * 12 + [f"b{i}" for i in range(9)]
+    values = [0.0] * 12 + [1.0] * 9
+    low, high = pooled_interval(values, videos, rng())
+    assert low < 9 / 21 < high
+    # With one question a video it is the interval of the mean over videos.
+    assert pooled_interval([0.0, 1.0, 3.0], ["a", "b", "c"], rng()) == pytest.approx(
+        bootstrap_interval(np.array([0.0, 1.0, 3.0]), rng())
+    )
+    # The same as drawing videos one by one.
+    generator, expected = rng(), list[float]()
+    names = sorted(set(videos))
+    for draw in generator.integers(0, len(names), size=(2000, len(names))):
+        drawn = [value for place in draw for value, video in zip(values, videos, strict=True) if video == names[place]]
+        expected.append(float(np.mean(drawn)))
+    assert (low, high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
+
+
+def test_one_video_has_no_interval() -> None:
+    assert all(math.isnan(end) for end in pooled_interval([1.0, 0.0], ["a", "a"], rng()))
+    assert all(math.isnan(end) for end in pooled_interval([], [], rng()))
