@@ -304,7 +304,7 @@ def compare(
             for key in found[side][0]:
                 metrics[f"{name}{suffix}_{key}_{side}"] = sum(judged[key] for judged in found[side]) / len(data)
         metrics[f"{name}{suffix}_fvu_excess"] = max(_relative(found["ours"], found["sae_lens"]))
-        for side in found.keys() - {"ours", "sae_lens"}:
+        for side in (each for each in found if each not in ("ours", "sae_lens")):
             metrics |= {f"{name}{suffix}_{key}_{side}": value for key, value in _change(found[side], found["ours"])}
     return metrics
 
