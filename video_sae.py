@@ -64,7 +64,7 @@ What a video vision-language model sees, and how that decides its answers.
 Each subcommand is one stage; `video-sae COMMAND --help` lists its options, and `video-sae --version` prints the
 version. Every stage goes on where it was when it is run again.
 
-In several processes, for collect, train and features: torchrun --nproc-per-node 8 -m video_sae -- COMMAND …
+In several processes, for collect, train, features and steer: torchrun --nproc-per-node 8 -m video_sae -- COMMAND …
 """
 
 LONGEST_LINE = 8192

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from collect.arguments import require_at_least, require_path
+from collect.arguments import require_at_least, require_path, require_seed
 from collect.data.counting import COUNTING_TAGS
 from collect.video.sampling import FrameSampling
 
@@ -51,5 +51,6 @@ class ProfileConfig:
         require_path("--out", self.out)
         require_at_least("--items", self.items, 1)
         require_at_least("--batch-size", self.batch_size, 1)
+        require_seed(self.seed)
         if self.frames is not None:
             FrameSampling.parse(self.frames)

@@ -87,13 +87,6 @@ def pooled_interval(
     return float(low), float(high)
 
 
-def detectable_effect(means: FloatArray) -> float:
-    """Smallest mean that a two-sided 5 % test finds with 80 % power: (1.96 + 0.84) standard errors of the mean."""
-    if len(means) < 2:
-        return float("nan")
-    return float(2.8 * np.std(means, ddof=1) / np.sqrt(len(means)))
-
-
 def control_p_value(effect: float, controls: FloatArray) -> float:
     """(1 + #{controls at least as large}) / (n + 1), in absolute value; NaN without controls."""
     if len(controls) == 0:

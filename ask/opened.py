@@ -23,7 +23,7 @@ from collect.vlm import VideoVlm, load_vlm
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which questions a stage asks, and where the model runs."""
+    """Which questions a stage asks."""
 
     tasks: Sequence[str]
     """Tags of the counting questions."""
@@ -33,9 +33,21 @@ class Wanted:
     """The same for non-counting questions."""
     seed: int
     """Of the draw."""
-    device: str
     data: Path | None
     """Folder of the data; if None, where the activations came from."""
+    otherwise: str = "name other --tasks"
+    """What the user can do where there are no counting questions, besides adding some."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnQuestions:
+    """The questions that a stage asks about a run's videos."""
+
+    dataset: Dataset
+    items: tuple[Item, ...]
+    train_videos: frozenset[str]
+    annotations: str
+    """Hash of the annotations of the collected videos."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,8 +69,12 @@ def stages_of(run: Path, sae_name: str) -> dict[str, Path]:
     return {stage: run / stage / sae_name for stage in ("steer", "features")}
 
 
-def open_whole_store(run: Path) -> ActivationStore:
+def open_whole_store(run: Path, otherwise: str = "") -> ActivationStore:
     """Open activations that hold every visual token.
+
+    Args:
+        run: the run folder.
+        otherwise: what else the user can do than collect all tokens, after a comma.
 
     Raises:
         UserError: there are none, or only some tokens were.
@@ -68,35 +84,59 @@ def open_whole_store(run: Path) -> ActivationStore:
     store = ActivationStore.open(folder)
     if tokens not in (None, "all"):
         raise UserError(
-            f"{folder} was collected with --tokens {printable(tokens)}, and steer edits all visual tokens: "
-            "collect with --tokens all."
+            f"{folder} was collected with --tokens {printable(tokens)}, and all visual tokens are needed here: "
+            f"collect with --tokens all{otherwise}."
         )
     return store
 
 
-def open_asked(
+def draw_questions(
     run: Path, store: ActivationStore, wanted: Wanted, stages: Mapping[str, Path], own: str | None
-) -> AskedRun:
-    """Open the data and the model of a run, draw the questions, and check that they belong to its activations.
+) -> DrawnQuestions:
+    """Open the data of a run, check that it belongs to its activations, and draw the questions; no model is needed.
 
     Args:
         run: the run folder.
         store: its activations.
-        wanted: which questions, and where the model runs.
+        wanted: which questions.
         stages: folders of the stages that must have taken the same annotations.
         own: the stage that asks; None if it does not record its annotations.
 
     Raises:
-        UserError: they do not, or one of them is missing.
+        UserError: it does not, or there are no counting questions.
+    """
+    data = data_of_run(run, store, wanted.data, stages, own=own)
+    held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
+    stored = {video.video_id for video in store.videos}
+    known = {video.video_id for video in data.dataset.videos_with_files}
+    items = items_of(data.dataset, wanted.tasks, held_out, stored & known, wanted.otherwise)
+    return DrawnQuestions(
+        dataset=data.dataset,
+        items=drawn(items, wanted),
+        train_videos=frozenset(stored - held_out),
+        annotations=data.annotations,
+    )
+
+
+def open_asked(run: Path, store: ActivationStore, questions: DrawnQuestions, device: str) -> AskedRun:
+    """Load the model of a run, and check that its activations came from it.
+
+    Args:
+        run: the run folder.
+        store: its activations.
+        questions: what it is asked.
+        device: where it runs.
+
+    Raises:
+        UserError: the model is missing, or another one.
     """
     collected = collected_with(store.folder)
     said = {name: collected.text(name) for name in ("dtype", "attn_implementation", "frames") if collected.has(name)}
-    data = data_of_run(run, store, wanted.data, stages, own=own)
     model = model_of_run(run)
     vlm = load_vlm(
         model,
         dtype=cast("Any", said.get("dtype", "auto")),
-        device=wanted.device,
+        device=device,
         attn_implementation=cast("Any", said.get("attn_implementation", "sdpa")),
     )
     if vlm.fingerprint != store.model["fingerprint"]:
@@ -104,24 +144,14 @@ def open_asked(
             f"{store.folder} holds activations of another model than the one in {model} now: "
             "put the old model back, or collect again into another run folder."
         )
-    dataset = data.dataset
-    held_out = held_out_ids((video.video_id, video.split) for video in store.videos)
-    stored = {video.video_id for video in store.videos}
-    known = {video.video_id for video in dataset.videos_with_files}
-    items = drawn(items_of(dataset, wanted.tasks, held_out, stored & known), wanted)
-    if not any(item.held_out and item.counting for item in items):
-        raise UserError(
-            f"{dataset.folder} has no counting question about a held-out video of {store.folder}, so that no effect "
-            "could be confirmed: collect more videos."
-        )
     return AskedRun(
         store=store,
         vlm=vlm,
-        dataset=dataset,
-        items=items,
+        dataset=questions.dataset,
+        items=questions.items,
         frames=FrameSampling.parse(said.get("frames") or str(vlm.default_frames)),
-        train_videos=frozenset(stored - held_out),
-        annotations=data.annotations,
+        train_videos=questions.train_videos,
+        annotations=questions.annotations,
     )
 
 

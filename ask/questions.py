@@ -95,7 +95,11 @@ def prompt(question: str, options: Sequence[str]) -> str:
 
 
 def items_of(
-    dataset: Dataset, counting_tags: Collection[str], held_out: Collection[str], videos: Collection[str] | None = None
+    dataset: Dataset,
+    counting_tags: Collection[str],
+    held_out: Collection[str],
+    videos: Collection[str] | None = None,
+    otherwise: str = "name other --tasks",
 ) -> tuple[Item, ...]:
     """Turn the questions of a dataset into items, ordered by video and question id.
 
@@ -108,6 +112,7 @@ def items_of(
         counting_tags: tags that make a question a counting one.
         held_out: ids of the held-out videos.
         videos: ids of the videos to consider; all if None.
+        otherwise: what the user of the stage that asks can do where there is none, besides adding some.
 
     Raises:
         UserError: no counting question is left.
@@ -129,7 +134,7 @@ def items_of(
         raise UserError(
             f"{dataset.folder} has no counting question about the videos of this run "
             f"(three numeric options and one of the tags {', '.join(sorted(counting_tags))}): "
-            "add its mc_question annotations, or name other --tasks."
+            f"add its mc_question annotations, or {otherwise}."
         )
     return tuple(sorted(items, key=lambda item: (item.video_id, item.question_id)))
 

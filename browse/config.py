@@ -11,6 +11,7 @@ from pathlib import Path
 from collect.arguments import require_path, require_wanted
 from collect.errors import UserError
 
+MOST_CACHE_GB = 1e9
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -46,8 +47,10 @@ class BrowseConfig:
             require_path("--export", self.export)
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port {self.port} is no port: give a number from 0 to 65535.")
-        if not self.cache_gb > 0:
-            raise UserError(f"--cache-gb {self.cache_gb:g} keeps nothing: give more than 0.")
+        if not 0 < self.cache_gb <= MOST_CACHE_GB:
+            raise UserError(
+                f"--cache-gb {self.cache_gb:g} is out of range: give more than 0 and at most {MOST_CACHE_GB:g}."
+            )
         if not self.host or any(character.isspace() or character in "/?#@" for character in self.host):
             raise UserError(f"--host {self.host!r} is no address: give one of this machine, such as 127.0.0.1.")
 

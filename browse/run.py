@@ -28,13 +28,15 @@ def browse(config: BrowseConfig) -> Path | None:
     """Serve the page until the process is stopped; or write it, and return the path of its first file.
 
     Raises:
-        UserError: there is no such run or SAE, the address cannot be listened on, or the export cannot be written.
+        UserError: there is no such run or SAE, its stages do not belong together, the address cannot be listened on, or
+            the export cannot be written.
     """
     if not config.run.is_dir():
         raise UserError(f"There is no run {printable(config.run, 4096)}: give the folder of one with --run.")
     source = RunSource(config.run, config.sae, config.data)
     if config.sae is not None and not source.library.run.sae_names:
         raise UserError(f"{printable(config.run, 4096)} has no SAE {printable(config.sae)!r}: name one of its `sae/`.")
+    source.library.run.check()
     if config.export is not None:
         from browse.export import export
 

@@ -7,6 +7,8 @@ from collect.printable import printable
 
 MOST_BYTES = 200
 """Most bytes of a name in UTF-8: file systems take 255, and suffixes of temporary files need some of them."""
+LARGEST_SEED = 2**63 - 1
+"""What torch's generators take, with room for the numbers that are added to it."""
 _FORBIDDEN = frozenset('/\\:*?"<>|')
 """Separators, and characters that the file systems of other systems do not accept."""
 
@@ -63,6 +65,16 @@ def require_at_least(option: str, value: int, least: int) -> None:
     """
     if value < least:
         raise UserError(f"{option} {value} is too small: give at least {least}.")
+
+
+def require_seed(seed: int) -> None:
+    """Check a seed, of which every stage has one.
+
+    Raises:
+        UserError: no generator takes it.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed {seed} is out of range: give a whole number from 0 to {LARGEST_SEED}.")
 
 
 def _is_seen(name: str) -> bool:

@@ -27,7 +27,7 @@ from torch import Tensor
 from collect.artefact.inside import inside
 from collect.errors import UserError
 from collect.store.manifest import MANIFEST_NAME as MANIFEST_NAME
-from collect.store.manifest import Manifest, read_manifest
+from collect.store.manifest import MANIFEST_REMEDY, Manifest, read_manifest
 from collect.store.moments import Moments, RunningMoments
 from collect.store.rank_log import COORDS, RankLog
 from collect.store.shards import Shard, damaged, open_shard, read_rows
@@ -64,7 +64,7 @@ class ActivationStore:
         logs = [RankLog.read(manifest.log(entry)) for entry in manifest.ranks]
         difference = next(manifest.differences(logs), None)
         if difference is not None:
-            raise damaged(manifest.path, difference)
+            raise damaged(manifest.path, difference, MANIFEST_REMEDY)
         ranks: list[_Rank] = []
         videos: list[VideoRecord] = []
         row_start = 0

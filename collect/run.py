@@ -6,7 +6,7 @@ makes them, so every stored bit is the same as in a run that was never interrupt
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -22,10 +22,12 @@ from collect.artefact.lock import writing
 from collect.artefact.run_data import annotations_hash, videos_hash
 from collect.assignment import Assignment, Batch, Task, estimated_costs, make_batches, read_plan, schedule, write_plan
 from collect.config import CHUNK_ROWS, CollectConfig
+from collect.data.annotation_files import deeper_annotations
 from collect.data.perception_test import Video, load_dataset
 from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.pipeline import Forward, Ready, prepared_batches, worker_bytes
+from collect.printable import printable
 from collect.process.machine import default_workers
 from collect.process.ranks import Process
 from collect.reading import MANIFEST_NAME, ActivationStore, Failure, VideoRecord
@@ -39,7 +41,7 @@ from collect.tokens.subset import choose_tokens
 from collect.video.decode import Clip, decode_clip
 from collect.video.hardware import accelerator, require_decoder
 from collect.video.sampling import FrameSampling
-from collect.vlm import VideoVlm, load_vlm
+from collect.vlm import VideoVlm, load_vlm, require_sites
 from collect.vlm.files import fingerprint, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ STAGE = "collect"
 FOLDER_NAME = "activations"
 CHANGEABLE = ("data", "model", "out", "device", "workers", "decoder", "max_failures")
 """Arguments that a resumed run may change; data and model are compared by content instead."""
+N_NAMED = 20
+"""Failures that are named when a store is finished."""
 
 
 def collect(config: CollectConfig) -> Path:
@@ -71,11 +75,14 @@ def collect(config: CollectConfig) -> Path:
             # the first process of this job has ended and before the others have.
             held.enter_context(writing(folder))
             remove_orphans(folder)
+            if not any(video.is_annotated for video in videos):
+                _warn_without_annotations(config.data)
             return _decide(config, videos, folder, model, process.world_size)
 
         decided: dict[str, Any] = process.agree(decide)
         if decided["is_finished"]:
             logger.info("%s is finished: nothing to do", folder)
+            _warn_of_failures(folder, decided["failures"])
             return folder
         tasks = [_task(content) for content in decided["tasks"][process.rank]]
         if tasks:
@@ -102,6 +109,18 @@ def choose_videos(data: Path, selection: VideoChoice) -> tuple[Video, ...]:
     return selection.choose(videos)
 
 
+def _warn_without_annotations(data: Path) -> None:
+    """Say where annotations were looked for, and where there are some; without any, nothing can be named later."""
+    deeper = deeper_annotations(data) if data.is_dir() else []
+    found = ", ".join(printable(place, 400) for place in deeper[:3])
+    logger.warning(
+        "The videos have no annotations: there are none about them in %s or in its folder `annotations`, so that "
+        "`features` can name no latent and `steer` can ask no question. %s",
+        data,
+        f"There are some in {found}: was that meant with --data?" if deeper else "Collecting needs none.",
+    )
+
+
 class _Model:
     """The model of this process, loaded when it is needed."""
 
@@ -117,6 +136,7 @@ class _Model:
         """
         config = self._config
         if self._vlm is None:
+            require_sites(config.model, config.sites)
             vlm = load_vlm(
                 config.model, dtype=config.dtype, device=config.device, attn_implementation=config.attn_implementation
             )
@@ -153,8 +173,9 @@ def _decide(
     places = {"model": config.model, "data": data, "annotations": config.data}
     is_begun = check_resume(folder, STAGE, config, inputs, ignore=CHANGEABLE, recorded=recorded, places=places)
     if is_begun and (folder / MANIFEST_NAME).is_file():
-        ActivationStore.open(folder)  # its counts are those of the logs, or it says what is wrong
-        return {"is_finished": True}
+        # Its counts are those of the logs, or it says what is wrong.
+        failures = [failure.to_json() for failure in ActivationStore.open(folder).failures]
+        return {"is_finished": True, "failures": failures}
     plan = read_plan(folder, len(videos)) if is_begun else None
     before = plan or Assignment(batches=make_batches(videos, config.batch_size))
     require_free(folder, before.ranks)  # the first process of another job may have ended before the others
@@ -296,6 +317,19 @@ def _record(ready: Ready, row_start: int) -> VideoRecord:
     )
 
 
+def _warn_of_failures(folder: Path, failures: Sequence[Mapping[str, Any]]) -> None:
+    """Name the videos that a finished store lacks; a store is never added to, since its rows keep their places."""
+    for failure in failures[:N_NAMED]:
+        logger.warning("video %s is left out: %s", failure["video_id"], failure["reason"])
+    if failures:
+        logger.warning(
+            "%d videos are left out of %s. The other stages do without them. If you need them, mend their files and "
+            "collect into another run folder: a store takes no other files than those that it was begun with.",
+            len(failures),
+            folder,
+        )
+
+
 def _complete(folder: Path, ranks: Sequence[int]) -> None:
     """Write the manifest if all ranks are complete, which is what the last process to end finds."""
     progress = read_progress(folder, ranks)
@@ -313,3 +347,4 @@ def _complete(folder: Path, ranks: Sequence[int]) -> None:
         len(manifest["failures"]),
         folder,
     )
+    _warn_of_failures(folder, manifest["failures"])

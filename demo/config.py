@@ -7,6 +7,7 @@ from pathlib import Path
 
 from collect.arguments import require_path
 from collect.errors import UserError
+from train_sae.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,13 @@ class DemoConfig:
         """Check the ranges.
 
         Raises:
-            UserError: too few videos to hold some out.
+            UserError: too few videos to hold some out, or what only a later stage would refuse.
         """
         require_path("--out", self.out)
         if self.videos < 12:
             raise UserError(f"--videos {self.videos} is too few: give at least 12, a third of which is held out.")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers} is too few: give at least 1.")
+        TrainConfig(
+            run=self.out, site="resid/0", d_sae=(self.d_sae,), k=(self.k,), epochs=self.epochs, seed=self.seed
+        )  # made to check its values before the stages ahead of it have run

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collect.arguments import require_wanted
+from collect.arguments import require_seed, require_wanted
 from collect.errors import UserError
 
 
@@ -98,7 +98,7 @@ class FeaturesConfig:
         _require(self.media >= 0, "media", self.media, "0 (draw nothing) or more")
         _require(self.controls >= 2, "controls", self.controls, "at least 2")
         _require(0 < self.fdr < 1, "fdr", self.fdr, "a fraction between 0 and 1, such as 0.05")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require_seed(self.seed)
         if self.exemplars_per_video < 1:
             raise UserError(
                 f"--options {EXEMPLARS_PER_VIDEO}={self.exemplars_per_video} is out of range: give 1 or more."

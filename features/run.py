@@ -94,7 +94,10 @@ def features(config: FeaturesConfig) -> Path:
             if baseline is not None:
                 inputs |= {f"baseline_{name}": value for name, value in baseline.hashes().items()}
             paths = {"run": config.run, "data": data.dataset.folder, "sae": opened.folder}
-            return begin_or_resume(folder, STAGE, config, inputs, ignore=("run", "data", "device"), paths=paths)
+            ignore = ("run", "data", "device")
+            return begin_or_resume(
+                folder, STAGE, config, inputs, ignore=ignore, paths=paths, formerly=opened.formerly()
+            )
 
         if not division.agree(is_finished):
             data = read[0] if read else data_of_run(config.run, store, config.data, others, own=STAGE)

@@ -269,7 +269,7 @@ def effects_key() -> Markup:
     drawing.text(38, 16, "its questions, beyond its controls")
     drawing.line(286, 12, 310, 12, EFFECT, 2.2)
     drawing.dot(298, 12, 4.4, "white", EFFECT)
-    drawing.text(318, 16, "its questions, not beyond them")
+    drawing.text(318, 16, "its questions, not surely beyond them")
     drawing.line(6, 32, 30, 32, OTHER, 1.4)
     drawing.dot(18, 32, 3.4, "white", OTHER)
     drawing.text(38, 36, "non-counting questions")

@@ -36,6 +36,7 @@ from report.card import Origin, Table, card
 from report.config import ExportConfig
 from report.record import Record, Stage, read_record
 from steer.reading import EVERY_SCHEMA
+from train_sae.reading import check_same_sae
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +69,17 @@ def export(config: ExportConfig) -> Path:
 
     Raises:
         UserError: the features stage is not finished, a finished stage was changed, two stages took other annotations,
-            the folder holds something else or an export of other tables, or another process is writing it.
+            one is about another SAE than the one that is there now, the folder holds something else or an export of
+            other tables, or another process is writing it.
     """
     folder = config.to[1]
     _require_ours(folder)
     record = read_record(config.run, config.sae)
     sources = [source for stage in SCHEMAS for source in _tables_of(record.stage(stage))]
     assert record.sae_name is not None, "the features stage is that of an SAE"
-    check_agreement(config.run, stages_of(config.run, record.sae_name))
+    stages = stages_of(config.run, record.sae_name)
+    check_agreement(config.run, stages)
+    check_same_sae(config.run, stages)
     origin = _origin(record, config.data_licence)
     with writing(folder):
         _require_ours(folder)

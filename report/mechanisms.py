@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from report.wording import counted, interval, percent, signed, target_name
-from steer.reading import TOO_FEW, Target
+from steer.reading import TOO_FEW, UNDECIDED, Target
 
 VERBS = {
     "dose": "With its activations, the expected count is {verdict}: without it {value}",
@@ -24,6 +24,24 @@ VERBS = {
     "{value}",
     "set": "The questions are {verdict}: {value} of the margin on held-out videos",
 }
+"""Sentences of a verdict."""
+OPEN_QUESTIONS = {
+    "dose": "How the expected count runs with its activations is undecided: without it {value}",
+    "necessity": "Whether it is necessary at one event is undecided: without it there, the expected count changes by "
+    "{value}",
+    "sufficiency": "Whether it is sufficient in a frame without an event is undecided: its activations of an event "
+    "change the count by {value}",
+    "exchange": "Whether the count follows an exchange with another video is undecided: {value} per event that the "
+    "other has more",
+    "rivals": "Whether it {verdict} at equal norms is undecided: its effect on the count is larger by {value}",
+    "reading": "Whether it decides where attention goes or what attention brings is undecided: with attention kept as "
+    "it was, its ablation changes the count by {value}",
+    "route": "Which tokens read its events is undecided: the cut from the events changes the count by {value}",
+    "counter": "Whether a running number of events is {verdict} is undecided: the state of a video with one event more "
+    "changes the count by {value}",
+    "set": "Whether the questions are {verdict} is undecided: {value} of the margin on held-out videos",
+}
+"""Sentences where nothing is decided; the verdict may hold what is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +82,9 @@ def sentence(row: Mapping[str, Any]) -> str:
     else:
         between = interval(row["low"], row["high"], 2, sign=True)
     shown = f"{value} {between}".strip()
-    text = VERBS[row["aspect"]].format(verdict=row["verdict"], value=shown)
+    start, _, statement = str(row["verdict"]).partition(": ")
+    if start == UNDECIDED:
+        text = OPEN_QUESTIONS[row["aspect"]].format(verdict=statement, value=shown)
+    else:
+        text = VERBS[row["aspect"]].format(verdict=row["verdict"], value=shown)
     return f"{text} ({videos})."

@@ -23,13 +23,15 @@ from collect.artefact.folder import remove_orphans, write_atomic
 from collect.artefact.lock import writing
 from collect.artefact.run_data import check_agreement
 from collect.printable import printable
-from report import charts, claim_rows, target_rows, wording
+from report import charts, claim_rows, effect_verdict, target_rows, wording
 from report import verdicts as conclusions
 from report.config import ReportConfig
 from report.mechanisms import mechanism_lines
 from report.pictures import pictures
 from report.record import Effects, Features, Record, read_record
 from report.reproduction import command, provenance
+from steer.reading import SIGNIFICANT_Q
+from train_sae.reading import check_same_sae
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ def report(config: ReportConfig) -> Path:
         record = read_record(config.run, config.sae)
         if record.sae_name is not None:
             check_agreement(config.run, stages_of(config.run, record.sae_name))
+            check_same_sae(config.run, stages_of(config.run, record.sae_name))
         content = page_content(record)
         write_atomic(path, fill_in(content))
     shown = printable(path, 4096)
@@ -113,8 +116,10 @@ def page_content(record: Record) -> dict[str, Any]:
     answers = [] if effects is None else conclusions.accuracies(effects.baselines)
     verdicts = (
         conclusions.answer_verdict(answers),
-        conclusions.object_verdict(catalogue, None if features is None else features.associations),
-        conclusions.effect_verdict(
+        conclusions.object_verdict(
+            catalogue, None if features is None else features.associations, fdr_of(record) or SIGNIFICANT_Q
+        ),
+        effect_verdict.effect_verdict(
             summary, None if effects is None else effects.claims, {} if effects is None else effects.targets
         ),
     )
@@ -142,6 +147,8 @@ def page_content(record: Record) -> dict[str, Any]:
         "associations": [] if features is None else association_table(features),
         "n_holding": 0 if features is None else int(features.associations["holds"].astype(bool).sum()),
         "n_tested": 0 if features is None else int((features.associations["split"] == "held_out").sum()),
+        "n_labels_tested": 0 if features is None else n_labels_tested(features),
+        "fdr": fdr_of(record),
         **combination_content(features),
         "effects": effects,
         "targets": targets,
@@ -237,10 +244,21 @@ def gallery(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
             "row": rows[latent],
             "pair": conclusions.top_association(record.features.associations, rows[latent]),
             "pictures": drawn.get(latent, []),
-            "effect": "moves the counts" if latent in sure else "",
+            "effect": "moves the answers to counting questions" if latent in sure else "",
         }
         for latent in chosen
     ], notes
+
+
+def fdr_of(record: Record) -> float | None:
+    """The false discovery rate of the features stage; None where its config.json is missing."""
+    value = record.stage("features").config.get("arguments", {}).get("fdr")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def n_labels_tested(features: Features) -> int:
+    """Different labels among the tested pairs of a latent and a label."""
+    return len(features.associations[["label", "kind", "level"]].drop_duplicates())
 
 
 def association_table(features: Features) -> list[dict[str, Any]]:
@@ -289,20 +307,26 @@ def limits(record: Record) -> list[str]:
     if record.features is not None:
         arguments = record.stage("features").config.get("arguments", {})
         notes.append(
-            f"Only labels shown by at least {arguments.get('min_videos', '?')} videos of each split were tested, "
-            f"{record.features.summary.get('n_labels', '?')} in all. An association says that a latent goes along with "
-            "a label, not that the model uses it. A token also carries what lies outside its patch."
+            f"Only labels shown by at least {arguments.get('min_videos', '?')} videos of each split were candidates, "
+            f"{record.features.summary.get('n_labels', '?')} in all; {n_labels_tested(record.features):,} of them were "
+            "tested, with the latents that go along with them most on train videos. An association says that a latent "
+            "goes along with a label, not that the model uses it. A token also carries what lies outside its patch."
         )
     if record.effects is not None and len(record.effects.summary):
         summary = record.effects.summary
         n_exact = summary.loc[target_rows.alone(summary), "latents"].map(lambda latents: latents[0]).nunique()
         n_active = record.effects.latent_subjects["latent"].nunique()
-        detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"].median()
+        detectable = summary.loc[summary["operation"] == summary["operation"].iloc[0], "detectable"]
+        found = "Each edit has an effect in too few videos for a test to find any change."
+        if detectable.notna().any():
+            found = (
+                f"A change of the margin of about {wording.number(detectable.median())} nats (median over the edited "
+                "targets that enough videos show) would have been found in four cases of five, by a test at 5\u00a0% "
+                "of one edit alone."
+            )
         notes.append(
             f"{wording.counted(n_exact, 'latent')} of the {n_active:,} that fire on the train videos went on to the "
-            "held-out ones; of the others only the effect on train videos is known, or an estimate of it. A change of "
-            f"the margin smaller than about {wording.number(detectable)} nats (median over the edited targets) would "
-            "have been missed."
+            f"held-out ones; of the others only the effect on train videos is known, or an estimate of it. {found}"
         )
         notes.append(
             "A claim needs q < 0.05 over videos and q < 0.05 against controls, each by Benjamini-Hochberg within one "

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from collect.artefact.run_data import recorded_path
 from collect.data.perception_test import load_dataset
 from collect.errors import UserError
 from collect.printable import printable
@@ -93,9 +94,7 @@ def _codes_and_corpus(record: Record, features: Features) -> tuple[Codes, Corpus
     """
     if record.store is None:
         raise UserError("the activations are not there: restore them with `video-sae archive --restore`.")
-    arguments = record.stage("features").config.get("arguments", {})
-    data = arguments.get("data") or record.stage("collect").config.get("arguments", {}).get("data", "")
-    annotations = {video.video_id: video for video in load_dataset(Path(str(data))).videos}
+    annotations = {video.video_id: video for video in load_dataset(_data_folder(record)).videos}
     held_out = record.held_out
     corpus = Corpus(
         records=record.store.videos,
@@ -105,6 +104,20 @@ def _codes_and_corpus(record: Record, features: Features) -> tuple[Codes, Corpus
     )
     n_tokens, d_sae = record.store.n_tokens, len(features.catalogue)
     return Codes.open(features.folder / "codes.zarr", n_tokens=n_tokens, d_sae=d_sae), corpus
+
+
+def _data_folder(record: Record) -> Path:
+    """Where the videos and annotations lie that the features stage took, wherever this is called from.
+
+    Raises:
+        UserError: neither it nor the collect stage has recorded that.
+    """
+    for name in ("features", "collect"):
+        stage = record.stage(name)
+        path = recorded_path(stage.folder, name, "data", record.run) if stage.config else None
+        if path is not None:
+            return path
+    raise UserError("no config.json of the run says where its videos lie: run `video-sae features` again with --data.")
 
 
 def _hashes(summary: Mapping[str, Any]) -> dict[str, str]:

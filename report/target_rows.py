@@ -59,7 +59,7 @@ class TargetRow:
 
     @property
     def label(self) -> str:
-        """Its label, or that it has none that holds."""
+        """Its name, or that it has none."""
         if self.association is None:
             return "" if self.target.label is None else f"{len(self.target.latents)} latents"
         return str(self.association["top_label"]) if bool(self.association["labelled"]) else "no name"
@@ -82,7 +82,7 @@ def target_rows(
 
 
 def coincidence(rows: Sequence[TargetRow]) -> str:
-    """Do the latents that have a label also have an effect? A sentence over the single latents that were edited."""
+    """Do the latents that have a name also have an effect? A sentence over the single latents that were edited."""
     singles = [row for row in rows if row.association is not None]
     if not singles:
         return ""
@@ -92,7 +92,7 @@ def coincidence(rows: Sequence[TargetRow]) -> str:
         table[has_label, any(is_known(e["confirmed"]) and bool(e["confirmed"]) for e in row.effects)] += 1
     labelled, unlabelled = (table[label, True] + table[label, False] for label in (True, False))
     return (
-        f"Of {counted(labelled, 'edited latent')} with a label that holds, {table[True, True]} "
+        f"Of {counted(labelled, 'edited latent')} with a name, {table[True, True]} "
         f"{'has' if table[True, True] == 1 else 'have'} a confirmed effect; of {unlabelled} without one, "
         f"{table[False, True]}."
     )

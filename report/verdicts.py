@@ -6,17 +6,17 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from report.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
-from steer.reading import SIGNIFICANT_Q, Target
+from report.wording import counted, interval, is_known, number, percent, probability
+from steer.reading import SIGNIFICANT_Q
 
 OBJECT_AUROC = 0.9
-"""Held-out AUROC from which a latent is said to follow an object."""
+"""Held-out AUROC from which a latent is said to follow an object or attribute."""
 ALL_COUNTING = "all counting"
 
 
@@ -25,7 +25,8 @@ class Verdict:
     """The answer to one question about the run."""
 
     question: str
-    answer: Literal["yes", "partly", "no", "unknown"]
+    answer: Literal["yes", "partly", "no", "undecided", "unknown"]
+    """`undecided`: it was measured, and the numbers do not decide; `unknown`: it was not measured."""
     headline: str
     """Half a sentence, without a capital letter or a full stop."""
     text: str
@@ -97,14 +98,22 @@ def top_association(associations: pd.DataFrame, row: dict[str, Any]) -> dict[str
 
 
 def object_latents(catalogue: pd.DataFrame) -> pd.DataFrame:
-    """Latents whose object label holds, the highest held-out AUROC first."""
+    """Latents whose name is an object or an attribute of objects, the highest held-out AUROC first."""
     rows = catalogue[catalogue["labelled"].astype(bool) & (catalogue["top_label_kind"] == "object")]
     return rows.sort_values(["top_auroc", "latent"], ascending=[False, True], kind="stable")
 
 
-def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | None) -> Verdict:
-    """Does a latent follow one object on held-out videos?"""
-    question = "Does a latent follow one object?"
+def object_verdict(
+    catalogue: pd.DataFrame | None, associations: pd.DataFrame | None, fdr: float = SIGNIFICANT_Q
+) -> Verdict:
+    """Does a latent follow one object, or one attribute such as a colour, on held-out videos?
+
+    Args:
+        catalogue: catalogue.parquet; None without the features stage.
+        associations: associations.parquet.
+        fdr: the run's false discovery rate.
+    """
+    question = "Does a latent follow one object or attribute?"
     if catalogue is None or associations is None:
         return Verdict(
             question=question,
@@ -117,14 +126,22 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
     if len(held) == 0:
         tested = associations[(associations["split"] == "held_out") & (associations["kind"] == "object")]
         tested = tested.sort_values(["auroc", "latent"], ascending=[False, True], kind="stable")
-        text = f"None of {counted(len(tested), 'tested pair')} of a latent and an object is the latent's name."
-        if len(tested):
-            row = tested.to_dict("records")[0]
-            text += (
-                f" The highest AUROC, {number(row['auroc'])} for latent {row['latent']} and “{row['label']}”, does not "
-                f"count: {why_not(row)}."
+        if not len(tested):
+            return Verdict(
+                question=question,
+                answer="unknown",
+                headline="no latent was compared with an object or attribute",
+                text="No pair of a latent and an object was tested: none is shown by enough videos of both splits.",
             )
-        return Verdict(question=question, answer="no", headline="no latent follows one object", text=text)
+        row = tested.to_dict("records")[0]
+        return Verdict(
+            question=question,
+            answer="no",
+            headline="no latent was found to follow one object or attribute",
+            text=f"None of {counted(len(tested), 'tested pair')} of a latent and an object or attribute is the "
+            f"latent’s name. The highest AUROC, {number(row['auroc'])} for latent {row['latent']} and "
+            f"“{row['label']}”, does not count: {why_not(row, fdr)}.",
+        )
     row = held.to_dict("records")[0]
     pair = top_association(associations, row)
     best = (
@@ -137,25 +154,29 @@ def object_verdict(catalogue: pd.DataFrame | None, associations: pd.DataFrame | 
         return Verdict(
             question=question,
             answer="partly",
-            headline=f"no latent follows one object with a held-out AUROC of {OBJECT_AUROC} or more",
-            text=f"{counted(len(held), 'object label')} hold{'s' if len(held) == 1 else ''}, but none reaches "
-            f"{OBJECT_AUROC}. The best is {best}",
+            headline=f"no latent follows one object or attribute with a held-out AUROC of {OBJECT_AUROC} or more",
+            text=f"{counted(len(held), 'latent')} {'has' if len(held) == 1 else 'have'} the name of an object or "
+            f"attribute, but none reaches {OBJECT_AUROC}. The best is {best}",
         )
     verb = "follows" if len(clear) == 1 else "follow"
     names = clear["top_label"].nunique()
-    several = f"{counted(len(clear), 'latent')} for {counted(names, 'object name')}. The clearest is {best}"
+    several = (
+        f"{counted(len(clear), 'latent')} for {counted(names, 'name')} of objects or of attributes, such as a colour. "
+        f"The clearest is {best}"
+    )
     return Verdict(
         question=question,
         answer="yes",
-        headline=f"{counted(len(clear), 'latent')} {verb} one object with a held-out AUROC of {OBJECT_AUROC} or more",
+        headline=f"{counted(len(clear), 'latent')} {verb} one object or attribute with a held-out AUROC of "
+        f"{OBJECT_AUROC} or more",
         text=several if len(clear) > 1 else f"It is {best}",
     )
 
 
-def why_not(row: dict[str, Any]) -> str:
+def why_not(row: dict[str, Any], fdr: float = SIGNIFICANT_Q) -> str:
     """Which of the conditions of an association fails; what else a name takes, where none does."""
     reasons: list[str] = []
-    if not (is_known(row["q_value"]) and row["q_value"] < SIGNIFICANT_Q):
+    if not (is_known(row["q_value"]) and row["q_value"] < fdr):
         reasons.append(f"its q-value is {probability(row['q_value'])}")
     if not (is_known(row["within_low"]) and row["within_low"] > 0.5):
         reasons.append(f"within a video its interval reaches down to {number(row['within_low'])}")
@@ -163,7 +184,9 @@ def why_not(row: dict[str, Any]) -> str:
         reasons.append(f"5\u00a0% of its controls reach {number(row['control_auroc_p95'])}")
     if not reasons and bool(row["holds"]):
         return "the association holds, but it does not explain enough of the latent, or less than another label does"
-    return " and ".join(reasons) or "the false discovery rate of this run was stricter"
+    return (
+        " and ".join(reasons) or "the baseline’s latents reach it, or the false discovery rate of this run was stricter"
+    )
 
 
 def gallery_latents(catalogue: pd.DataFrame, n: int) -> list[int]:
@@ -185,84 +208,3 @@ def association_rows(associations: pd.DataFrame, n: int) -> pd.DataFrame:
     rows = holding if len(holding) else held
     rows = rows.sort_values(["auroc", "latent", "label"], ascending=[False, True, True], kind="stable")
     return rows.sort_values("level", key=lambda level: level == "video", kind="stable").head(n)
-
-
-# --- What latents do to the answers ----------------------------------------------------------------------------------
-
-
-def effect_verdict(summary: pd.DataFrame | None, claims: pd.DataFrame | None, targets: Mapping[str, Target]) -> Verdict:
-    """Does a latent, or a set of them, move the questions about one subject, beyond its controls, and no others?
-
-    Args:
-        summary: summary.parquet; None without the steer stage.
-        claims: claims.parquet.
-        targets: the targets by id.
-    """
-    question = "Does a latent move the counts?"
-    if summary is None or claims is None or not (summary["n_controls"] > 0).any():
-        return Verdict(
-            question=question,
-            answer="unknown",
-            headline="effects on the answers were not compared with controls",
-            text="The steer stage is not finished."
-            if summary is None
-            else "It was run without controls."
-            if len(summary)
-            else "There are no effects of the steer stage.",
-        )
-    rows = {(row["target"], row["operation"]): row for row in summary.to_dict("records")}
-    sized = sorted(rows.values(), key=lambda row: (-abs(row["delta_margin"]), row["target"]))
-    named = {
-        claim: [key for key in rows if key in set(zip(own["target"], own["operation"], strict=True))]
-        for claim, own in claims.groupby("claim")
-    }
-    specific, broad = named.get("specific", []), named.get("not specific", [])
-    n_edits = counted(len(summary), "edit")
-    n_targets = counted(summary["target"].nunique(), "target")
-    if not specific and not broad:
-        return Verdict(
-            question=question,
-            answer="no",
-            headline="no edited latent or set moves the counting answers more than matched controls do",
-            text=f"None of {n_edits} ({n_targets}) moves its subject’s questions with q < {SIGNIFICANT_Q} both over "
-            f"videos and against controls. The largest change: {effect_sentence(sized[0], targets)}",
-        )
-    chosen = set(specific or broad)
-    shown = [row for row in sized if (row["target"], row["operation"]) in chosen]
-    text = (
-        f"{len(specific) + len(broad)} of {n_edits} ({n_targets}) move their subject’s questions with "
-        f"q < {SIGNIFICANT_Q} over videos and against controls, {len(specific)} of them these questions alone. The "
-        f"largest: {effect_sentence(shown[0], targets)}"
-    )
-    singles = [row for row in shown if not targets[row["target"]].is_set]
-    if singles and singles[0] is not shown[0]:
-        text += f" The largest of a single latent: {effect_sentence(singles[0], targets)}"
-    names = list(dict.fromkeys(summary["target"]))
-    moving = list(dict.fromkeys(row["target"] for row in shown))
-    single, together = ([name for name in moving if targets[name].is_set == flag] for flag in (False, True))
-    n_sets = sum(targets[name].is_set for name in names)
-    who = [f"{len(single)} of {counted(len(names) - n_sets, 'edited latent')}"] if single else []
-    if together:
-        who.append("the edited set" if n_sets == 1 else f"{len(together)} of {counted(n_sets, 'edited set')}")
-    verb = "move" if len(moving) > 1 else "moves"
-    what = "the counts of one subject and no others" if specific else "counting answers, but not of one subject alone"
-    return Verdict(
-        question=question,
-        answer="yes" if specific else "partly",
-        headline=f"{' and '.join(who)} {verb} {what}",
-        text=text,
-    )
-
-
-def effect_sentence(row: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
-    """One edit, from its name to its non-counting questions."""
-    text = (
-        f"{action(row['operation']).lower()} {target_name(targets[row['target']])}, "
-        f"{signed(row['delta_margin'], 2)} nats "
-        f"{interval(row['delta_margin_low'], row['delta_margin_high'], 2, sign=True)} on “{row['subject']}” questions, "
-        f"where its controls stay within ±{number(row['control_max'], 2)}"
-    )
-    for of, name in (("other counting questions", "other"), ("non-counting questions", "noncounting")):
-        if is_known(row[f"delta_margin_{name}"]):
-            text += f"; {of} {signed(row[f'delta_margin_{name}'], 2)}"
-    return text + "."

@@ -26,7 +26,7 @@ def signed(value: Any, digits: int = 3) -> str:
 
 def percent(value: Any) -> str:
     """A share in whole percent."""
-    return f"{100 * float(value):.0f}\u00a0%" if is_known(value) else "–"
+    return f"{100 * float(value):.0f}\u00a0%".replace("-", "−") if is_known(value) else "–"
 
 
 def interval(low: Any, high: Any, digits: int = 3, *, sign: bool = False) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from collect.arguments import require_at_least, require_wanted
+from collect.arguments import require_at_least, require_seed, require_wanted
 from collect.data.counting import COUNTING_TAGS
 from collect.errors import UserError
 from steer.edits.operations import Operation
@@ -75,6 +75,7 @@ class SteerConfig:
             ("--batch-size", self.batch_size, 1),
         ):
             require_at_least(flag, value, least)
+        require_seed(self.seed)
         if not 0 <= self.budget_minutes < float("inf"):
             raise UserError(f"--budget-minutes {self.budget_minutes} is no time: give a number of minutes, 0 or more.")
         if not self.operations:

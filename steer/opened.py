@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ask.opened import AskedRun, Wanted, open_asked, open_whole_store, stages_of
+from ask.opened import AskedRun, Wanted, draw_questions, open_asked, open_whole_store, stages_of
 from ask.questions import manifest_hash
 from collect.artefact.folder import file_hash
 from collect.artefact.stage import is_finished
+from collect.errors import UserError
 from features.reading import ASSOCIATIONS_NAME
 from steer.config import SteerConfig
+from steer.edits.scopes import require_scopes
 from train_sae.opened import OpenedSae, open_sae
 from train_sae.sae import Sae
 
@@ -52,10 +54,19 @@ def load_inputs(config: SteerConfig) -> Inputs:
         items=config.items[0],
         noncounting_items=config.items[1],
         seed=config.seed,
-        device=config.device,
         data=config.data,
     )
-    asked = open_asked(config.run, store, wanted, stages_of(config.run, opened.name), own="steer")
+    questions = draw_questions(config.run, store, wanted, stages_of(config.run, opened.name), own="steer")
+    if not any(item.held_out and item.counting for item in questions.items):
+        raise UserError(
+            f"{questions.dataset.folder} has no counting question about a held-out video of {store.folder}, so that no "
+            "effect could be confirmed: collect more videos."
+        )
+    edited = {item.video_id for item in questions.items if item.held_out}
+    videos = [video for video in questions.dataset.videos if video.video_id in edited]
+    n_steps = max(video.grid.n_t for video in store.videos if video.video_id in edited)
+    require_scopes(config.parsed_operations, videos, n_steps)
+    asked = open_asked(config.run, store, questions, config.device)
     folder = config.run / "features" / opened.name
     return Inputs(
         asked=asked,

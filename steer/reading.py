@@ -12,9 +12,10 @@ from ask.reading import BASELINES, ITEMS
 from collect.artefact.table_input import misfit, read_found_tables, require_grid, table_path
 from collect.errors import UserError
 from collect.printable import printable
+from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.summary import SIGNIFICANT_Q
-from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS, TOO_FEW
+from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS, TOO_FEW, UNDECIDED
 from steer.screens.agreement import missed_bound
 from steer.tables import (
     CLAIM_NAMES,
@@ -30,13 +31,16 @@ from steer.tables import (
     TARGET_SUBJECTS,
     TARGETS,
 )
-from steer.targets import Target
+from steer.targets import ENOUGH_VIDEOS, Target
 
 __all__ = [
     "CLAIM_NAMES",
+    "ENOUGH_VIDEOS",
     "EVERY_SCHEMA",
+    "FAMILIES",
     "SIGNIFICANT_Q",
     "TOO_FEW",
+    "UNDECIDED",
     "Target",
     "missed_bound",
     "read_effects_tables",

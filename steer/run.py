@@ -16,6 +16,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -110,7 +111,14 @@ def steer(config: SteerConfig) -> Path:
             paths = {"run": config.run, "data": inputs.asked.dataset.folder, "sae": inputs.opened.folder}
             # The items are compared; what is annotated beside them does not matter here.
             return begin_or_resume(
-                folder, STAGE, config, inputs.hashes(), ignore=IGNORED, recorded=("annotations",), paths=paths
+                folder,
+                STAGE,
+                config,
+                inputs.hashes(),
+                ignore=IGNORED,
+                recorded=("annotations",),
+                paths=paths,
+                formerly=inputs.opened.formerly(),
             )
 
         if not division.agree(is_finished):
@@ -251,23 +259,28 @@ def finish(
 
 def describe(claimed: pd.DataFrame) -> str:
     """Lay the claims out as text: a row per target and operation."""
-    signed = "{:+.3f}".format
+
+    def number(value: float, sign: str = "") -> str:
+        return "–" if pd.isna(value) else f"{value:{sign}.3f}"
+
+    signed = partial(number, sign="+")
+
+    def interval(low: float, high: float) -> str:
+        return "–" if pd.isna(low) else f"[{signed(low)}, {signed(high)}]"
+
     text = pd.DataFrame(
         {
             "target": claimed["target"].map(lambda name: printable(name, 60)),
             "operation": claimed["operation"],
             "subject": claimed["subject"].map(lambda name: printable(name, 40)),
             "Δmargin": claimed["delta_margin"].map(signed),
-            "95 % interval": [
-                f"[{low:+.3f}, {high:+.3f}]"
-                for low, high in zip(claimed["delta_margin_low"], claimed["delta_margin_high"], strict=True)
-            ],
+            "95 % interval": list(map(interval, claimed["delta_margin_low"], claimed["delta_margin_high"])),
             "others": claimed["delta_margin_other"].map(signed),
             "non-counting questions": claimed["delta_margin_noncounting"].map(signed),
             "Δcount": claimed["delta_expected_count"].map(signed),
             "videos": claimed["n_videos"],
-            "q": claimed["q_value"].map("{:.3f}".format),
-            "q, controls": claimed["control_q_value"].map("{:.3f}".format),
+            "q": claimed["q_value"].map(number),
+            "q, controls": claimed["control_q_value"].map(number),
             "claim": claimed["claim"],
         }
     )

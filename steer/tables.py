@@ -19,9 +19,11 @@ SCREEN_NAMES = METHODS[1:]
 CLAIM_NAMES = (
     "specific",
     "not specific",
+    "specificity not tested",
     "generic damage",
     "not beyond controls",
-    "no effect",
+    "too few controls",
+    "no effect on the margin",
     "undecided",
     "too few videos",
     "no controls",
@@ -121,10 +123,15 @@ _CONTRAST = (
     column("n_videos", WHOLE, "videos with such questions", least=0),
     column("n_videos_active", WHOLE, "those in which the edit touches a token", least=0),
     column("delta_margin", REAL, "change of the margin of the matched questions, mean over their videos"),
-    column("delta_margin_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
+    column("delta_margin_low", REAL, "lower end of its 95 % bootstrap interval over videos, null for one video"),
     column("delta_margin_high", REAL, "upper end"),
     column("p_value", REAL, "two-sided sign-flip test of delta_margin over videos"),
-    column("detectable", REAL, "smallest |delta_margin| that such a test finds with 80 % power at 5 %"),
+    column(
+        "detectable",
+        REAL,
+        "|delta_margin| that such a test, taken alone, finds with 80 % power at 5 %; null where fewer than six videos "
+        "have an effect",
+    ),
     column("delta_expected_count", REAL, "change of the expected count in the matched questions"),
     column("delta_expected_count_low", REAL, "lower end of its 95 % bootstrap interval over videos"),
     column("delta_expected_count_high", REAL, "upper end"),
@@ -169,7 +176,7 @@ TARGETS = table_schema(
     column("target", TEXT, "its id: the key in every other table, and not to be taken apart"),
     column("latents", pa.list_(WHOLE), "the latents that are edited together"),
     column("label", TEXT, "the label whose latents they are; null for a single latent and the screen's set", null=True),
-    column("label_kind", TEXT, "kind of that label", null=True),
+    column("label_kind", TEXT, "kind of that label; null without one", null=True),
     column("selected_by", TEXT, "`given`, `sweep` or `associated`", among=REASONS),
     column("subject", TEXT, "subject whose questions it is held against, chosen on the train videos"),
     column(
@@ -258,11 +265,11 @@ CLAIMS = table_schema(
     column(
         "opposed",
         FLAG,
-        "whether the opposite operation moves the expected count the other way, both beyond their intervals; null "
-        "where there is none",
+        "whether the opposite operation moves the expected count the other way, both beyond their intervals (for "
+        "`ablate` and `scale:2`, as in doses.parquet where it has the target); null where none was run",
         null=True,
     ),
-    column("bound", REAL, "no effect larger than this: the larger of detectable and the interval's ends"),
+    column("bound", REAL, "the larger of detectable and the sizes of the interval's ends"),
     column("n_videos", WHOLE, "held-out videos with matched questions", least=0),
     *(_BY_NAME[name] for name in ("n_videos_active", "delta_margin", "delta_margin_low", "delta_margin_high")),
     *(_BY_NAME[f"delta_margin_{of}{end}"] for of in ("other", "noncounting") for end in ("", "_low", "_high")),
@@ -272,15 +279,21 @@ CLAIMS = table_schema(
         "of the other subjects with six held-out videos or more, the one whose questions move most; null if none",
         null=True,
     ),
-    column("delta_margin_beside", REAL, "change of the margin of its questions; 0 if there is none"),
+    column("delta_margin_beside", REAL, "change of the margin of its questions; null if there is none"),
     *(_BY_NAME[f"delta_expected_count{end}"] for end in ("", "_low", "_high")),
     column("q_value", REAL, "as in summary.parquet"),
     column("control_q_value", REAL, "as in summary.parquet"),
     column("n_controls", WHOLE, "controls that it was compared with", least=0),
+    column(
+        "controls_needed",
+        REAL,
+        "where these are too few to tell: how many each row of its family needs at least; else null",
+    ),
 )
 
 DISSOCIATIONS = table_schema(
-    "One row per pair of specific latents with different subjects, of which neither moves the other's questions.",
+    "One row per pair of specific latents with different subjects, of which each moves the other's questions by at "
+    "most a quarter of what it does to its own.",
     column("one", TEXT, "target", null=False),
     column("one_subject", TEXT, "its subject"),
     column("other", TEXT, "the other target"),

@@ -12,9 +12,11 @@ from features.combinations import combine
 from features.labels import brightness
 from steer import tables
 from steer.mechanism.tables import MECHANISM_TABLES, MECHANISMS
+from train_sae.quality.comparison import COMPARISON
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
 SCHEMAS = {
+    "comparison": COMPARISON,
     "catalogue": catalogue.CATALOGUE,
     "associations": catalogue.ASSOCIATIONS,
     "exemplars": catalogue.EXEMPLARS,
@@ -72,3 +74,16 @@ def test_documented_meanings_are_those_of_the_schema(table: str) -> None:
 
 def test_every_documented_table_has_a_schema() -> None:
     assert sorted(re.findall(r"^### `(\w+)\.parquet`$", PAGE, re.MULTILINE)) == sorted(SCHEMAS)
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_what_may_be_null_says_so(table: str) -> None:
+    """Fractions and lists may be null everywhere; of other columns the page has to say it."""
+    silent = [
+        field.name
+        for field in SCHEMAS[table]
+        if field.nullable
+        and not (pa.types.is_floating(field.type) or pa.types.is_list(field.type))
+        and b"null" not in (field.metadata or {}).get(b"doc", b"")
+    ]
+    assert silent == []

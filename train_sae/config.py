@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from collect.arguments import require_name
+from collect.arguments import require_name, require_seed
 from collect.errors import UserError
 from train_sae.options import Options, parse_options
 
@@ -108,6 +108,7 @@ class TrainConfig:
         for lr in self.lr:
             if not 0 < lr < float("inf"):
                 raise UserError(f"--lr {lr} is not a positive number: leave it out for the default.")
+        require_seed(self.seed)
         if self.name is not None:
             require_name("--name", self.name)
         for sae in self.saes():

@@ -41,8 +41,13 @@ class OpenedSae:
     folder: Path
     name: str
     """The name of the stages' folders for it."""
-    argument: str | None
-    """`--sae` as a stage's config.json keeps it: the same wherever the command is called from."""
+    argument: str
+    """`--sae` as a stage's config.json keeps it: the same wherever the command is called from, and whether or not the
+    run has other SAEs."""
+
+    def formerly(self) -> dict[str, None]:
+        """How earlier versions recorded it where it was left out, by the name of the argument."""
+        return {} if split_site(self.argument)[1] is not None else {"sae": None}
 
     def hashes(self) -> dict[str, str]:
         """What a resumed stage must find unchanged.
@@ -95,12 +100,12 @@ def open_sae(run: Path, store: ActivationStore, wanted: str | None, *, decoded: 
         )
     sae = replace(sae.one_sided(), metadata={**sae.metadata, "hook_name": site})
     own = stage_name(run, folder)
-    argument = name if name is None else own if own == folder.name else str(folder.resolve())
+    argument = own if own == folder.name else str(folder.resolve())
     return OpenedSae(
         sae=sae,
         folder=folder,
         name=own,
-        argument=argument if asked is None else f"{argument or own}@{asked}",
+        argument=argument if asked is None else f"{argument}@{asked}",
     )
 
 

@@ -77,16 +77,26 @@ class SaeOptions:
         Raises:
             UserError: a value is out of its range.
         """
-        for name in ("jumprelu_bandwidth", "lp_norm", "whitening_epsilon"):
-            if not getattr(self, name) > 0:
+        for name in ("jumprelu_bandwidth", "jumprelu_tanh_scale", "lp_norm", "whitening_epsilon"):
+            if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name}={getattr(self, name)} is not a positive number: leave it out for the default.")
         for name in ("max_norm", "target_l0", "clip_grad_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name}={value} is not a positive number: leave it out to do without it.")
-        for name in ("l1_coefficient", "l0_coefficient", "aux_loss_coefficient", "residual_threshold"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)} is negative: give zero or more.")
+        for name in (
+            "l1_coefficient",
+            "l0_coefficient",
+            "aux_loss_coefficient",
+            "residual_threshold",
+            "jumprelu_init_threshold",
+            "pre_act_loss_coefficient",
+            "l1_warm_up_steps",
+            "l0_warm_up_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise UserError(f"{name}={value} is out of range: give zero or more, or leave it out.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay} is not in [0, 1): give for example 0.999.")
         for name in ("adam_beta1", "adam_beta2"):

@@ -10,18 +10,22 @@ the run's activations by `train_sae.opened`.
 """
 
 import logging
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-from collect.artefact.folder import CONFIG_NAME, read_object
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import CONFIG_NAME, file_hash, read_object
 from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import parse_json, read_bytes
+from collect.artefact.run_data import recorded_path
 from collect.artefact.seal import CHECKSUM, object_condition
 from collect.artefact.stage import SUMMARY_NAME
 from collect.errors import UserError
 from collect.printable import printable
 from train_sae.lens.config import CFG_NAME
+from train_sae.lens.folding import WEIGHTS_NAME
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +82,33 @@ def find_sae(run: Path, name: str | None = None) -> Path:
         if folder.samefile(elsewhere):
             return folder
     return elsewhere
+
+
+def check_same_sae(run: Path, folders: Mapping[str, Path]) -> None:
+    """Check that stages that have begun are about the SAE that is there now, not about an earlier one of its name.
+
+    An SAE that is no longer there cannot be compared with.
+
+    Args:
+        run: the run folder.
+        folders: artefact folders of these stages, by the name of the stage.
+
+    Raises:
+        UserError: one is about another SAE.
+    """
+    for stage, folder in folders.items():
+        if not (folder / CONFIG_NAME).is_file():
+            continue
+        before = read_config(folder, stage)["inputs"].get("sae")
+        places = [run / "sae" / folder.name, recorded_path(folder, stage, "sae", run)]
+        weights = [place / WEIGHTS_NAME for place in places if place is not None]
+        there = next((path for path in weights if path.is_file()), None)
+        if before is not None and there is not None and file_hash(there) != before:
+            raise UserError(
+                f"{printable(folder, 4096)} was made with another SAE than the one that is in "
+                f"{printable(there.parent, 4096)} now: delete the former and run `video-sae {stage}` again, or put the "
+                "earlier SAE back."
+            )
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

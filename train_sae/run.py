@@ -49,7 +49,7 @@ from train_sae.resume import begin_or_resume, newest_step
 from train_sae.sae import Sae
 from train_sae.settings import resolve
 from train_sae.step.determinism import deterministic
-from train_sae.step.memory import freed_memory_kept
+from train_sae.step.memory import freed_memory_kept, least_bytes, require_memory
 from train_sae.trainer import STAGE, SaeTrainer, finish
 
 _MEASURED_TOKENS = 2**20
@@ -112,6 +112,15 @@ def _train(
             f"{f', fewer than the {group.n_data} processes' if train_set.n_tokens else ''}: collect more videos, "
             "or another split, or filter less."
         )
+    if train_set.n_tokens < config.batch_size:
+        log.warning(
+            "--batch-size %d is more than the %d tokens of train videos that pass --tokens: a step sees tokens several "
+            "times; give a smaller one, or collect more videos.",
+            config.batch_size,
+            train_set.n_tokens,
+        )
+    d_in = store.d_in(config.site)
+    require_memory(sum(least_bytes(sae.arch, d_in, sae.d_sae) for sae in left) // group.n_shards, device)
     reader = ShardReader(store.shards(config.site), store.dtype(config.site), verify=options.loop.verify)
     loader = TokenLoader(
         reader,

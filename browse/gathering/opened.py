@@ -33,7 +33,7 @@ from features.moments import StoredSteps, describe_moments, moments_of
 from features.reading import read_features_table, read_features_tables
 from steer.reading import Target, read_effects_tables, read_item_tables, read_mechanism_tables, read_targets
 from train_sae.opened import open_sae
-from train_sae.reading import begun_saes, finished_saes, read_summary
+from train_sae.reading import begun_saes, check_same_sae, finished_saes, read_summary
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class OpenedSae:
     @cached_property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Catalogue, associations and exemplars; without rows where they are not there."""
+        check_same_sae(self.run.folder, {"features": self.folder})
         return read_features_tables(self.folder)[0]
 
     @cached_property
@@ -114,7 +115,8 @@ class OpenedSae:
     def decoder(self) -> Float32[np.ndarray, "latent d_out"] | None:
         """The decoder directions; None where the SAE is no longer there."""
         arguments = read_config(self.folder, "features")["arguments"]
-        wanted = arguments.get("baseline" if self.is_baseline else "sae")
+        # An earlier version recorded no SAE where it was the only one.
+        wanted = arguments.get("baseline" if self.is_baseline else "sae") or self.name
         try:
             sae = open_sae(self.run.folder, self.run.required_store, wanted, decoded=False).sae
         except UserError as error:
@@ -145,6 +147,7 @@ class OpenedSae:
         """Tables of the steer stage; None where it is not finished."""
         if not self.has_effects:
             return None
+        check_same_sae(self.run.folder, {"steer": self.run.folder / "steer" / self.name})
         tables, _ = read_effects_tables(self.run.folder / "steer" / self.name)
         return Effects(tables=tables, targets=read_targets(tables))
 
@@ -287,6 +290,20 @@ class OpenedRun:
         described = [path.parent.name for path in self.folder.glob(f"features/*/{CONFIG_NAME}")]
         names = sorted({*begun_saes(self.folder), *finished_saes(self.folder), *described})
         return tuple(name for name in names if self._wanted in (None, name))
+
+    def check(self) -> None:
+        """Check that there is a run, and that what it holds belongs together.
+
+        Raises:
+            UserError: no stage has begun, or features or effects are those of another SAE than the one there.
+        """
+        if all(self.state(stage) == "missing" for stage in STAGES):
+            raise UserError(
+                f"{printable(self.folder, 4096)} is no run: no stage has begun there; give the folder of one with "
+                "--run."
+            )
+        for name in self.sae_names:
+            check_same_sae(self.folder, stages_of(self.folder, name))
 
     def sae(self, name: str, *, baseline: bool = False) -> OpenedSae | None:
         """What the run holds about an SAE, or about its baseline; None if it has none of that name."""

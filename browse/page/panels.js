@@ -72,9 +72,9 @@
   videoSae.rowOf = rowOf;
 
   // A claim that holds, one that speaks against the latent, and one that says nothing look different.
-  videoSae.claimTone = (claim) => (/not specific/.test(claim) ? "tag accent" : /specific/.test(claim) ? "tag good" : /damage/.test(claim) ? "tag warn" : "tag");
+  videoSae.claimTone = (claim) => (/not specific|specificity not tested/.test(claim) ? "tag accent" : /specific/.test(claim) ? "tag good" : /damage/.test(claim) ? "tag warn" : "tag");
 
-  videoSae.isEffect = (claim) => /^(not )?specific$/.test(claim || "");
+  videoSae.isEffect = (claim) => /^((not )?specific|specificity not tested)$/.test(claim || "");
 
   videoSae.methodTag = (method) => (method ? h("span", { class: method === "exact" ? "tag accent" : "tag", title: method === "exact" ? "The edited model was run." : "Estimated, not run: confirm it with an exact effect." }, method) : null);
 

@@ -77,6 +77,7 @@ def check_resume(
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
     places: Mapping[str, object] | None = None,
+    formerly: Mapping[str, object] | None = None,
 ) -> bool:
     """Decide whether a stage may continue in `folder`.
 
@@ -88,6 +89,7 @@ def check_resume(
         ignore: names of arguments that may differ because they do not change the result, such as `device`.
         recorded: names of inputs that may differ too: they are kept for other stages to compare with.
         places: where inputs lie now, by their names, for the message.
+        formerly: what earlier versions recorded for the present value of an argument, by its name.
 
     Returns:
         False if the folder has no `config.json` yet, True if it was begun with the same arguments and inputs.
@@ -100,12 +102,15 @@ def check_resume(
     before = read_config(folder, stage)
     # Compared as JSON returns them, so that 1.0 and 1, or a tuple and a list, are the same.
     now = json.loads(json.dumps({"arguments": _arguments(config), "inputs": dict(inputs)}))
-    changes = _changes(before["arguments"], now["arguments"], ignore, {})
+    was, is_now = before["arguments"], now["arguments"]
+    same = {name for name, value in (formerly or {}).items() if name in was and was[name] == value}
+    changes = _changes(was, is_now, {*ignore, *same}, {})
     changes += [f"input {change}" for change in _changes(before["inputs"], now["inputs"], recorded, places or {})]
     if changes:
+        elsewhere = "".join(f"choose another --{name}, " for name in ("out", "name") if name in is_now)
         raise UserError(
             f"{folder} was begun with other settings, {_enumerate(changes)}: "
-            "give the earlier ones to go on there, choose another --out or --name, or delete the folder."
+            f"give the earlier ones to go on there, {elsewhere}or delete the folder."
         )
     return True
 

@@ -38,6 +38,8 @@ _NO_PLACE_TO_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _LARGEST = 65536
 _HOLDER_APPEARS_S = 1.0
 _POLL_S = 0.05
+_MOST_REMOVALS = 1000
+"""Times that a folder may vanish while it is being locked; other processes that start and end remove it a few times."""
 
 
 @contextmanager
@@ -52,7 +54,7 @@ def writing(folder: Path, *, wait: bool = False) -> Generator[None]:
         wait: wait until it is free instead of refusing; for what takes moments.
 
     Raises:
-        UserError: another process is writing it, or a file is in its way.
+        UserError: another process is writing it, it cannot be made, or a file or a link to nothing is in its way.
     """
     made: list[Path] = []
     try:
@@ -69,12 +71,19 @@ def writing(folder: Path, *, wait: bool = False) -> Generator[None]:
 
 
 def _taken(folder: Path, made: list[Path], *, wait: bool) -> "FileLock | None":
+    n_removals = 0
     while True:
         _make(folder, made)
         try:
             return FileLock(folder / LOCK_NAME)
         except FileNotFoundError:
-            pass  # the process that made the folder has just removed it because it was empty
+            # The process that made the folder has just removed it because it was empty; or no folder can be made there,
+            # as below /proc.
+            n_removals += 1
+            if n_removals > _MOST_REMOVALS:
+                raise UserError(
+                    f"{printable(folder, 4096)} cannot be made: name a folder in a place where you may write."
+                ) from None
         except Held as held:
             if not wait:
                 raise held.refusal(folder) from None
@@ -92,6 +101,12 @@ def _make(folder: Path, made: list[Path]) -> None:
         raise UserError(
             f"{printable(in_way, 4096)} is not a folder, as {printable(folder, 4096)} needs it to be: "
             "move it away, or name another folder."
+        )
+    dangling = next((path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()), None)
+    if dangling is not None:
+        raise UserError(
+            f"{printable(dangling, 4096)} is a link to {printable(dangling.readlink(), 4096)}, which does not exist: "
+            "make that folder, or name another one."
         )
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         try:

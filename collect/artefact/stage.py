@@ -38,6 +38,7 @@ def begin_or_resume(
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
     paths: Mapping[str, Path] | None = None,
+    formerly: Mapping[str, object] | None = None,
 ) -> bool:
     """Begin a stage in a folder, or continue it; the caller holds the folder (`collect.artefact.lock.writing`).
 
@@ -49,6 +50,7 @@ def begin_or_resume(
         ignore: arguments that may differ from those it was begun with.
         recorded: inputs that may differ too.
         paths: where inputs lie.
+        formerly: what earlier versions recorded for an argument, as for `collect.artefact.config_json.check_resume`.
 
     Returns:
         Whether the stage is finished, so that there is nothing to do.
@@ -56,7 +58,7 @@ def begin_or_resume(
     Raises:
         UserError: it was begun with other arguments or inputs.
     """
-    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded, paths=paths)
+    state = found_state(folder, stage, config, inputs, ignore=ignore, recorded=recorded, paths=paths, formerly=formerly)
     if state == "new":
         write_config(folder, stage, config, inputs, paths)
     return state == "finished"
@@ -71,13 +73,16 @@ def found_state(
     ignore: Collection[str] = (),
     recorded: Collection[str] = (),
     paths: Mapping[str, Path] | None = None,
+    formerly: Mapping[str, object] | None = None,
 ) -> Literal["new", "begun", "finished"]:
     """How far a stage is, after what an interruption left and what has changed since it was finished is removed.
 
     Arguments and errors are those of `begin_or_resume`, which also begins it.
     """
     remove_orphans(folder, deep=True)
-    if not check_resume(folder, stage, config, inputs, ignore=ignore, recorded=recorded, places=paths):
+    if not check_resume(
+        folder, stage, config, inputs, ignore=ignore, recorded=recorded, places=paths, formerly=formerly
+    ):
         _remove(folder, [SUMMARY_NAME])  # of another run, whose config.json is gone
         return "new"
     if is_finished(folder):

@@ -99,6 +99,11 @@ class Video:
         return self.n_frames / self.frame_rate if self.frame_rate else 0.0
 
     @property
+    def is_annotated(self) -> bool:
+        """Whether anything is annotated about it that a latent could be named by, or any question about it."""
+        return bool(self.tracks or self.actions or self.sounds or self.questions)
+
+    @property
     def strata(self) -> tuple[bool, bool, int]:
         """(camera moving, cup game, duration bin); annotations are permuted between videos of one stratum only."""
         return self.is_camera_moving, self.is_cup_game, int(np.digitize(self.duration_s, DURATION_EDGES_S))

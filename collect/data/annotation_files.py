@@ -63,6 +63,12 @@ def annotation_files(folder: Path) -> list[Path]:
     ]
 
 
+def deeper_annotations(folder: Path) -> list[Path]:
+    """Folders below a data folder that would have annotations if they were given in its place."""
+    places = (path.parent for path in folder.rglob("annotations/*.json") if not path.name.startswith(CUTS))
+    return sorted({place.parent for place in places} - {folder})
+
+
 def read_annotations(folder: Path, findings: Findings) -> list[Source]:
     """Read what all annotation files of a folder say, video by video.
 

@@ -7,7 +7,8 @@ Source: the cards of the hub's data sets lmms-lab/PerceptionTest_Val and lmms-la
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -51,17 +52,11 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
     Raises:
         UserError: a file is not parquet or has no column `video_name`.
     """
-    import datasets
-
     found: dict[str, list[HubVideo]] = {}
     for path in paths:
         try:
-            # Streaming avoids a second copy of the file in a cache.
-            rows = cast(
-                "Iterable[dict[str, Any]]",
-                datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True),
-            )
-            videos = _by_video(rows, str(path), _split_named(path.name))
+            with _without_words():
+                videos = _by_video(_rows_of(path), str(path), _split_named(path.name))
         except UserError:
             raise
         except Exception as error:  # of a damaged file the libraries raise whatever their parsers do
@@ -72,6 +67,29 @@ def read_parquet(paths: Iterable[Path]) -> dict[str, list[HubVideo]]:
         for video_id, video in videos.items():
             found.setdefault(video_id, []).append(video)
     return found
+
+
+def _rows_of(path: Path) -> "Iterable[dict[str, Any]]":
+    """The rows of a parquet file; streaming avoids a second copy of it in a cache."""
+    import datasets
+
+    return cast(
+        "Iterable[dict[str, Any]]",
+        datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True),
+    )
+
+
+@contextmanager
+def _without_words() -> Generator[None]:
+    """Keep datasets from writing to the terminal itself what its exceptions say too."""
+    from datasets.utils import logging as words
+
+    before = words.get_verbosity()
+    words.set_verbosity(words.CRITICAL)
+    try:
+        yield
+    finally:
+        words.set_verbosity(before)
 
 
 def read_hub(name: str) -> dict[str, list[HubVideo]]:

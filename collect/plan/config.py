@@ -21,8 +21,9 @@ class PlanConfig:
     """Video VLM: a folder with its config.json, or a hub id; weights are read only with --probe."""
     sites: tuple[str, ...] = ("resid/0",)
     """Hook sites, as for `collect`."""
-    frames: str = "16"
-    """Frames of a clip: a number such as 16, a rate such as 2fps or 2fps:32, or frame ids such as 0,30,60."""
+    frames: str | None = None
+    """Frames of a clip: a number such as 16, a rate such as 2fps or 2fps:32, or frame ids such as 0,30,60; by default
+    the model family's own choice, as for `collect`."""
     data: Path | None = None
     """Data folder whose videos are counted; without it, the published numbers of Perception Test are used."""
     select: str | None = None
@@ -50,7 +51,8 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if self.json is not None:
             require_path("--json", self.json)
-        FrameSampling.parse(self.frames)
+        if self.frames is not None:
+            FrameSampling.parse(self.frames)
         VideoChoice.parse(self.select)
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise UserError("--sites must name one hook site or several different ones, such as resid/12.")
@@ -62,5 +64,7 @@ class PlanConfig:
             raise UserError("--gpus must name one or several numbers of GPUs of at least 1.")
         if self.cores_per_gpu < 1:
             raise UserError(f"--cores-per-gpu must be at least 1, not {self.cores_per_gpu}.")
-        if self.price_per_gpu_hour is not None and self.price_per_gpu_hour < 0:
-            raise UserError(f"--price-per-gpu-hour must not be negative, but is {self.price_per_gpu_hour:g}.")
+        if self.price_per_gpu_hour is not None and not 0 <= self.price_per_gpu_hour < float("inf"):
+            raise UserError(
+                f"--price-per-gpu-hour must not be negative nor without end, but is {self.price_per_gpu_hour:g}."
+            )

@@ -26,6 +26,7 @@ from collect.plan.data import Collection, read_collection
 from collect.plan.files import read_sizes
 from collect.plan.model import ModelSizes
 from collect.video.sampling import FrameSampling
+from collect.vlm.families.registry import family_class
 
 GROWTH = (1, 10, 100)
 HOUR_S = 3600.0
@@ -66,7 +67,7 @@ def plan(config: PlanConfig) -> str:
 
 def estimate(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> Plan:
     """Do the arithmetic, after a probe if one is asked for."""
-    sampling = FrameSampling.parse(config.frames)
+    sampling = _sampling(config, sizes)
     total, pixels = NOTHING, 0.0
     for kind, n in collection.kinds.items():
         n_frames = sampling.n_of(kind.seconds)
@@ -111,6 +112,13 @@ def estimate(config: PlanConfig, sizes: ModelSizes, collection: Collection) -> P
         assumptions=_assumptions(config, measured is not None, measured is not None and bool(collection.examples)),
         measured=None if measured is None else asdict(measured),
     )
+
+
+def _sampling(config: PlanConfig, sizes: ModelSizes) -> FrameSampling:
+    """The frames of a clip, by default those that `collect` takes."""
+    if config.frames is not None:
+        return FrameSampling.parse(config.frames)
+    return FrameSampling(n=family_class(sizes.name, sizes.family).default_frames)
 
 
 def _times(cost: ClipCost, n: float) -> ClipCost:

@@ -62,10 +62,10 @@ def archive(config: ArchiveConfig) -> str:
         UserError: the store (or archive) is not finished or is damaged, the place holds another one, the object store
             refuses, or obstore is not installed.
     """
-    target = open_target(config.at, make=not config.restore)
     folder = config.run / "activations"
     if not config.restore:
-        read_manifest(folder)  # before a lock makes the folder
+        read_manifest(folder)  # before anything is made: the place of the archive, or the folder by its lock
+    target = open_target(config.at, make=not config.restore)
     from obstore.exceptions import BaseError
 
     try:

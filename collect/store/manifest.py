@@ -15,10 +15,11 @@ from collect.assignment import Progress
 from collect.errors import UserError
 from collect.printable import printable
 from collect.store.rank_log import FIRST_VERSION, FORMAT, FORMAT_VERSION, Layout, RankLog, log_path
-from collect.store.shards import DAMAGE_REMEDY, damaged
+from collect.store.shards import damaged
 from collect.store.video_record import Failure
 
 MANIFEST_NAME = "manifest.json"
+MANIFEST_REMEDY = "restore it, or delete this file alone and run `video-sae collect` as before, which writes it again"
 ARCHIVED = "archived"
 """Key of the manifest of an archive with compressed shards."""
 
@@ -101,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
         what = "is not finished" if folder.is_dir() else "does not exist"
         shown = printable(folder, 4096)
         raise UserError(f"The activation store {shown} {what}: run `video-sae collect` (again) to fill it.")
-    return parse_manifest(read_bytes(path, DAMAGE_REMEDY), path)
+    return parse_manifest(read_bytes(path, MANIFEST_REMEDY), path)
 
 
 def parse_manifest(data: bytes, path: Path) -> Manifest:
@@ -114,9 +115,9 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
     Raises:
         UserError: it is damaged or of another version.
     """
-    content: object = parse_json(data, path, DAMAGE_REMEDY)
+    content: object = parse_json(data, path, MANIFEST_REMEDY)
     if not isinstance(content, dict):
-        raise damaged(path, "it is not the JSON that collect writes")
+        raise damaged(path, "it is not the JSON that collect writes", MANIFEST_REMEDY)
     content = cast("dict[str, Any]", content)
     if ARCHIVED in content:
         raise UserError(
@@ -129,11 +130,11 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             raise UserError(
                 f"{printable(path, 4096)} is of another version than {FORMAT_VERSION}: collect again with this program."
             )
-        raise damaged(path, "it is not the JSON that collect writes")
+        raise damaged(path, "it is not the JSON that collect writes", MANIFEST_REMEDY)
     condition = object_condition(content)
     if condition == "changed" or (condition == "whole") != (version > FIRST_VERSION):
-        raise damaged(path, "it fails its checksum, so it was changed after it was written")
-    fields = Fields(content, printable(path, 4096), DAMAGE_REMEDY)
+        raise damaged(path, "it fails its checksum, so it was changed after it was written", MANIFEST_REMEDY)
+    fields = Fields(content, printable(path, 4096), MANIFEST_REMEDY)
     has_sums = version > FIRST_VERSION
     return Manifest(
         path=path,

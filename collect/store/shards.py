@@ -26,6 +26,7 @@ CRC_BYTES = 4
 MISSING = np.uint64(2**64 - 1)
 PARTIAL_SUFFIX = ".partial"
 DAMAGE_REMEDY = "restore it, or delete the activations folder and collect again"
+SHARD_REMEDY = "restore it, or run `video-sae verify --repair` on its run and then `video-sae collect` as before"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,22 +119,22 @@ def open_shard(
             end = os.fstat(descriptor).st_size - index_bytes - CRC_BYTES
             # Checked before anything is allocated: the file must be large enough for the numbers in the log.
             if end < n_used * chunk_bytes:
-                raise damaged(path, "it is too short for its rows")
+                raise damaged_shard(path, "it is too short for its rows")
             tail = os.pread(descriptor, index_bytes + CRC_BYTES, end)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise damaged(path, error.strerror or "it cannot be read") from None
+        raise damaged_shard(path, error.strerror or "it cannot be read") from None
     if len(tail) != index_bytes + CRC_BYTES:
-        raise damaged(path, "it became shorter while it was read")
+        raise damaged_shard(path, "it became shorter while it was read")
     index = np.frombuffer(tail[:index_bytes], dtype="<u8").reshape(n_chunks, 2)
     if google_crc32c.value(tail[:index_bytes]) != int.from_bytes(tail[index_bytes:], "little"):
-        raise damaged(path, "its index fails its checksum")
+        raise damaged_shard(path, "its index fails its checksum")
     used = index[:n_used]
     if np.any(used[:, 1] != chunk_bytes):
-        raise damaged(path, "a chunk is missing or has a wrong length")
+        raise damaged_shard(path, "a chunk is missing or has a wrong length")
     if np.any(used[:, 0] > end - chunk_bytes):
-        raise damaged(path, "a chunk lies outside the file")
+        raise damaged_shard(path, "a chunk lies outside the file")
     return Shard(
         path=path,
         row_start=row_start,
@@ -161,7 +162,7 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
     try:
         descriptor = open_regular(shard.path)
     except OSError as error:
-        raise damaged(shard.path, error.strerror or "it cannot be opened") from None
+        raise damaged_shard(shard.path, error.strerror or "it cannot be opened") from None
     try:
         spare: np.ndarray | None = None
         for chunk in chunks:
@@ -179,9 +180,14 @@ def read_rows(shard: Shard, start: int, stop: int, out: Shaped[np.ndarray, "row 
         os.close(descriptor)
 
 
-def damaged(path: Path, reason: str) -> UserError:
+def damaged(path: Path, reason: str, remedy: str = DAMAGE_REMEDY) -> UserError:
     """The error for a file of a store that cannot be trusted."""
-    return UserError(f"{printable(path, 4096)} is damaged ({reason}): {DAMAGE_REMEDY}.")
+    return UserError(f"{printable(path, 4096)} is damaged ({reason}): {remedy}.")
+
+
+def damaged_shard(path: Path, reason: str) -> UserError:
+    """The same for a shard, which `verify --repair` cuts off, so that `collect` makes only what is missing."""
+    return damaged(path, reason, SHARD_REMEDY)
 
 
 def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray, " byte"]) -> None:
@@ -190,9 +196,9 @@ def _read_chunk(descriptor: int, shard: Shard, chunk: int, out: UInt8[np.ndarray
     n_read = os.preadv(descriptor, [out.data, stored.data], int(shard.chunk_offsets[chunk]))
     crc = google_crc32c.value(out)
     if n_read != len(out) + CRC_BYTES or crc != int.from_bytes(stored.tobytes(), "little"):
-        raise damaged(shard.path, f"its chunk {chunk} fails its checksum")
+        raise damaged_shard(shard.path, f"its chunk {chunk} fails its checksum")
     if shard.chunk_crcs is not None and crc != shard.chunk_crcs[chunk]:
-        raise damaged(shard.path, f"its chunk {chunk} is whole, but not the one that was committed")
+        raise damaged_shard(shard.path, f"its chunk {chunk} is whole, but not the one that was committed")
 
 
 def _parts(rows: np.ndarray, n_chunks: int, chunk_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

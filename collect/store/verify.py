@@ -129,10 +129,13 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
     manifest: Manifest | None = None
     try:
         read_config(folder, "collect")
+    except UserError as error:
+        problems.append(Problem(path=folder, reason=str(error)))
+    try:
         if os.path.lexists(folder / MANIFEST_NAME):
             manifest = read_manifest(folder)
     except UserError as error:
-        problems.append(Problem(path=folder, reason=str(error)))
+        problems.append(Problem(path=folder / MANIFEST_NAME, reason=str(error)))
     logs: list[RankLog] = []
     for path in _log_paths(folder, manifest, problems):
         try:
@@ -265,9 +268,13 @@ def _remedy(folder: Path, problems: Sequence[Problem], config: VerifyConfig) -> 
     """Say what to do; with `repair`, do it."""
     cuts: dict[Path, int] = {}
     for problem in problems:
+        if problem.path == folder / MANIFEST_NAME:
+            continue  # written again from the logs
         if problem.log is None or problem.shard is None:
             return "Restore what is named from a copy, or delete the activations folder and collect again."
         cuts[problem.log] = min(problem.shard, cuts.get(problem.log, problem.shard))
+    if not cuts and not config.repair:
+        return f"Restore {MANIFEST_NAME} from a copy; or delete it alone, and run `video-sae collect` as before."
     if not config.repair:
         return "Restore the files from a copy; or run this with --repair, and then `video-sae collect` as before."
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
@@ -275,4 +282,6 @@ def _remedy(folder: Path, problems: Sequence[Problem], config: VerifyConfig) -> 
         log = RankLog.read(path)
         n_kept = 1 + sum(commit.shard < shard for commit in log.commits)
         write_atomic(path, read_bytes(path, DAMAGE_REMEDY)[: log.ends[n_kept - 1]])
+    if not cuts:
+        return f"{MANIFEST_NAME} was deleted: run `video-sae collect` as before to write it again."
     return "Every rank was cut back to before its first bad shard: run `video-sae collect` as before to fill it again."

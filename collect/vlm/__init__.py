@@ -22,7 +22,7 @@
 
 from collect.vlm.families.registry import register_family
 from collect.vlm.family import VlmFamily
-from collect.vlm.loading import load_vlm
+from collect.vlm.loading import load_vlm, require_sites
 from collect.vlm.prefix_cache import PrefixCache
 from collect.vlm.prompt import Embedded, Prefix, Projected
 from collect.vlm.video_vlm import VideoVlm
@@ -36,4 +36,5 @@ __all__ = [
     "VlmFamily",
     "load_vlm",
     "register_family",
+    "require_sites",
 ]

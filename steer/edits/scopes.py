@@ -13,12 +13,18 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
+from collect.data.perception_test import Video
+from collect.errors import UserError
+from collect.printable import printable
 from features.labels.events import event_frames
 from features.labels.labelling import lay_tracks
 from features.labels.names import normalise_name, object_names
 from features.labels.unit_labels import MIN_COVER
 from steer.codes import Scene, VideoCodes
-from steer.edits.operations import Scope
+from steer.edits.operations import Operation, Scope
+
+N_NAMED = 30
+"""Labels that a refusal names."""
 
 
 def frames_that_fire(codes: VideoCodes, latents: Sequence[int], n_t: int) -> Bool[np.ndarray, " n_t"]:
@@ -67,6 +73,38 @@ def scoped_tokens(scope: Scope, scene: Scene, codes: VideoCodes, latents: Sequen
     else:
         frames[scope.first : scope.last + 1] = True
     return of_frames(frames, codes.n_tokens, device)
+
+
+def require_scopes(operations: Sequence[Operation], videos: Sequence[Video], n_steps: int) -> None:
+    """Check that every scope has something to take place at; a misspelt one would change nothing, and say so nowhere.
+
+    Args:
+        operations: with their scopes.
+        videos: those that are edited.
+        n_steps: time steps of the longest of their clips.
+
+    Raises:
+        UserError: no video has anything with a label, or no clip has as many time steps.
+    """
+    known = {
+        "track": sorted({name for video in videos for track in video.tracks for name in object_names(track.label)}),
+        "action": sorted({normalise_name(segment.label) for video in videos for segment in video.actions}),
+    }
+    for operation in operations:
+        scope = operation.scope
+        if scope.kind in known and normalise_name(scope.label or "") not in known[scope.kind]:
+            there = ", ".join(printable(name, 60) for name in known[scope.kind][:N_NAMED])
+            more = f" and {len(known[scope.kind]) - N_NAMED} more" if len(known[scope.kind]) > N_NAMED else ""
+            what = {"track": "tracks", "action": "action segments"}[scope.kind]
+            raise UserError(
+                f"--operations {printable(operation)!r}: no held-out video that is asked about has {what} with that "
+                f"label: {f'choose from {there}{more}' if there else f'none of them has any {what}'}."
+            )
+        if scope.kind == "frames" and scope.last >= n_steps:
+            raise UserError(
+                f"--operations {printable(operation)!r}: the clips have {n_steps} time steps, numbered from 0: give "
+                f"FIRST-LAST of at most {n_steps - 1}."
+            )
 
 
 def _covered(scene: Scene, label: str) -> Bool[np.ndarray, " token"]:

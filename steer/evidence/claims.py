@@ -1,14 +1,18 @@
 """What the held-out effects allow to say: one function, with stated rules, whose words every page prints.
 
-    specific         moves its subject's questions, more than its controls, and neither other counting questions, taken
-                     together and subject by subject, nor non-counting questions
-    not specific     moves its subject's questions more than its controls, but others too
+    specific         moves its subject's questions, more than its controls; other counting questions, taken together and
+                     subject by subject, and non-counting questions move by a small share of that at most
+    not specific     moves its subject's questions more than its controls, but others move too, or may
+    specificity not tested
+                     moves its subject's questions more than its controls; of others too few were asked to compare
     generic damage   costs its subject's questions, and so does many a control of its norms
     not beyond controls
                      moves its subject's questions, but a control of its norms now and then does as much
-    no effect        none was found, and one beyond the stated bound would have been
+    too few controls moves its subject's questions and no control does as much, but there are too few of them to tell
+    no effect on the margin
+                     none was found; how large one has to be for the test to find it is stated
     undecided        the interval leaves out zero, and the test over videos does not
-    too few videos   so few videos have such questions and the latent that no effect could have been found
+    too few videos   so few videos have such questions and an effect that none could have been found
     no controls      it was not compared
 
 Targets and their subjects are chosen on train videos, so that nothing here is the best of several on held-out ones.
@@ -16,6 +20,7 @@ Targets and their subjects are chosen on train videos, so that nothing here is t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,19 +37,27 @@ LEAST_COUNT = 0.05
 MANY_CONTROLS = 0.2
 """Share of the controls that change the margin as much, from which the cost is that of any change of this size."""
 
+_OF_DOSES = Operation(kind="ablate").magnitude
+"""Of the edits that doses.parquet compares in `opposed`: without the latent, and with twice of it."""
 _CONFIRMED = f"q < {SIGNIFICANT_Q} over videos and q < {SIGNIFICANT_Q} against controls"
 RULES = {
-    "specific": f"{_CONFIRMED}; intervals of other and non-counting questions, and the mean of every other subject "
-    f"with {ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
-    "not specific": f"{_CONFIRMED}; the interval of other or non-counting questions, or another subject's mean, beyond "
-    f"{OTHERS_SHARE:.0%} of the effect",
+    "specific": f"{_CONFIRMED}; intervals of other and non-counting questions, of which at least one is known, and the "
+    f"mean of every other subject with {ENOUGH_VIDEOS} videos or more, within {OTHERS_SHARE:.0%} of the effect",
+    "not specific": f"{_CONFIRMED}; the mean or an end of the interval of other or non-counting questions, or another "
+    f"subject's mean, beyond {OTHERS_SHARE:.0%} of the effect",
+    "specificity not tested": f"{_CONFIRMED}; neither other counting nor non-counting questions about two videos or "
+    "more were asked",
     "generic damage": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls; the margin falls, and "
     f"{MANY_CONTROLS:.0%} of the controls or more change it as much",
     "not beyond controls": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls; fewer of them do, "
     "or the margin rises",
-    "no effect": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} active videos or more",
-    "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} active videos or more",
-    "too few videos": f"q >= {SIGNIFICANT_Q} over videos, fewer than {ENOUGH_VIDEOS} active videos",
+    "too few controls": f"q < {SIGNIFICANT_Q} over videos, q >= {SIGNIFICANT_Q} against controls, although none of "
+    "them changes the margin as much",
+    "no effect on the margin": f"q >= {SIGNIFICANT_Q} over videos, zero in the interval, {ENOUGH_VIDEOS} videos or "
+    "more with an effect",
+    "undecided": f"q >= {SIGNIFICANT_Q} over videos, zero outside the interval, {ENOUGH_VIDEOS} videos or more with an "
+    "effect",
+    "too few videos": f"q >= {SIGNIFICANT_Q} over videos, fewer than {ENOUGH_VIDEOS} videos with an effect",
     "no controls": "no controls were run",
 }
 
@@ -61,15 +74,30 @@ def claims(
         doses: doses.parquet; may have no rows.
     """
     known = {str(operation): operation for operation in operations}
-    opposed = dict(zip(doses["target"], doses["opposed"], strict=True))
+    by_doses = dict(zip(doses["target"], doses["opposed"], strict=True))
     others = by_subject[~by_subject["is_chosen"].astype(bool) & (by_subject["n_videos"] >= ENOUGH_VIDEOS)]
     others = others.assign(size=others["delta_margin"].abs()).sort_values("size", ascending=False, kind="stable")
     largest = others.drop_duplicates(["target", "operation"]).to_dict("records")
     beside = {(row["target"], row["operation"]): (row["subject"], row["delta_margin"]) for row in largest}
     rows = summary.to_dict("records")
+    families: dict[str, list[float]] = {}
     for row in rows:
-        row["beside_subject"], row["delta_margin_beside"] = beside.get((row["target"], row["operation"]), (None, 0.0))
-    found = [_claim(row) | {"opposed": opposed.get(row["target"], _opposed(row, rows, known))} for row in rows]
+        row["beside_subject"], row["delta_margin_beside"] = beside.get(
+            (row["target"], row["operation"]), (None, float("nan"))
+        )
+        if is_known(row["control_p_value"]):
+            families.setdefault(row["family"], []).append(row["control_p_value"])
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        judged = _claim(row)
+        if judged["claim"] == "too few controls":
+            judged["controls_needed"] = controls_needed(row["control_p_value"], families[row["family"]])
+        # Doses compare the ablation with the doubling, and nothing else.
+        if row["target"] in by_doses and known[row["operation"]].magnitude == _OF_DOSES:
+            judged["opposed"] = by_doses[row["target"]]
+        else:
+            judged["opposed"] = _opposed(row, rows, known)
+        found.append(judged)
     return pd.DataFrame(found, columns=CLAIMS.names)
 
 
@@ -79,23 +107,51 @@ def claim_name(row: dict[str, Any]) -> str:
     if moves and row["n_controls"] == 0:
         return "no controls"
     if moves and not _below(row["control_q_value"]):
+        if row["control_p_value"] * (1 + row["n_controls"]) < 1.5:  # 1 where no control does as much
+            return "too few controls"
         is_damage = row["delta_margin"] < 0 and row["control_p_value"] >= MANY_CONTROLS
         return "generic damage" if is_damage else "not beyond controls"
     if moves:
-        return "specific" if others_within(row) else "not specific"
-    if row["n_videos_active"] < ENOUGH_VIDEOS:
+        if not others_within(row):
+            return "not specific"
+        return "specific" if any(others_known(row)) else "specificity not tested"
+    # Where fewer videos have an effect than the test takes, none is detectable.
+    if row["n_videos_active"] < ENOUGH_VIDEOS or not is_known(row["detectable"]):
         return "too few videos"
-    return "no effect" if row["delta_margin_low"] <= 0 <= row["delta_margin_high"] else "undecided"
+    return "no effect on the margin" if row["delta_margin_low"] <= 0 <= row["delta_margin_high"] else "undecided"
+
+
+def others_known(row: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether enough videos had other counting questions, and non-counting questions, for an interval."""
+    other, noncounting = (is_known(row[f"delta_margin_{of}_low"]) for of in ("other", "noncounting"))
+    return other, noncounting
 
 
 def others_within(row: dict[str, Any]) -> bool:
-    """Whether other counting questions, other subjects and non-counting questions all move by less than a share.
+    """Whether all that is known of other counting questions, subjects and non-counting questions is a small share.
 
-    Where a split has no such questions, nothing speaks against it.
+    What was not asked is not known and has no say; see `others_known`.
     """
     limit = OTHERS_SHARE * abs(row["delta_margin"])
-    ends = [row[f"delta_margin_{of}_{end}"] for of in ("other", "noncounting") for end in ("low", "high")]
-    return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if end == end)
+    ends = [row[f"delta_margin_{of}{end}"] for of in ("other", "noncounting") for end in ("", "_low", "_high")]
+    return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if is_known(end))
+
+
+def controls_needed(p_value: float, family: Sequence[float]) -> int:
+    """Fewest controls of each row in a family that allow a q-value below `SIGNIFICANT_Q` where none does as much.
+
+    Args:
+        p_value: of the row against its controls, none of which does as much.
+        family: p-values against controls of all rows of its family, this one among them.
+    """
+    ahead = sum(each <= p_value for each in family)
+    # Benjamini-Hochberg: q = family / ahead / (1 + n), which must be below the level.
+    return math.floor(len(family) / ahead / SIGNIFICANT_Q + 1e-9)
+
+
+def is_known(value: Any) -> bool:
+    """Whether a cell holds a number."""
+    return value is not None and bool(value == value)  # NaN is unlike itself
 
 
 def direction(row: dict[str, Any]) -> str:
@@ -137,7 +193,7 @@ def dissociations(claimed: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequ
                 continue
             across, back = effect[one["target"], other["subject"]], effect[other["target"], one["subject"]]
             limits = [OTHERS_SHARE * abs(row["delta_margin"]) for row in (one, other)]
-            if across[1] > limits[0] or back[1] > limits[1]:
+            if not (across[1] <= limits[0] and back[1] <= limits[1]):  # an unknown interval shows nothing
                 continue
             found.append(
                 {
@@ -156,7 +212,7 @@ def dissociations(claimed: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequ
 
 def _claim(row: dict[str, Any]) -> dict[str, Any]:
     name = claim_name(row)
-    ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if row[end] == row[end]]
+    ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if is_known(row[end])]
     kept = {column: row[column] for column in CLAIMS.names if column in row}
     return kept | {
         "claim": name,

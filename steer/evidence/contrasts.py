@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ask.inference import EXACT_SIGN_FLIPS
 from ask.questions import Item
 from features.association.inference import quantiles_of_rows
+from steer.targets import ENOUGH_VIDEOS
 
 BOOTSTRAPS = 1000
 SIGN_FLIPS = 10_000
@@ -97,7 +98,12 @@ class Contrasts:
         return VideoMeans(values=total / np.maximum(count, 1)[:, None], has=count > 0)
 
     def draws(self, means: VideoMeans) -> Float[np.ndarray, "draw edit"]:
-        """Bootstrap draws of the mean; NaN where a draw has none of the videos."""
+        """Bootstrap draws of the mean; NaN where a draw has none of the videos.
+
+        All are NaN where fewer than two videos have items: one does not say how videos differ.
+        """
+        if means.has.sum() < 2:
+            return np.full((BOOTSTRAPS, means.values.shape[1]), np.nan)
         weights = self._weights[:, : len(means.has)] * means.has
         total = weights.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -149,14 +155,38 @@ class Contrasts:
 
 
 def interval(draws: Float[np.ndarray, "draw edit"]) -> tuple[Float[np.ndarray, " edit"], Float[np.ndarray, " edit"]]:
-    """95 % percentile interval of each edit; NaN where there are no draws."""
+    """95 % percentile interval of each edit; NaN where all draws are."""
     low, high = quantiles_of_rows(draws.T, INTERVAL)
     return low, high
 
 
 def detectable(means: VideoMeans) -> Float[np.ndarray, " edit"]:
-    """Smallest mean that a two-sided 5 % test finds with 80 % power: 2.8 standard errors; NaN for one video."""
+    """Smallest mean over videos that the sign-flip test at 5 %, taken alone, finds with 80 % power.
+
+    The videos with an effect are taken to be these, each with the same further effect and normal deviations from it; a
+    zero stays one, since flipping its sign changes nothing. NaN where fewer than six videos have an effect, which the
+    test cannot find; 0 where all effects are zero, as nothing deviates.
+    """
     own = means.own
-    if len(own) < 2:
-        return np.full(means.values.shape[1], np.nan)
-    return 2.8 * own.std(axis=0, ddof=1) / np.sqrt(len(own))
+    moving = own != 0
+    n = moving.sum(axis=0)
+    mean = own.sum(axis=0) / np.maximum(n, 1)
+    spread = np.sqrt((np.where(moving, own - mean, 0.0) ** 2).sum(axis=0) / np.maximum(n - 1, 1))
+    factors = np.array([power_factor(int(count)) for count in n])
+    share = n / max(1, len(own))
+    found = share * factors * spread / np.sqrt(np.maximum(n, 1))
+    return np.where((n == 0) & (len(own) >= ENOUGH_VIDEOS), 0.0, found)
+
+
+def power_factor(n_videos: int) -> float:
+    """Standard errors by which a mean has to lie from zero so that a sign-flip test finds it with 80 % power at 5 %.
+
+    The two-sided normal test has 2.8. Six videos have to agree in their signs, seven nearly so (3.5 by simulation);
+    from eight on the curve is within 0.05 of simulation. NaN below `ENOUGH_VIDEOS`.
+
+    Args:
+        n_videos: videos with an effect.
+    """
+    if n_videos < ENOUGH_VIDEOS:
+        return float("nan")
+    return {6: 4.39, 7: 3.53}.get(n_videos, 2.8 + 3.1 / (n_videos - 2.4))

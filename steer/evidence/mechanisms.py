@@ -10,7 +10,8 @@
     counter     whether latents keep a running number of events, and whether the answer reads it
     set         how few latents destroy or restore the questions of a subject
 
-All numbers are changes of the expected count on held-out videos, but for shares of the margin in `set`.
+All numbers are changes of the expected count on held-out videos, but for shares of the margin in `set`. A statement is
+made where the interval speaks for it, denied where the interval excludes it, and else `undecided`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from typing import Any
 import pandas as pd
 
 from steer.evidence.claims import LEAST_COUNT
-from steer.mechanism.tables import MECHANISMS, TOO_FEW
+from steer.mechanism.tables import MECHANISMS, TOO_FEW, UNDECIDED
 from steer.targets import ENOUGH_VIDEOS
 
 MOST_OF_IT = 0.75
 """Share from which one thing does most of what all together do."""
+HALF_OF_IT = 0.5
 LITTLE_OF_IT = 0.25
 SET_SHARE = 0.8
-"""Share of a subject's margin that a set must destroy or restore on the train videos."""
+"""Share of a subject's margin that a set must destroy or restore on the train videos to be the one that is tested."""
 
 READERS = {
     "later visual": "by later visual tokens",
@@ -104,12 +106,11 @@ def _doses(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _necessity(row: Row) -> dict[str, Any]:
     own = sign(row, "ablated")
-    beyond = row["ablated_high"] < row["random_low"] or row["ablated_low"] > row["random_high"]
-    if own and beyond:
+    if own and _apart(row, "ablated", "random"):
         verdict = "necessary" if own < 0 else "suppressing"
     else:
         small = max(abs(row["ablated_low"]), abs(row["ablated_high"])) < LEAST_COUNT
-        verdict = "not necessary" if small else "undecided"
+        verdict = "not necessary" if small else UNDECIDED
     rule = (
         f"necessary: the ablation at one event lowers the count by {LEAST_COUNT} or more, its interval below zero and "
         f"apart from that of random directions; suppressing: it raises it so; not necessary: its interval is within "
@@ -120,28 +121,33 @@ def _necessity(row: Row) -> dict[str, Any]:
 
 def _sufficiency(row: Row) -> dict[str, Any]:
     whole, alone = row["inserted_residual"], row["inserted_latent"]
+    verdict = UNDECIDED
     if sign(row, "inserted_residual") <= 0:
-        verdict = "undecided"  # not even the whole frame makes an event
+        pass  # not even the whole frame makes an event
     elif sign(row, "inserted_latent") > 0:
         verdict = "sufficient" if alone >= MOST_OF_IT * whole else "sufficient in part"
-    elif sign(row, "inserted_codes") > 0 and abs(row["inserted_others"]) < MOST_OF_IT * row["inserted_codes"]:
-        verdict = "part of a conjunction"
-    else:
-        verdict = "not sufficient"
+    elif row["inserted_latent_high"] < MOST_OF_IT * row["inserted_residual_low"]:
+        together = sign(row, "inserted_codes") > 0
+        without = max(abs(row[f"inserted_others_{end}"]) for end in ("low", "high"))
+        is_part = together and without < MOST_OF_IT * row["inserted_codes"]
+        verdict = "part of a conjunction" if is_part else "not sufficient"
     rule = (
         "of frames whose whole residual raises the count elsewhere: sufficient if its activations alone do so by "
-        f"{MOST_OF_IT:.0%} of that, sufficient in part if by less; part of a conjunction if they do not, all latents "
-        f"together do, and all but it do by less than {MOST_OF_IT:.0%} of that; else not sufficient"
+        f"{MOST_OF_IT:.0%} of that, sufficient in part if by less; not sufficient if their interval lies below "
+        f"{MOST_OF_IT:.0%} of the lower end of that; then part of a conjunction if all latents together raise it and "
+        f"the interval of all but it stays below {MOST_OF_IT:.0%} of that"
     )
     return _said(row, "sufficiency", verdict, rule, "inserted_latent", row["n_videos_with_room"])
 
 
 def _exchange(row: Row) -> dict[str, Any]:
     follows = sign(row, "slope")
-    verdict = "follows the partner" if follows > 0 else "goes the other way" if follows < 0 else "does not follow"
+    verdict = "follows the partner" if follows > 0 else "goes the other way" if follows < 0 else UNDECIDED
+    if not follows and row["slope_high"] <= LEAST_COUNT:
+        verdict = "does not follow"
     rule = (
-        f"the line of the change over the difference of the counts rises by {LEAST_COUNT} or more per event, beyond "
-        "its interval"
+        f"follows: the line of the change over the difference of the counts rises by {LEAST_COUNT} or more per event, "
+        f"beyond its interval; does not follow: its interval ends at {LEAST_COUNT} or before"
     )
     return _said(row, "exchange", verdict, rule, "slope", row["n_videos"])
 
@@ -149,12 +155,19 @@ def _exchange(row: Row) -> dict[str, Any]:
 def _rivals(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for _, own in table.groupby("target", sort=False):
         rows = own.to_dict("records")
-        hardest = min(rows, key=lambda row: row["ahead"])
-        behind = [row for row in rows if not row["ahead_low"] > 0]
-        names = [RIVALS[row["rival"]] for row in behind or rows]
+        open_ones = [row for row in rows if not row["ahead_low"] > 0]
+        ahead_of_it = [row for row in open_ones if row["ahead_high"] <= LEAST_COUNT]
+        named = ahead_of_it or open_ones or rows
+        hardest = min(named, key=lambda row: row["ahead"])
+        names = [RIVALS[row["rival"]] for row in named]
         listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        verdict = f"does {'no more' if behind else 'more'} than {listed}"
-        rule = "the ablation changes the count more, video by video, than the strongest draw, beyond the interval"
+        verdict = f"does {'no more' if ahead_of_it else 'more'} than {listed}"
+        if open_ones and not ahead_of_it:
+            verdict = f"{UNDECIDED}: {verdict}"
+        rule = (
+            "does more: the ablation changes the count more, video by video, than the strongest draw of each, beyond "
+            f"the interval; does no more: the interval ends at {LEAST_COUNT} or before"
+        )
         yield _said(hardest, "rivals", verdict, rule, "ahead", hardest["n_videos"])
 
 
@@ -162,26 +175,62 @@ def _flow(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for _, own in table.groupby("target", sort=False):
         n_layers = int(own["last_layer"].max()) + 1
         whole = own[(own["first_layer"] == 0) & (own["last_layer"] == n_layers - 1)].set_index("route")
-        free, kept, everything = (whole.loc[name].to_dict() for name in ("free", "attention kept", "all"))
+        routes: dict[str, dict[str, Any]] = {str(name): row.to_dict() for name, row in whole.iterrows()}
         named = {"target": own["target"].iloc[0], "subject": own["subject"].iloc[0]}
         n = int(own["n_videos"].iloc[0])
-        if sign(free, "ablation"):
-            share = kept["ablation"] / free["ablation"]
-            words = ("where attention goes", "where attention goes and what it brings", "what attention brings")
-            verdict = words[0] if share <= LITTLE_OF_IT else words[2] if share >= MOST_OF_IT else words[1]
+        if sign(routes["free"], "ablation"):
+            kept = routes["attention kept"]
             rule = (
-                f"where attention goes: with attention kept as it was, {LITTLE_OF_IT:.0%} of the ablation's effect or "
-                f"less is left; what it brings: {MOST_OF_IT:.0%} or more; else both"
+                f"where attention goes: with attention kept as it was, the interval lies within {LITTLE_OF_IT:.0%} of "
+                f"the ablation's mean effect; what it brings: it lies at {MOST_OF_IT:.0%} of it or beyond; both: it "
+                f"lies between, or beyond {LITTLE_OF_IT:.0%} of it in the other direction"
             )
+            verdict = _reading(*_share(kept, "ablation", routes["free"]["ablation"]))
             yield _said({**named, **kept}, "reading", verdict, rule, "ablation", n)
-        if sign(everything, "cut"):
-            sizes = {
-                name: whole.loc[name, "cut"] / everything["cut"] for name in ("later visual", "question", "answer")
-            }
-            leading = max(sizes, key=lambda name: (sizes[name], name))
-            verdict = READERS[leading] if sizes[leading] >= 0.5 else "by several"
-            rule = "the tokens whose cut from the events alone costs half or more of what all cuts together cost"
-            yield _said({**named, **whole.loc[leading].to_dict()}, "route", verdict, rule, "cut", n)
+        if sign(routes["all"], "cut"):
+            leading, verdict = _route(routes)
+            rule = (
+                "by some tokens: their cut from the events alone costs, over its whole interval, half or more of what "
+                "all cuts together cost on average; by several: each cut less than half, over its whole interval; both "
+                "only where the cut that is spoken of is apart from that of as many frames without an event"
+            )
+            yield _said({**named, **routes[leading]}, "route", verdict, rule, "cut", n)
+
+
+def _share(row: Row, name: str, whole: float) -> tuple[float, float]:
+    """The interval of a number as shares of another."""
+    low, high = sorted((row[f"{name}_low"] / whole, row[f"{name}_high"] / whole))
+    return low, high
+
+
+def _reading(low: float, high: float) -> str:
+    """What is decided, from the share of the ablation's effect that is left with attention kept."""
+    if max(abs(low), abs(high)) <= LITTLE_OF_IT:
+        return "where attention goes"
+    if low >= MOST_OF_IT:
+        return "what attention brings"
+    if high < -LITTLE_OF_IT or (low > LITTLE_OF_IT and high < MOST_OF_IT):
+        return "where attention goes and what it brings"
+    return UNDECIDED
+
+
+def _route(routes: Mapping[str, Row]) -> tuple[str, str]:
+    """The route whose cut is spoken of, and what is said of it."""
+    everything = routes["all"]["cut"]
+    shares = {name: _share(routes[name], "cut", everything) for name in READERS}
+    leading = max(READERS, key=lambda name: (routes[name]["cut"] / everything, name))
+    if not _apart(routes["all"], "cut", "control"):
+        return "all", UNDECIDED
+    if shares[leading][0] >= HALF_OF_IT and _apart(routes[leading], "cut", "control"):
+        return leading, READERS[leading]
+    if all(high < HALF_OF_IT for _, high in shares.values()):
+        return leading, "by several"
+    return leading, UNDECIDED
+
+
+def _apart(row: Row, one: str, other: str) -> bool:
+    """Whether two intervals have nothing in common; False where one is not known."""
+    return bool(row[f"{one}_high"] < row[f"{other}_low"] or row[f"{one}_low"] > row[f"{other}_high"])
 
 
 def _counters(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -189,14 +238,17 @@ def _counters(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
         rows = own.to_dict("records")
         running = [row for row in rows if row["gain_low"] > 0]
         joint = rows[-1]
-        if sign(joint, "state_more") > 0:
+        if sign(joint, "state_more") > 0 and _apart(joint, "state_more", "state_same"):
             verdict = "read by the answer"
+        elif sign(joint, "state_more") > 0 or joint["state_more_high"] > LEAST_COUNT:
+            verdict = f"{UNDECIDED}: read by the answer"
         else:
             verdict = "follows the count, not read in one frame" if running else "none found"
         rule = (
             "read by the answer: the state of a video with one event more, put into one frame, raises the count by "
-            f"{LEAST_COUNT} or more, beyond its interval; follows the count: it explains more than time beyond its "
-            "interval"
+            f"{LEAST_COUNT} or more, beyond its interval and apart from that of a video with as many events; not read: "
+            f"its interval ends at {LEAST_COUNT} or before; follows the count: one latent explains more than time, "
+            "beyond its interval"
         )
         yield _said(joint, "counter", verdict, rule, "state_more", joint["n_more"])
 
@@ -204,9 +256,15 @@ def _counters(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _sets(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (_, aim), own in table.groupby(["subject", "aim"], sort=False):
         rows = own.sort_values("size").to_dict("records")
-        enough = next((row for row in rows if row["train_share"] >= SET_SHARE), None)
-        row = enough or rows[-1]
+        row = next((row for row in rows if row["train_share"] >= SET_SHARE), rows[-1])
         n = f"{row['size']} latent{'s' if row['size'] > 1 else ''}"
-        verdict = f"{DONE[aim]} by {n}" if enough else f"not {DONE[aim]} by {n}"
-        rule = f"the smallest set, grown on the train videos, that {aim}s {SET_SHARE:.0%} of the margin there"
+        verdict = f"more than half {DONE[aim]} by {n}"
+        if row["share_high"] <= HALF_OF_IT:
+            verdict = f"not {verdict}"
+        elif not row["share_low"] > HALF_OF_IT:
+            verdict = f"{UNDECIDED}: {verdict}"
+        rule = (
+            f"of the sets grown on the train videos, the smallest that {aim}s {SET_SHARE:.0%} of the margin there, or "
+            f"the largest if none does; on held-out videos its interval lies above {HALF_OF_IT:.0%}, or for `not` below"
+        )
         yield _said(row, "set", verdict, rule, "share", row["n_videos"])

@@ -114,13 +114,15 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | Real, seed: int) -> Estimate:
-    """Mean over videos; one number per video, those that are not known left out.
+    """Mean over videos; one number per video, those that are not known left out. One video alone has no interval.
 
     Equal seeds draw equal videos, so estimates over the same videos can be compared.
     """
     array = np.asarray(values, dtype=np.float64)
     array = array[~np.isnan(array)]
-    low, high = bootstrap_interval(array, np.random.default_rng(seed))
+    low, high = float("nan"), float("nan")
+    if len(array) > 1:
+        low, high = bootstrap_interval(array, np.random.default_rng(seed))
     return Estimate(mean=float(array.mean()) if len(array) else float("nan"), low=low, high=high, n=len(array))
 
 

@@ -24,6 +24,8 @@ ASPECTS = ("dose", "necessity", "sufficiency", "exchange", "rivals", "reading", 
 RIVAL_NAMES = ("count difference", "mean shift", "moved")
 TOO_FEW = "too few videos"
 """The verdict where nothing can be said."""
+UNDECIDED = "undecided"
+"""The verdict where the numbers speak neither for a statement nor against it; it may follow after a colon."""
 AIMS = ("destroy", "restore")
 ROUTE_NAMES = ("free", "attention kept", "later visual", "question", "answer", "all")
 

@@ -9,7 +9,6 @@ from ask.inference import (
     bootstrap_interval,
     control_p_value,
     control_percentile,
-    detectable_effect,
     pooled_interval,
     sign_flip_p,
     video_means,
@@ -60,12 +59,6 @@ def test_bootstrap_interval_has_the_width_of_the_standard_error() -> None:
     # 2 x 1.96 standard errors of 1/20
     assert high - low == pytest.approx(0.196, rel=0.15)
     assert low < means.mean() < high
-
-
-def test_detectable_effect() -> None:
-    # standard deviation of (-1, 1) is sqrt 2, so the standard error is 1
-    assert detectable_effect(np.array([-1.0, 1.0])) == pytest.approx(2.8)
-    assert math.isnan(detectable_effect(np.array([1.0])))
 
 
 def test_controls() -> None:

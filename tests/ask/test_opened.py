@@ -12,9 +12,7 @@ ITEMS = [
 
 
 def wanted(items: int, noncounting_items: int) -> Wanted:
-    return Wanted(
-        tasks=COUNTING_TAGS, items=items, noncounting_items=noncounting_items, seed=0, device="cpu", data=None
-    )
+    return Wanted(tasks=COUNTING_TAGS, items=items, noncounting_items=noncounting_items, seed=0, data=None)
 
 
 def test_train_and_held_out_videos_are_bounded_apart() -> None:

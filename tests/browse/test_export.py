@@ -174,7 +174,10 @@ def test_an_export_that_was_killed_is_finished_by_the_next(copy: Path, exported:
     found, wanted = files(folder), files(exported)
     assert set(found) == set(wanted)
     for name, content in wanted.items():
-        # Sentinels say when the video's file was changed, and the run's name is its folder's.
-        if name not in ("shards/run.js",) and not (name.startswith("media/") and name.endswith(".json")):
+        # Sentinels say when the video's file was changed, so does the state that export.json is of, and the run's name
+        # is its folder's.
+        if name not in ("shards/run.js", EXPORT_NAME) and not (name.startswith("media/") and name.endswith(".json")):
             assert found[name] == content, name
-    assert json.loads((folder / EXPORT_NAME).read_text())["format"] == "video-sae browse"
+    said = json.loads((folder / EXPORT_NAME).read_text())
+    assert (said["format"], said["n_files"]) == ("video-sae browse", len(wanted) - 1)
+    assert "of" in said

@@ -17,9 +17,11 @@ import httpx
 import pytest
 
 from browse.config import BrowseConfig
+from browse.gathering.opened import OpenedRun
 from browse.run import browse
 from browse.server.serving import listen
 from browse.sources import FolderSource, RunSource
+from collect.artefact.folder import file_hash, read_object, write_json
 from collect.errors import UserError
 from tests.small_run import SAE_NAME
 
@@ -87,11 +89,41 @@ def test_a_port_that_is_taken_is_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"port": -1}, {"port": 70000}, {"cache_gb": 0.0}, {"host": ""}, {"host": "a b"}, {"host": "http://x"}]
+    "options",
+    [
+        {"port": -1},
+        {"port": 70000},
+        {"cache_gb": 0.0},
+        {"cache_gb": float("inf")},
+        {"cache_gb": float("nan")},
+        {"host": ""},
+        {"host": "a b"},
+        {"host": "http://x"},
+    ],
 )
 def test_options_are_checked(options: dict[str, object]) -> None:
     with pytest.raises(UserError, match="--"):
         BrowseConfig(run=Path("run"), **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_no_run_is_refused(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run: no stage has begun there"):
+        browse(BrowseConfig(run=data_folder))
+    with pytest.raises(UserError, match="is no run"):
+        browse(BrowseConfig(run=data_folder, export=tmp_path / "page"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["features", "steer"])
+def test_tables_of_an_earlier_sae_are_not_shown_beside_another(copy: Path, stage: str) -> None:
+    config = copy / stage / SAE_NAME / "config.json"
+    weights = copy / "sae" / SAE_NAME / "sae_weights.safetensors"
+    content = read_object(config, "")
+    write_json(config, {**content, "inputs": {**content["inputs"], "sae": file_hash(weights)}})
+    OpenedRun(copy).check()
+    write_json(config, {**content, "inputs": {**content["inputs"], "sae": "0" * 64}})
+    with pytest.raises(UserError, match=f"{stage}/{SAE_NAME} was made with another SAE"):
+        browse(BrowseConfig(run=copy))
 
 
 def test_a_run_that_goes_on_is_read_again(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

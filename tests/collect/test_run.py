@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from collect import run
-from collect.config import CollectConfig
+from collect.config import CollectConfig, VerifyConfig
 from collect.data.perception_test import load_dataset
 from collect.data.video_choice import VideoChoice
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from collect.run import choose_videos, collect
+from collect.store.verify import verify
 from collect.store.writer import StoreWriter
 from collect.tokens.subset import on_tracks
 from collect.video.decode import decode_clip
@@ -92,7 +93,26 @@ def test_running_it_again_does_nothing(finished: Path, config: CollectConfig, ca
     with caplog.at_level("INFO"):
         assert collect(replace(config, out=finished.parent)) == finished
     assert "is finished: nothing to do" in caplog.text
+    assert "video v03 is left out: " in caplog.text
+    assert "The videos have no annotations" in caplog.text
+    assert f"1 videos are left out of {finished}" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_the_cheapest_remedy_of_damage_is_enough(config: CollectConfig, finished: Path) -> None:
+    folder = Path(shutil.copytree(finished.parent, config.out)) / "activations"
+    manifest, shard = folder / "manifest.json", folder / "rank-0.zarr" / "projector" / "c" / "4" / "0"
+    manifest.write_text(manifest.read_text()[:-9])
+    with pytest.raises(UserError, match="delete this file alone and run `video-sae collect` as before"):
+        collect(config)
+    manifest.unlink()
+    assert stored(collect(config)) == stored(finished)
+    shard.write_bytes(bytes(100))
+    with pytest.raises(UserError, match=r"or run `video-sae verify --repair` on its run and then `video-sae collect`"):
+        ActivationStore.open(folder).read("projector", 1024, 1280)
+    with pytest.raises(UserError):
+        verify(VerifyConfig(run=config.out, repair=True))
+    assert stored(collect(config)) == stored(finished)
 
 
 @pytest.mark.parametrize("n_videos", [1, 4, 7])

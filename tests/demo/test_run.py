@@ -99,3 +99,17 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(demo.run, "WEIGHTS", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no model\.safetensors"):
         demo.run.demo(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_sae": 0}, "--d-sae 0 is too small"),
+        ({"k": 16, "d_sae": 8}, "--k 16 is more than the 8 latents"),
+        ({"epochs": -1.0}, "--epochs -1.0 is not a positive number"),
+        ({"seed": -1}, "--seed -1 is out of range"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_refused_at_once(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        DemoConfig(**changes)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from features.config import FeaturesConfig, Floors
         {"fdr": 1.0},
         {"media": -1},
         {"seed": -1},
+        {"seed": 2**63},
     ],
 )
 def test_a_number_out_of_range_is_a_user_error_that_names_the_flag(arguments: dict[str, float]) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from collect.artefact.folder import read_table
+from collect.artefact.config_json import read_config
+from collect.artefact.folder import read_object, read_table, write_json
 from collect.errors import UserError
 from collect.reading import ActivationStore
 from features.codes import Codes
@@ -284,3 +285,23 @@ def test_videos_without_annotations_give_a_catalogue_without_labels(
     assert len(read_table(folder / "associations.parquet")) == 0
     assert (read_table(folder / "exemplars.parquet")["media"] != "").any()
     assert "latents are not associated with anything" in caplog.text
+
+
+def test_a_second_sae_does_not_lock_the_first_one_s_results(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = copy_of(run, tmp_path / "run")
+    small = replace(config_of(copy), permutations=9, bootstraps=9, controls=2, media=0, data=run.parent / "data")
+    folder = features(small)
+    (first,) = (path.name for path in (copy / "sae").iterdir())
+    assert read_config(folder, "features")["arguments"]["sae"] == first
+    save_sae(copy / "sae" / "second", planted_sae(rotated=True), torch.full((D_SAE,), 0.1))
+    with caplog.at_level(logging.INFO):
+        assert features(replace(small, sae=first)) == folder
+    assert "is finished: nothing to do" in caplog.text
+    # A folder that an earlier version wrote.
+    content = read_object(folder / "config.json", "")
+    write_json(folder / "config.json", {**content, "arguments": {**content["arguments"], "sae": None}})
+    assert features(replace(small, sae=first)) == folder
+    with pytest.raises(UserError, match=r"seed = 0 \(now 1\): give the earlier ones to go on there, or delete the"):
+        features(replace(small, sae=first, seed=1))

@@ -24,6 +24,11 @@ from tests.steer.effect_rows import (
 TARGETS = targets_of("3", "4", "set")
 
 
+NO_OTHER, NO_NONCOUNTING = (
+    dict.fromkeys(f"delta_margin_{of}{end}" for end in ("", "_low", "_high")) for of in ("other", "noncounting")
+)
+
+
 def claimed(*rows: dict[str, Any]) -> pd.DataFrame:
     return claims(pd.DataFrame(list(rows)), NO_SUBJECTS, OPERATIONS, NO_DOSES)
 
@@ -38,9 +43,9 @@ def test_a_specific_latent_is_set_against_the_other_questions() -> None:
     assert line.claim == "specific"
     assert line.text == (
         "Ablating latent 3 changes the margin of “object” questions by −0.50\u00a0nats [−0.60, −0.40] (8 videos, "
-        "q\u00a0= 0.010, against 9 controls q\u00a0= 0.020), and no others: other counting questions +0.02 "
-        "[+0.00, +0.03]; non-counting questions +0.05 [+0.00, +0.10]. The expected count gets lower: −0.10 "
-        "[−0.11, −0.09], and the opposite edit moves it the other way."
+        "q\u00a0= 0.010, against 9 controls q\u00a0= 0.020), others that were asked by a quarter of it at most: "
+        "other counting questions +0.02 [+0.00, +0.03]; non-counting questions +0.05 [+0.00, +0.10]. The expected "
+        "count gets lower: −0.10 [−0.11, −0.09], and the opposite edit moves it the other way."
     )
     assert "q < 0.05 against controls" in line.rule
 
@@ -48,27 +53,57 @@ def test_a_specific_latent_is_set_against_the_other_questions() -> None:
 @pytest.mark.parametrize(
     ("values", "claim", "said"),
     [
-        ({"delta_margin_other_low": -0.4}, "not specific", "but not these alone: other counting questions"),
+        (
+            {"delta_margin_other_low": -0.4},
+            "not specific",
+            "some others change by more than a quarter of it, or may: other",
+        ),
+        (NO_OTHER, "specific", "at most: no other counting questions were asked; non-counting questions +0.05"),
+        (
+            NO_OTHER | NO_NONCOUNTING,
+            "specificity not tested",
+            "whether it changes others was not tested: no other counting questions were asked; no non-counting",
+        ),
+        (
+            NO_OTHER | dict.fromkeys(list(NO_NONCOUNTING)[1:]),
+            "specificity not tested",
+            "not tested: no other counting questions were asked; non-counting questions +0.05 in one video.",
+        ),
+        (
+            {"control_q_value": 0.3, "control_p_value": 0.1},
+            "too few controls",
+            "They are too few to tell (q\u00a0= 0.300): it takes 20 at least, with --controls 7. Other counting",
+        ),
         (
             {"control_q_value": 0.2, "control_p_value": 0.3},
             "generic damage",
             "but directions of its size do as much (against 9 controls",
         ),
         (
-            {"control_q_value": 0.2},
+            {"control_q_value": 0.2, "control_p_value": 0.1, "n_controls": 19},
             "not beyond controls",
-            "but some directions of its size do as much (against 9 controls",
+            "but some directions of its size do as much (against 19 controls",
         ),
         ({"q_value": 0.2}, "undecided", "the interval leaves out zero, but the test over videos does not decide"),
         (
+            {"q_value": 0.2, "delta_margin_high": 0.1, "delta_expected_count": 0.0},
+            "no effect on the margin",
+            "found (8 videos, −0.50\u00a0nats [−0.60, +0.10]). One of ±0.60\u00a0nats or more would have been found",
+        ),
+        (
             {"q_value": 0.2, "delta_margin_high": 0.1},
-            "no effect",
-            "the margin of “object” questions beyond ±0.60",
+            "no effect on the margin",
+            "of this edit alone. The expected count gets lower: −0.10 [−0.11, −0.09].",
         ),
         (
             {"q_value": 0.2, "n_videos_active": 2},
             "too few videos",
             "2 videos with “object” questions are too few",
+        ),
+        (
+            {"q_value": 0.2, "detectable": None},
+            "too few videos",
+            "6 videos, of which fewer than 6 change at all, with “object” questions are too few",
         ),
         ({"limit": None}, "no controls", "it was not compared with controls"),
         ({"delta_expected_count": 0.0}, "specific", "Where the count goes is undecided."),
@@ -127,8 +162,8 @@ def test_a_double_dissociation_names_all_four_effects() -> None:
     )
     (line,) = dissociation_lines(pd.DataFrame([pair]), TARGETS, 5)
     assert line == (
-        "latent 3 moves “lamp” questions (−11.00) and not “cover” questions (+0.00); latent 4 moves the latter (−5.80) "
-        "and not the former (+0.01)."
+        "latent 3 moves “lamp” questions by −11.00 and “cover” questions by +0.00; latent 4 moves the latter by −5.80 "
+        "and the former by +0.01."
     )
 
 
@@ -137,11 +172,15 @@ def test_the_screens_are_compared_with_the_sweep() -> None:
     text = screen_agreement(pd.DataFrame(rows), screens)
     assert "5 of 6 active latents were ablated exactly" in text
     # 4 x 1 / 4; and (4 x 0.5 + 4 x 0.25) / 8 = 0.375
-    assert "among their own leaders: direct 100 %, gradient 38 %." in text.replace("\u00a0", " ")
+    # By chance, 4 of 5 latents.
+    assert (
+        "Among those that were in all videos of a subject (5 latents), the screens had of its largest exact effects "
+        "(20 at most) among as many largest estimates: direct 100 % (at random 80 %), gradient 38 % (at random 80 %)."
+    ) in text.replace("\u00a0", " ")
     # Two subjects of 2 edits each of which 1 was drawn; 0 of 2 large: 1 - 0.05^(1/2) = 0.776.
     assert "Of 4 other effects" in text
     assert "2 were drawn at random" in text
     assert "0 exceeded 0.1 nats, so that at most 77.6 % of all do" in text.replace("\u00a0", " ")
-    assert "at random" not in screen_agreement(pd.DataFrame(rows), screens.assign(n_drawn=0))
+    assert "drawn at random" not in screen_agreement(pd.DataFrame(rows), screens.assign(n_drawn=0))
     assert screen_agreement(pd.DataFrame(rows[:6]), screens) == ""  # three latents
     assert screen_agreement(pd.DataFrame(rows), screens.iloc[:0]) == ""

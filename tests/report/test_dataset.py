@@ -22,8 +22,9 @@ from collect.artefact.folder import read_object, write_json
 from collect.artefact.stage import write_summary
 from collect.errors import UserError
 from report import dataset
-from report.config import ExportConfig
+from report.config import ExportConfig, ReportConfig
 from report.dataset import SCHEMAS, export
+from report.page import report
 from tests.small_run import SAE_NAME
 
 STAGES = {"features": f"features/{SAE_NAME}", "steer": f"steer/{SAE_NAME}", "profile": "profile"}
@@ -246,6 +247,17 @@ def test_what_is_not_finished_or_was_changed_is_not_exported(own: Path, tmp_path
     with pytest.raises(UserError, match="no catalogue to export: run `video-sae features` first"):
         export(ExportConfig(run=own, to=("hf", tmp_path / "other")))
     assert not (tmp_path / "other").exists()
+
+
+def test_tables_of_an_earlier_sae_are_not_exported(own: Path, tmp_path: Path) -> None:
+    config = own / STAGES["features"] / "config.json"
+    content = read_object(config, "")
+    write_json(config, {**content, "inputs": {**content["inputs"], "sae": "0" * 64}})
+    with pytest.raises(UserError, match="was made with another SAE than the one that is in"):
+        export(ExportConfig(run=own, to=("hf", tmp_path / "set")))
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(UserError, match="was made with another SAE than the one that is in"):
+        report(ReportConfig(run=own))
 
 
 def licence_line(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from collect.artefact.folder import write_table
+from collect.artefact.folder import read_object, write_json, write_table
 from features.combinations.combine import COMBINATIONS
 from features.pictures.media import jpeg
 from report.config import ReportConfig
@@ -117,6 +117,36 @@ def test_every_part_is_there(page: str) -> None:
     assert "nan" not in text
 
 
+def test_names_are_said_to_be_what_the_rule_makes_them(page: str, copy: Path) -> None:
+    text = Page(page).text
+    assert "q < 0.05 under permutations between whole videos (for places and times, by a t test over videos)" in text
+    assert "that is masked in the nearest annotated frame and, where occluders are annotated, under one" in text
+    name = f"features/{SAE_NAME}/config.json"
+    write_json(copy / name, {**read_object(copy / name, ""), "arguments": {"fdr": 0.2}})
+    assert "q < 0.2 under permutations" in Page(render(read_record(copy))).text
+
+
+def test_labels_that_were_tested_are_told_from_candidates(copy: Path) -> None:
+    name = f"features/{SAE_NAME}/associations.parquet"
+    associations = tables()[name][1]
+    n_tested = len({(row["label"], row["kind"], row["level"]) for row in associations})
+    text = Page(render(read_record(copy))).text
+    assert f"tested, with {n_tested} different labels" in text
+    n_candidates = read_object(copy / f"features/{SAE_NAME}/summary.json", "")["n_labels"]
+    assert f"were candidates, {n_candidates} in all; {n_tested} of them were tested" in text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_detectable_is_said_only_of_what_enough_videos_show(copy: Path, known: bool) -> None:
+    changed = tables()
+    for row in changed[f"steer/{SAE_NAME}/summary.parquet"][1]:
+        row["detectable"] = 0.15 if known else None
+    write_tables(copy, changed)
+    text = Page(render(read_record(copy))).text
+    assert ("0.150 nats (median over the edited targets that enough videos show)" in text) == known
+    assert ("in too few videos for a test to find any change" in text) != known
+
+
 def test_the_page_says_how_a_latent_moves_the_count_and_by_which_rule(page: str) -> None:
     text = Page(page).text
     assert "How they do it" in text
@@ -129,8 +159,8 @@ def test_the_headline_says_what_was_found(page: str) -> None:
     headline = re.search(r"<h1>(.*?)</h1>", page)
     assert headline is not None
     assert headline[1] == (
-        "2 latents follow one object with a held-out AUROC of 0.9 or more; "
-        "1 of 2 edited latents and the edited set move the counts of one subject and no others."
+        "2 latents follow one object or attribute with a held-out AUROC of 0.9 or more; 1 of 2 edited latents and the "
+        "edited set move the answers to the questions about one subject, and others by a quarter of that at most."
     )
 
 
@@ -176,11 +206,11 @@ def test_a_run_without_findings_says_so(copy: Path) -> None:
     write_tables(copy, changed)
     text = Page(render(read_record(copy))).text
     assert (
-        "No latent follows one object; "
-        "no edited latent or set moves the counting answers more than matched controls do."
+        "No latent was found to follow one object or attribute; "
+        "no edited latent or set was found to move the counting answers more than matched controls do."
     ) in text
     assert "None of these associations holds" in text
-    assert "No latent has a label that holds" in text
+    assert "No latent has a name" in text
 
 
 def test_names_that_move_the_cursor_or_turn_text_round_are_shown_as_what_they_are(copy: Path) -> None:

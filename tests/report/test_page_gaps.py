@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collect.artefact.folder import write_atomic
+from collect.artefact.folder import read_object, write_atomic, write_json
 from collect.errors import UserError
 from report.config import ReportConfig
 from report.page import render, report
@@ -46,6 +46,7 @@ def test_a_missing_stage_is_named(copy: Path, folder: str, stage: str, gone: str
         (f"steer/{SAE_NAME}/screen.parquet", "how many latents were screened", "of the 24 that fire"),
         (f"steer/{SAE_NAME}/screens.parquet", "how far the screens can be trusted", "among their own leaders"),
         (f"steer/{SAE_NAME}/controls.parquet", "single controls are not drawn", "nothing"),
+        (f"steer/{SAE_NAME}/claims.parquet", "nothing is claimed about effects", "None of"),
         (
             f"steer/{SAE_NAME}/summary.parquet",
             "the effects of latents are not shown",
@@ -100,6 +101,20 @@ def test_missing_videos_and_codes_cost_the_pictures_only(copy: Path, data_folder
     assert "No pictures of this latent" in text
     shutil.rmtree(copy / "features" / SAE_NAME / "codes.zarr")
     assert f"pictures of the latents {CUP} could be drawn: {copy}" in Page(render(read_record(copy))).text
+
+
+def test_pictures_are_drawn_from_wherever_the_page_is_made(
+    copy: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (f"features/{SAE_NAME}", "activations"):
+        config = read_object(copy / stage / "config.json", "")
+        config["arguments"] |= {"data": "relative/data"}
+        write_json(copy / stage / "config.json", {**config, "paths": {"data": str(data_folder)}})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    page = Page(render(read_record(copy)))
+    assert "could be drawn" not in page.text
+    assert len([tag for tag, _ in page.elements if tag == "img"]) == 2
 
 
 @pytest.mark.parametrize("place", [0, 40, 300, -30])

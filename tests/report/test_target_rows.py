@@ -21,9 +21,7 @@ def test_labels_and_effects_are_counted_together() -> None:
     )
     assert [row.target.id for row in rows] == ["1", "0", "2", "set"]  # by size, the set last
     assert [row.label for row in rows] == ["cup", "no name", "ball", ""]
-    assert coincidence(rows) == (
-        "Of 2 edited latents with a label that holds, 1 has a confirmed effect; of 1 without one, 1."
-    )
+    assert coincidence(rows) == ("Of 2 edited latents with a name, 1 has a confirmed effect; of 1 without one, 1.")
     assert coincidence(target_rows(frame(effect_row("1", "ablate", 1.0)), targets_of("1"), None)) == ""
 
 

@@ -151,7 +151,7 @@ def mechanism_rows() -> list[dict[str, Any]]:
         (str(BALL), "necessity", "necessary", -0.6),
         (str(BALL), "sufficiency", "part of a conjunction", 0.0),
         (None, "counter", "none found", 0.01),
-        (None, "set", "destroyed by 2 latents", 0.85),
+        (None, "set", "more than half destroyed by 2 latents", 0.85),
     ]
     return [
         row(

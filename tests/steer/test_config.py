@@ -61,6 +61,7 @@ def test_other_operations_are_refused(text: str) -> None:
         {"operations": ()},
         {"operations": ("ablate",) * 2},
         {"latents": (-1,)},
+        {"seed": -1},
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict) -> None:
@@ -71,6 +72,11 @@ def test_arguments_out_of_range_are_refused(arguments: dict) -> None:
 def test_a_profile_needs_a_question() -> None:
     with pytest.raises(UserError, match="--items 0 is too small: give at least 1"):
         ProfileConfig(data=Path("data"), model="m", out=Path("run"), items=0)
+
+
+def test_a_profile_needs_a_seed_that_generators_take() -> None:
+    with pytest.raises(UserError, match="--seed -1 is out of range"):
+        ProfileConfig(data=Path("data"), model="m", out=Path("run"), seed=-1)
 
 
 def test_importing_the_configuration_loads_no_torch() -> None:

@@ -223,7 +223,11 @@ def test_a_given_latent_is_run_even_if_nothing_else_is(run_folder: Path) -> None
     assert summary["target"].tolist() == ["5"]
     assert summary["selected_by"].tolist() == ["given"]
     assert summary["confirmed"].isna().all()
-    assert set(read_table(folder / "claims.parquet")["claim"]) <= {"no controls", "no effect", "too few videos"}
+    assert set(read_table(folder / "claims.parquet")["claim"]) <= {
+        "no controls",
+        "no effect on the margin",
+        "too few videos",
+    }
 
 
 def test_an_sae_of_another_site_is_refused(run_folder: Path) -> None:

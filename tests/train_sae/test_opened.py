@@ -192,10 +192,12 @@ def test_settings_are_hashed_unless_a_summary_vouches_for_them(runs: dict[str, P
 def test_an_sae_of_the_run_keeps_its_name(runs: dict[str, Path], tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs["one"], tmp_path / "run"))
     save(run / "sae" / "mine", hook_name=SITE)
-    for wanted, argument in ((None, None), ("mine", "mine"), (run / "sae" / "mine", "mine")):
+    for wanted, argument in ((None, "mine"), ("mine", "mine"), (run / "sae" / "mine", "mine")):
         found = opened(run, wanted)
         assert (found.name, found.folder) == ("mine", run / "sae" / "mine")
         assert found.argument == argument
+        assert found.formerly() == {"sae": None}
+    assert opened(run, f"mine@{SITE}").formerly() == {}  # it may be another site than the one that was found then
     (run / "sae" / "linked").symlink_to(save(tmp_path / "elsewhere", hook_name=SITE))
     assert opened(run, "linked").name == "linked"
 

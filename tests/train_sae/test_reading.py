@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from collect.artefact.config_json import write_config
+from collect.artefact.folder import file_hash
 from collect.artefact.seal import seal_object
 from collect.errors import UserError
-from train_sae.reading import METRICS_NAME, begun_saes, find_sae, finished_saes, read_metrics
+from train_sae.reading import METRICS_NAME, begun_saes, check_same_sae, find_sae, finished_saes, read_metrics
 
 
 def make_saes(run: Path, *names: str) -> None:
@@ -146,3 +148,20 @@ def test_no_unique_sae_is_a_user_error(
     make_saes(tmp_path, *names)
     with pytest.raises(UserError, match=re.escape(message)):
         find_sae(tmp_path, wanted)
+
+
+@pytest.mark.parametrize("place", ["run/sae/one", "elsewhere/lens"])
+def test_a_stage_of_an_earlier_sae_of_the_same_name_is_named(tmp_path: Path, place: str) -> None:
+    run, sae = tmp_path / "run", tmp_path / place
+    sae.mkdir(parents=True)
+    (sae / "sae_weights.safetensors").write_bytes(b"first")
+    folders = {stage: run / stage / "one" for stage in ("steer", "features")}
+    hashes = {"sae": file_hash(sae / "sae_weights.safetensors")}
+    write_config(folders["features"], "features", {}, hashes, {"run": run, "sae": sae})
+    check_same_sae(run, folders)  # steer has not begun
+    (sae / "sae_weights.safetensors").write_bytes(b"second")
+    message = f"{folders['features']} was made with another SAE than the one that is in {sae} now: delete the former"
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_same_sae(run, folders)
+    (sae / "sae_weights.safetensors").unlink()
+    check_same_sae(run, folders)

@@ -305,3 +305,16 @@ def test_a_run_without_activations_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `video-sae collect`"):
         train(short_training(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dictionary_beyond_the_memory_is_refused_before_anything_is_begun(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    # 24 dimensions of two billion latents: two matrices and two moments of each, of four bytes.
+    with pytest.raises(UserError, match=r"takes at least 1,152\.0 GB of memory"):
+        train(short_training(run, d_sae=2 * 10**9))
+    assert not list((run / "sae").glob("*"))
+
+
+def test_a_batch_larger_than_an_epoch_is_said(run_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(short_training(run_folder, name="large-batch", batch_size=4096))
+    assert "--batch-size 4096 is more than the" in caplog.text

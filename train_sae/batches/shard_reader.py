@@ -23,7 +23,7 @@ from torch import Tensor
 
 from collect.artefact.inside import open_regular
 from collect.process.machine import usable_cpus
-from collect.store.shards import CRC_BYTES, Shard, damaged
+from collect.store.shards import CRC_BYTES, Shard, damaged_shard
 
 _MAX_VECTORS = 1024
 """Buffers that one `preadv` takes (IOV_MAX of Linux)."""
@@ -185,7 +185,7 @@ class ShardReader:
                 content = self._chunk(descriptor, chunk, check=check)
                 out[places[first : first + count]] = content[within : within + count]
         except OSError as error:
-            raise damaged(self._shards[opened].path, error.strerror or "it cannot be read") from None
+            raise damaged_shard(self._shards[opened].path, error.strerror or "it cannot be read") from None
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -198,15 +198,17 @@ class ShardReader:
         while n_read < len(raw):
             n_now = os.preadv(descriptor, [raw[n_read:].data], offset + n_read)
             if not n_now:
-                raise damaged(shard.path, f"it ends within its chunk at byte {offset}")
+                raise damaged_shard(shard.path, f"it ends within its chunk at byte {offset}")
             n_read += n_now
         content = raw[:-CRC_BYTES]
         if check:
             crc, committed = google_crc32c.value(content), int(self._committed[chunk])
             if crc != int.from_bytes(raw[-CRC_BYTES:].tobytes(), "little"):
-                raise damaged(shard.path, f"its chunk at byte {offset} fails its checksum")
+                raise damaged_shard(shard.path, f"its chunk at byte {offset} fails its checksum")
             if committed not in (-1, crc):
-                raise damaged(shard.path, f"its chunk at byte {offset} is whole, but not the one that was committed")
+                raise damaged_shard(
+                    shard.path, f"its chunk at byte {offset} is whole, but not the one that was committed"
+                )
             self._unverified[chunk] = False
         return content.reshape(self._chunk_rows, self._row_bytes)
 

@@ -9,31 +9,53 @@ import pyarrow as pa
 
 from collect.artefact.folder import write_atomic, write_table
 from collect.artefact.stage import SUMMARY_NAME
+from collect.artefact.table import column, table_schema
 from collect.drawing import Drawing, Scale, tick_text
 from train_sae.reading import read_summary
 
 TABLE_NAME = "comparison.parquet"
 CHART_NAME = "comparison.svg"
 
-COMPARISON = pa.schema(
-    [
-        pa.field("sae", pa.string()),
-        pa.field("site", pa.string()),
-        pa.field("architecture", pa.string()),
-        pa.field("d_sae", pa.int64()),
-        pa.field("k", pa.int64()),
-        pa.field("lr", pa.float64()),
-        pa.field("n_training_tokens", pa.int64()),
-        pa.field("split", pa.string()),
-        pa.field("fvu", pa.float64()),
-        pa.field("l0", pa.float64()),
-        pa.field("n_dead", pa.int64()),
-        pa.field("n_dense", pa.int64()),
-        pa.field("cosine", pa.float64()),
-        pa.field("relative_bias", pa.float64()),
-        pa.field("decoder_coherence_mean", pa.float64()),
-        pa.field("pareto", pa.bool_()),
-    ]
+COMPARISON = table_schema(
+    "One row per finished SAE of the run, by site and name.",
+    column("sae", pa.string(), "name of its folder"),
+    column("site", pa.string(), "hook site that it reads"),
+    column("architecture", pa.string(), "architecture that it was trained as"),
+    column("d_sae", pa.int64(), "number of latents; null where its summary does not say", null=True),
+    column(
+        "k",
+        pa.int64(),
+        "active latents per token that it was trained for; null where its summary does not say",
+        null=True,
+    ),
+    column("lr", pa.float64(), "peak learning rate"),
+    column(
+        "n_training_tokens",
+        pa.int64(),
+        "tokens that it was trained on, each as often as it was seen; null where its summary does not say",
+        null=True,
+    ),
+    column(
+        "split",
+        pa.string(),
+        "videos of the figures that follow: `held_out`, or `train` where no video is held out",
+    ),
+    column("fvu", pa.float64(), "fraction of variance unexplained"),
+    column("l0", pa.float64(), "mean number of active latents per token"),
+    column("n_dead", pa.int64(), "latents that fire at none of the evaluated tokens"),
+    column("n_dense", pa.int64(), "latents that fire at more than a tenth of them"),
+    column("cosine", pa.float64(), "mean cosine between residual and reconstruction"),
+    column("relative_bias", pa.float64(), "mean ‖x_hat‖² / mean x·x_hat; below 1 where reconstructions shrink"),
+    column(
+        "decoder_coherence_mean",
+        pa.float64(),
+        "largest cosine, without its sign, of a decoder direction with another one: mean over latents",
+    ),
+    column(
+        "pareto",
+        pa.bool_(),
+        "whether no other SAE of its site has an FVU and an L0 that are both no higher, and one of them lower",
+    ),
 )
 COLOURS = ("#0b5fa5", "#c2410c", "#2f9e77", "#9b5fc0", "#b08a2e", "#5d6770", "#35a4a4", "#d0507a")
 _WIDTH, _HEIGHT = 640, 420

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from collect.arguments import require_at_least, require_wanted
+from collect.arguments import require_at_least, require_seed, require_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +41,4 @@ class EvaluateConfig:
         require_wanted("--sae", self.sae)
         require_at_least("--questions", self.questions, 0)
         require_at_least("--tokens", self.tokens, 1)
+        require_seed(self.seed)

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,16 +27,18 @@ from tqdm import tqdm
 
 from ask.answers import hits, margins
 from ask.cases import Case, Cases
-from ask.opened import Wanted, open_asked, open_whole_store, stages_of
+from ask.opened import DrawnQuestions, Wanted, draw_questions, open_asked, open_whole_store, stages_of
 from ask.packing import Asked, read_letters, run_on
-from ask.questions import N_OPTIONS
+from ask.questions import N_OPTIONS, manifest_hash
 from ask.text_loss import text_loss, text_targets
-from collect.artefact.folder import remove_orphans, write_json
+from collect.artefact.folder import read_object, remove_orphans, write_json
 from collect.artefact.lock import writing
 from collect.data.counting import COUNTING_TAGS
+from collect.errors import UserError
+from collect.printable import printable
 from collect.process.device import resolve_device
 from collect.reading import ActivationStore
-from train_sae.opened import open_sae
+from train_sae.opened import OpenedSae, open_sae
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.evaluate import held_out_quality
 from train_sae.sae import Sae
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 EVALUATION_NAME = "evaluation.json"
 VERSIONS = ("original", "sae", "zero", "mean")
 N_BOOTSTRAP = 1000
+_OTHERWISE = "measure only the activations with --questions 0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +64,12 @@ class Scores:
 def evaluate(config: EvaluateConfig) -> Path:
     """Evaluate an SAE on held-out videos and return the file with the numbers.
 
+    The file says with what each half was made. A half that is there already, made with the same, is kept; so is that
+    with questions where none are asked.
+
     Raises:
-        UserError: run, SAE, model or questions are missing or do not belong together, or another process is writing the
-            SAE's folder.
+        UserError: run, SAE, model or questions are missing or do not belong together, what is there would be lost, or
+            another process is writing the SAE's folder.
     """
     store = ActivationStore.open(config.run / "activations")
     opened = open_sae(config.run, store, config.sae, decoded=True)
@@ -71,40 +77,101 @@ def evaluate(config: EvaluateConfig) -> Path:
     path = folder / EVALUATION_NAME
     with writing(folder):
         remove_orphans(folder)
-        sae = opened.sae.to(resolve_device(config.device))
-        quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
-        result: dict[str, Any] = {
-            "sae": opened.name,
-            "held_out": {**quality.to_json(), **dataclasses.asdict(coherence)},
-            "spliced": spliced(config) if config.questions else None,
-        }
-        write_json(path, result)
-    logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
-    if result["spliced"]:
-        shown = result["spliced"]["recovered"]["zero"]
-        words = [f"{name} {found['value']:.3f}" for name, found in shown.items() if found["value"] is not None]
-        logger.info("spliced in, recovered against zeros: %s", ", ".join(words) or "nothing was lost to be recovered")
+        questions = _questions(config, opened) if config.questions else None
+        inputs = {**opened.hashes(), "activations": store.fingerprint, "site": opened.sae.site}
+        before, made_with = _earlier(path, inputs, config)
+        halves = {name: before.get(name) for name in ("held_out", "spliced")}
+        result: dict[str, Any] = {"sae": opened.name, **halves, "made_with": made_with}
+        how = {"tokens": config.tokens, "seed": config.seed}
+        is_measured = made_with.get("held_out") == how
+        if not is_measured:
+            sae = opened.sae.to(resolve_device(config.device))
+            quality, coherence = held_out_quality(store, sae, config.tokens, config.seed)
+            result["held_out"] = {**quality.to_json(), **dataclasses.asdict(coherence)}
+            made_with["held_out"] = how
+            write_json(path, result)
+            logger.info("%s: held-out FVU %.4f, L0 %.1f", folder, quality.fvu, quality.l0)
+        how = {"seed": config.seed, "items": None if questions is None else manifest_hash(questions.items)}
+        is_asked = questions is None or made_with.get("spliced") == how
+        if questions is not None and not is_asked:
+            result["spliced"] = spliced(config, opened, store, questions)
+            made_with["spliced"] = how
+            write_json(path, result)
+            shown = result["spliced"]["recovered"]["zero"]
+            words = [f"{name} {found['value']:.3f}" for name, found in shown.items() if found["value"] is not None]
+            logger.info(
+                "spliced in, recovered against zeros: %s", ", ".join(words) or "nothing was lost to be recovered"
+            )
+    if is_measured and is_asked:
+        logger.info("%s is finished: nothing to do", printable(path, 4096))
     return path
 
 
-def spliced(config: EvaluateConfig) -> dict[str, Any]:
-    """Answer the questions about held-out videos with every version of the visual residuals.
+def _questions(config: EvaluateConfig, opened: OpenedSae) -> DrawnQuestions:
+    """The questions about held-out videos, after everything that can be checked without the model.
 
     Raises:
-        UserError: the parts of the run do not belong together, or one of them is missing.
+        UserError: nothing can be spliced in there, or there are none.
     """
-    store = open_whole_store(config.run)
-    opened = open_sae(config.run, store, config.sae, decoded=True)
+    store = open_whole_store(config.run, f", or {_OTHERWISE}")
+    site = opened.sae.site
+    if site.partition("/")[0] not in ("projector", "resid_pre", "resid"):
+        raise UserError(
+            f"{opened.folder} reads {site}, which is not the whole residual stream, so that its reconstruction cannot "
+            f"be put in there: {_OTHERWISE}, or name another SAE with --sae."
+        )
     wanted = Wanted(
         tasks=COUNTING_TAGS,
         items=config.questions,
         noncounting_items=config.questions,
         seed=config.seed,
-        device=config.device,
         data=config.data,
+        otherwise=_OTHERWISE,
     )
-    asked = open_asked(config.run, store, wanted, stages_of(config.run, opened.name), own=None)
-    asked = dataclasses.replace(asked, items=tuple(item for item in asked.items if item.held_out))
+    found = draw_questions(config.run, store, wanted, stages_of(config.run, opened.name), own=None)
+    items = tuple(item for item in found.items if item.held_out)
+    if not items:
+        raise UserError(
+            f"{found.dataset.folder} has no question about a held-out video of {store.folder}: collect more videos, or "
+            f"{_OTHERWISE}."
+        )
+    return dataclasses.replace(found, items=items)
+
+
+def _earlier(path: Path, inputs: Mapping[str, str], config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is there already of the same SAE and activations, and what its halves were made with; nothing if none is.
+
+    Raises:
+        UserError: there are answers to questions of another SAE or store, or nobody knows of which, and none would take
+            their place.
+    """
+    if not path.exists():
+        return {}, {"inputs": dict(inputs)}
+    try:
+        before = read_object(path, "it is made again")
+    except UserError as error:
+        logger.warning("%s", error)
+        return {}, {"inputs": dict(inputs)}
+    made_with = before.get("made_with")
+    if isinstance(made_with, dict) and cast("dict[str, Any]", made_with).get("inputs") == dict(inputs):
+        return before, dict(cast("dict[str, Any]", made_with))
+    if before.get("spliced") is not None and not config.questions:
+        raise UserError(
+            f"{printable(path, 4096)} has answers to questions, and they are not known to be those of this SAE and "
+            "these activations: leave out --questions 0 to ask again, or move the file away."
+        )
+    return {}, {"inputs": dict(inputs)}
+
+
+def spliced(
+    config: EvaluateConfig, opened: OpenedSae, store: ActivationStore, questions: DrawnQuestions
+) -> dict[str, Any]:
+    """Answer the questions about held-out videos with every version of the visual residuals.
+
+    Raises:
+        UserError: the model is missing or another one, or a video is.
+    """
+    asked = open_asked(config.run, store, questions, config.device)
     vlm, sae = asked.vlm, opened.sae.to(asked.vlm.device)
     cases = Cases(asked, sae.site)
     mean = torch.from_numpy(store.moments(sae.site).mean).float().to(vlm.device)

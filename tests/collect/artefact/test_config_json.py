@@ -78,8 +78,27 @@ def test_resume_says_what_changed_in_one_sentence(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f'{tmp_path} was begun with other settings, data = "videos" (now "other"), frames = null (now 8) and '
         'input model = "abc" (now "def"): give the earlier ones to go on there, '
-        "choose another --out or --name, or delete the folder."
+        "or delete the folder."
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "remedy"), [("out", "choose another --out, or delete"), ("name", "choose another --name, or delete")]
+)
+def test_the_remedy_names_only_flags_that_the_stage_has(tmp_path: Path, flag: str, remedy: str) -> None:
+    write_config(tmp_path, "train", {flag: "a", "seed": 0}, {})
+    with pytest.raises(UserError, match=f"go on there, {remedy} the folder"):
+        check_resume(tmp_path, "train", {flag: "a", "seed": 1}, {})
+
+
+def test_what_an_earlier_version_recorded_is_the_same_argument(tmp_path: Path) -> None:
+    write_config(tmp_path, "features", {"sae": None}, {})
+    assert check_resume(tmp_path, "features", {"sae": "one"}, {}, formerly={"sae": None}) is True
+    with pytest.raises(UserError, match=r'sae = null \(now "one"\)'):
+        check_resume(tmp_path, "features", {"sae": "one"}, {})
+    write_config(tmp_path, "features", {"sae": "other"}, {})
+    with pytest.raises(UserError, match=r'sae = "other" \(now "one"\)'):
+        check_resume(tmp_path, "features", {"sae": "one"}, {}, formerly={"sae": None})
 
 
 def test_resume_says_where_a_changed_input_lies(tmp_path: Path) -> None:

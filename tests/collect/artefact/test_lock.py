@@ -170,3 +170,29 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         writing(tmp_path / "run/a/b"),
     ):
         pass
+
+
+@pytest.mark.parametrize("below", ["", "run", "a/b/c"])
+def test_a_link_to_nothing_is_named_at_once(tmp_path: Path, below: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    message = re.escape(f"{tmp_path / 'link'} is a link to {tmp_path / 'gone'}, which does not exist: make that folder")
+    with pytest.raises(UserError, match=message), writing(tmp_path / "link" / below):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with writing(tmp_path / "link" / "run"):
+        (tmp_path / "there" / "run" / "table").write_text("rows")
+    assert (tmp_path / "there" / "run" / "table").exists()
+
+
+def test_where_no_folder_can_be_made_the_waiting_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # as the file system below /proc does
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'run'} cannot be made")), writing(tmp_path / "run"):
+        pass

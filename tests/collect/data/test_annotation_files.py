@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collect.data.annotation_files import deeper_annotations
 from collect.data.perception_test import load_dataset
 from collect.errors import UserError
 from tests.collect.video_files import numbered, write_video
@@ -158,3 +159,12 @@ def test_ids_and_labels_cannot_write_to_the_terminal(folder: Path) -> None:
     with pytest.raises(UserError) as info:
         load_dataset(folder)
     assert str(info.value).isprintable()
+
+
+def test_annotations_that_lie_deeper_are_found_for_a_message(tmp_path: Path) -> None:
+    for place in ("annotations", "train-valid/annotations", "a/b/annotations", "a/annotations"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "annotations" / "all_train.json").write_text("{}")
+    (tmp_path / "train-valid" / "annotations" / "all_train.json").write_text("{}")
+    (tmp_path / "a" / "annotations" / "cut_frame_mapping_train.json").write_text("{}")
+    assert deeper_annotations(tmp_path) == [tmp_path / "train-valid"]

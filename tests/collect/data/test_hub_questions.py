@@ -122,10 +122,14 @@ def test_a_table_of_something_else(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
-def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
+def test_a_file_that_is_no_parquet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "a.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(UserError, match=r"a\.parquet cannot be read as parquet"):
         load_dataset(tmp_path)
+    assert capfd.readouterr() == ("", "")  # the error says it all
+    assert not caplog.records
 
 
 def test_a_table_whose_text_is_none(folder: Path) -> None:

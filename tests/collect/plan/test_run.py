@@ -49,6 +49,11 @@ def test_tokens_and_bytes_by_hand(tmp_path: Path) -> None:
     assert found["growth"][0]["bytes"] == 5900 * 8192 * (2 * 2048 * 2 + 16)
 
 
+@pytest.mark.parametrize(("model", "n_frames"), [(PLM, 16), ("Qwen/Qwen2.5-VL-72B-Instruct", 32)])
+def test_a_clip_has_the_frames_that_collect_takes(tmp_path: Path, model: str, n_frames: int) -> None:
+    assert numbers(tmp_path, model=model)["collection"]["frames"] == str(n_frames)
+
+
 def test_operations_by_hand(tmp_path: Path) -> None:
     found = numbers(tmp_path, frames="32", sites=("resid/8",))
     embedding = 2 * 32 * 1024 * 3 * 14**2 * 1024
@@ -166,6 +171,8 @@ def test_the_table_says_what_is_assumed() -> None:
         ({"gpus": (0,)}, "--gpus must name"),
         ({"cores_per_gpu": 0}, "--cores-per-gpu must be at least 1"),
         ({"price_per_gpu_hour": -1.0}, "must not be negative"),
+        ({"price_per_gpu_hour": float("nan")}, "must not be negative nor without end, but is nan"),
+        ({"price_per_gpu_hour": float("inf")}, "must not be negative nor without end, but is inf"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:

@@ -270,3 +270,21 @@ def test_what_has_no_remedy_is_left_alone(store: Path) -> None:
     with pytest.raises(UserError, match="Restore what is named from a copy"):
         verify(VerifyConfig(run=store, repair=True))
     assert contents(store) == before
+
+
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"")], ids=["flipped", "emptied"])
+def test_a_manifest_alone_is_written_again(
+    store: Path, whole: Path, repair: bool, damage: Callable[[Path], None]
+) -> None:
+    damage(store / "manifest.json")
+    remedy = "manifest.json was deleted" if repair else "or delete it alone, and run `video-sae collect` as before"
+    with pytest.raises(UserError) as refusal:
+        verify(VerifyConfig(run=store, repair=repair))
+    assert remedy in refusal.value.details[-1]
+    assert (store / "manifest.json").exists() is not repair
+    with pytest.raises(UserError, match="is not finished" if repair else "or delete this file alone and run"):
+        ActivationStore.open(store)
+    (store / "manifest.json").unlink(missing_ok=True)
+    write_manifest(store, [0])  # as collect does
+    assert contents(store) == contents(whole)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from collect.errors import UserError
-from collect.vlm import VideoVlm, VlmFamily, load_vlm
+from collect.vlm import VideoVlm, VlmFamily, load_vlm, require_sites
 from collect.vlm.check import check_prefix
 from collect.vlm.conformance import clip_of, noise
 
@@ -42,6 +42,15 @@ def test_no_such_site(vlm: VideoVlm) -> None:
     prefix = vlm.prefix(clip_of([noise(48, 64)] * 2))
     with pytest.raises(UserError, match=r"no site 'resid/3' in this model: .* 0 to 2"):
         vlm.visual_residuals([prefix], ["resid/3"])
+
+
+def test_the_names_of_sites_are_checked_without_the_weights(tiny_vlm: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_vlm, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    model = str(tmp_path / "model")
+    require_sites(model, ("projector", "resid_pre/0", "resid/2", "vision/0"))
+    for name in ("resid/3", "resid/-1", "layers/1"):
+        with pytest.raises(UserError, match=rf"no site '{name}' in this model: .* 0 to 2"):
+            require_sites(model, ("projector", name))
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from collect.data.perception_test import Track
+from collect.errors import UserError
 from collect.tokens.grid import TokenGrid
 from steer.codes import Scene, VideoCodes
 from steer.edits.operations import Operation, Scope
 from steer.edits.placed import placed_logits, text_tokens
-from steer.edits.scopes import frames_that_fire, runs_of, scoped_tokens
+from steer.edits.scopes import frames_that_fire, require_scopes, runs_of, scoped_tokens
 from steer.effects import Around, edit, effects
 from tests.steer.mechanism.toy_bench import GRID, bench_of, segment, target, video_of
 
@@ -118,3 +119,26 @@ def test_an_edit_of_nothing_at_text_tokens_changes_no_bit() -> None:
     nothing = torch.zeros(int(tokens.sum()), 8)
     logits, _ = placed_logits(BENCH.editor.model, case, tokens, [nothing], 1)
     assert torch.equal(logits[0], case.logits)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ablate@track:unicorn", r"has tracks with that label: choose from cup, red, red cup\."),
+        ("scale:2@action:flying", r"has action segments with that label: choose from lamp flashing\."),
+        ("ablate@frames:2-9", r"the clips have 4 time steps, numbered from 0: give FIRST-LAST of at most 3\."),
+        ("ablate@frames:50-60", "the clips have 4 time steps"),
+    ],
+)
+def test_a_scope_that_no_video_has_is_refused(text: str, message: str) -> None:
+    boxes = ((0.0, 0.0, 0.5, 1.0),) * 4
+    video = dataclasses.replace(video_of("v", [segment(1, 2)]), tracks=(track("red cup", *boxes),))
+    known = ("ablate", "ablate@track:The cup", "ablate@action:the lamp flashing", "swap@event", "ablate@frames:0-3")
+    require_scopes([Operation.parse(known_text) for known_text in known], [video_of("w"), video], 4)
+    with pytest.raises(UserError, match=message):
+        require_scopes([Operation.parse(text)], [video_of("w"), video], 4)
+
+
+def test_without_annotations_no_label_can_be_chosen() -> None:
+    with pytest.raises(UserError, match=r"none of them has any tracks"):
+        require_scopes([Operation.parse("ablate@track:cup")], [video_of("w")], 4)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ask.questions import Item
+from features.association.inference import benjamini_hochberg
 from steer.controls import FAMILIES
 from steer.edits.operations import Operation
 from steer.evidence.claims import RULES, claim_name, claims, direction, dissociations
@@ -16,6 +17,9 @@ from steer.tables import CLAIM_NAMES, CONTROLS
 from steer.targets import Target
 from tests.steer.effect_rows import NO_DOSES, NO_SUBJECTS, OPERATIONS, effect_row
 from tests.steer.toy import SUBJECT, counting_item
+
+NO_OTHER = {f"delta_margin_other_{end}": None for end in ("low", "high")}
+NO_OTHERS = NO_OTHER | {f"delta_margin_noncounting_{end}": None for end in ("low", "high")}
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -29,15 +33,24 @@ def row(**values: Any) -> dict[str, Any]:
         ({}, "specific"),
         ({"delta_margin_other_low": -0.13}, "not specific"),  # beyond a quarter of 0.5
         ({"delta_margin_noncounting_high": 0.13}, "not specific"),
-        ({"delta_margin_other_low": None, "delta_margin_other_high": None}, "specific"),  # no such questions
+        ({"delta_margin_other": None, **NO_OTHER}, "specific"),  # no such questions: it is specific among the rest
+        ({"delta_margin_other": 0.13, **NO_OTHER}, "not specific"),  # of one video, which has no interval
+        (NO_OTHERS, "specificity not tested"),
+        ({**NO_OTHERS, "delta_margin_noncounting": -0.13}, "not specific"),
+        ({**NO_OTHERS, "delta_margin_beside": 0.13}, "not specific"),
         ({"delta_margin_beside": 0.13}, "not specific"),
-        ({"control_q_value": 0.05}, "not beyond controls"),  # a tenth of them do as much
+        ({"delta_margin_beside": None}, "specific"),
+        ({"control_q_value": 0.05, "n_controls": 59}, "not beyond controls"),  # a tenth of them do as much
         ({"control_q_value": 0.3, "control_p_value": 0.2}, "generic damage"),
         ({"control_q_value": 0.3, "control_p_value": 0.2, "delta_margin": 0.5}, "not beyond controls"),  # no damage
+        ({"control_q_value": 0.12, "control_p_value": 0.1, "n_controls": 9}, "too few controls"),  # none does as much
+        ({"control_q_value": 0.12, "control_p_value": 0.2, "n_controls": 9}, "generic damage"),  # one does
+        ({"control_q_value": 0.16, "control_p_value": 2 / 21, "n_controls": 20}, "not beyond controls"),
         ({"limit": None}, "no controls"),
         ({"q_value": 0.05}, "undecided"),
-        ({"q_value": 0.05, "delta_margin_high": 0.0}, "no effect"),
+        ({"q_value": 0.05, "delta_margin_high": 0.0}, "no effect on the margin"),
         ({"q_value": 0.05, "n_videos_active": 5}, "too few videos"),
+        ({"q_value": 0.05, "delta_margin_high": 0.0, "detectable": None}, "too few videos"),  # zero in all but a few
         ({"q_value": float("nan"), "n_videos_active": 0}, "too few videos"),
     ],
 )
@@ -46,6 +59,28 @@ def test_a_claim_follows_from_its_rule(values: dict[str, Any], claim: str) -> No
         claim_name(row(**{name: float("nan") if v is None and name != "limit" else v for name, v in values.items()}))
         == claim
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "p_values", "needed"),
+    [(12, [1 / 13], 20), (12, [1 / 13, 0.5], 40), (12, [1 / 13, 1 / 13], 20), (30, [1 / 31, 0.4, 0.5], 60)],
+)
+def test_so_many_controls_are_needed_that_none_more_would_do(n: int, p_values: list[float], needed: int) -> None:
+    own = {"control_p_value": p_values[0], "control_q_value": 0.06, "n_controls": n}
+    rows = [effect_row("3", "ablate", -0.5, **own)]
+    rows += [effect_row(str(name), "ablate", 0.1, control_p_value=p) for name, p in enumerate(p_values[1:], 4)]
+    found = claims(pd.DataFrame(rows), NO_SUBJECTS, OPERATIONS, NO_DOSES)
+    assert found["claim"][0] == "too few controls"
+    assert found["controls_needed"][0] == needed
+    q = [
+        benjamini_hochberg(
+            np.array(
+                [1 / (1 + each)] * p_values.count(p_values[0]) + [1.0] * (len(p_values) - p_values.count(p_values[0]))
+            )
+        )[0]
+        for each in (needed, needed - 1)
+    ]
+    assert q[0] < SIGNIFICANT_Q <= q[1] + 1e-12
 
 
 def test_every_claim_has_a_rule() -> None:
@@ -72,6 +107,13 @@ def test_opposite_edits_oppose_each_other_only_beyond_their_intervals() -> None:
     doses = pd.DataFrame([{"target": "3", "opposed": True}])
     found = claims(rows, NO_SUBJECTS, OPERATIONS, doses)
     assert found["opposed"].tolist() == [True, True]  # doses decide where they were run
+
+
+@pytest.mark.parametrize("operation", ["swap", "clamp:p95", "ablate@last", "scale:3"])
+def test_doses_say_nothing_of_edits_that_they_do_not_compare(operation: str) -> None:
+    rows = pd.DataFrame([effect_row("3", operation, -0.5)])
+    doses = pd.DataFrame([{"target": "3", "opposed": True}])
+    assert claims(rows, NO_SUBJECTS, [Operation.parse(operation)], doses)["opposed"].tolist() == [None]
 
 
 def test_the_bound_of_a_missing_effect_is_what_would_have_been_found() -> None:
@@ -111,6 +153,8 @@ def test_a_subject_that_hides_among_all_others_is_seen() -> None:
     assert found["claim"].tolist() == ["specific", "not specific"]  # although all others together move by 0.02
     assert found["beside_subject"].tolist() == ["cup", "object"]
     assert found["delta_margin_beside"].tolist() == [0.0, 0.2]
+    alone = claims(SUMMARY_ROWS, NO_SUBJECTS, OPERATIONS, NO_DOSES)
+    assert (alone["beside_subject"].isna() & alone["delta_margin_beside"].isna()).all()
     few = on_subjects(three=(-0.5, 0.0), four=(0.2, -0.5)).assign(n_videos=5)
     assert claims(SUMMARY_ROWS, few, OPERATIONS, NO_DOSES)["claim"].tolist() == ["specific", "specific"]
 
@@ -122,6 +166,8 @@ def test_a_double_dissociation_needs_both_sides(across: float, n: int) -> None:
     assert len(dissociations(claimed, by_subject, [single("3", "object"), single("4", "cup")])) == n
     same = claimed.assign(subject="object")
     assert len(dissociations(same, by_subject, [single("3", "object"), single("4", "object")])) == 0
+    unknown = by_subject.assign(delta_margin_low=np.nan, delta_margin_high=np.nan)  # of one video
+    assert len(dissociations(claimed, unknown, [single("3", "object"), single("4", "cup")])) == 0
 
 
 def null_items(n: int) -> list[Item]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ask.inference import sign_flip_p
-from steer.evidence.contrasts import Contrasts, detectable, groups_of, interval
+from steer.evidence.contrasts import Contrasts, VideoMeans, detectable, groups_of, interval, power_factor
 from tests.steer.toy import SUBJECT, counting_item, noncounting_item
 
 CUPS = "How many cups are there?"
@@ -42,7 +42,7 @@ def test_questions_are_averaged_by_video_and_set_against_the_others() -> None:
     assert found["delta_expected_count"] == pytest.approx([-0.3])
     assert found["contrast"] == pytest.approx([-3.3])
     assert found["p_value"] == [2 / 4]  # signs of -2 and -4: only -- and ++ reach 6
-    assert found["detectable"] == pytest.approx([2.8 * np.std([-2, -4], ddof=1) / np.sqrt(2)])
+    assert np.isnan(found["detectable"]).all()  # two videos cannot reach 5 %
     assert found["delta_margin_low"] == [-4.0]
     assert found["delta_margin_high"] == [-2.0]
 
@@ -77,3 +77,37 @@ def test_where_nothing_is_asked_nothing_is_known() -> None:
     assert np.isnan(contrasts.sign_flip_p(none)).all()
     assert np.isnan(detectable(none)).all()
     assert all(np.isnan(end).all() for end in interval(contrasts.draws(none)))
+
+
+def test_one_video_has_no_interval() -> None:
+    found = Contrasts(ITEMS, seed=0).columns(groups_of(ITEMS, ("subject",))[1], np.ones((6, 1)), np.ones((6, 1)))
+    assert found["delta_margin_noncounting"] == [1.0]  # of video a alone
+    assert np.isnan([found["delta_margin_noncounting_low"], found["delta_margin_noncounting_high"]]).all()
+    assert not np.isnan([found["delta_margin_low"], found["delta_margin_other_low"], found["contrast_low"]]).any()
+
+
+def effects(values: np.ndarray) -> tuple[Contrasts, VideoMeans]:
+    """Means of one question per video: [video, edit]."""
+    contrasts = Contrasts([counting_item(f"v{number:03d}") for number in range(len(values))], seed=0)
+    return contrasts, contrasts.means(values, np.ones(len(values), dtype=bool))
+
+
+def test_what_is_detectable_is_a_mean_over_all_videos_of_what_those_with_an_effect_show() -> None:
+    own = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    values = np.zeros((10, 3))
+    values[:8, 0] = own
+    values[:5, 1] = 1.0  # too few for the test
+    expected = 8 / 10 * (2.8 + 3.1 / (8 - 2.4)) * np.std(own, ddof=1) / np.sqrt(8)
+    np.testing.assert_allclose(detectable(effects(values)[1]), [expected, np.nan, 0.0])
+    assert np.isnan(detectable(effects(np.zeros((5, 1)))[1])).all()
+
+
+@pytest.mark.parametrize(("n", "n_silent"), [(6, 0), (7, 0), (8, 0), (10, 0), (14, 0), (20, 0), (40, 0), (8, 12)])
+def test_the_test_finds_what_is_detectable_in_four_of_five_samples(n: int, n_silent: int) -> None:
+    drawn = np.random.default_rng(n).normal(power_factor(n) / np.sqrt(n), 1.0, size=(n, 1500))
+    contrasts, means = effects(np.concatenate([drawn, np.zeros((n_silent, 1500))]))
+    assert np.mean(contrasts.sign_flip_p(means) < 0.05) == pytest.approx(0.8, abs=0.035)
+    # 0.035 is 3.4 standard errors of 1500 samples. What 2.8 standard errors promise falls short with few videos:
+    if n <= 14 and not n_silent:
+        fewer = drawn + (2.8 - power_factor(n)) / np.sqrt(n)
+        assert np.mean(contrasts.sign_flip_p(effects(fewer)[1]) < 0.05) < 0.78

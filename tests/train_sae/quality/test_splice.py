@@ -1,7 +1,10 @@
 """An SAE's reconstruction in the place of the visual residuals."""
 
+import dataclasses
 import json
+import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import pytest
 import torch
 
 from ask.packing import Asked
-from tests.small_run import SAE_NAME
+from collect.errors import UserError
+from collect.reading import ActivationStore
+from tests.small_run import SAE_NAME, SITE, save_random_sae
 from tests.steer.toy import ToyVlm, counting_item, toy_case, toy_sae, visual
 from train_sae.quality.config import EvaluateConfig
 from train_sae.quality.splice import Scores, evaluate, score, score_letters, summarise, versions
@@ -106,3 +111,67 @@ def test_without_questions_the_model_is_not_needed(run_folder: Path, monkeypatch
     result = read(evaluate(EvaluateConfig(run=run_folder, questions=0, tokens=30, device="cpu")))
     assert result["spliced"] is None
     assert result["held_out"]["n_tokens"] == 30
+
+
+def test_a_finished_evaluation_is_left_as_it_is(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+    before = path.read_bytes()
+    monkeypatch.delattr("train_sae.quality.splice.open_asked")
+    monkeypatch.delattr("train_sae.quality.splice.held_out_quality")
+    with caplog.at_level(logging.INFO, "train_sae"):
+        evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+    assert "is finished: nothing to do" in caplog.text
+    # Without questions the answers that are there are kept.
+    evaluate(EvaluateConfig(run=run_folder, questions=0, device="cpu"))
+    assert path.read_bytes() == before
+
+
+def test_each_half_is_made_again_only_where_it_would_differ(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(evaluate(EvaluateConfig(run=run_folder, device="cpu")))
+    fewer = read(evaluate(EvaluateConfig(run=run_folder, questions=0, tokens=30, device="cpu")))
+    assert fewer["held_out"]["n_tokens"] == 30
+    assert fewer["spliced"] == first["spliced"]
+    monkeypatch.delattr("train_sae.quality.splice.held_out_quality")
+    other = read(evaluate(EvaluateConfig(run=run_folder, questions=1, tokens=30, device="cpu")))
+    assert other["held_out"] == fewer["held_out"]
+    assert other["spliced"]["n_questions"] < first["spliced"]["n_questions"]
+
+
+def test_answers_of_another_sae_are_made_again_and_never_lost(run_folder: Path) -> None:
+    path = evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+    first = path.read_bytes()
+    store = ActivationStore.open(run_folder / "activations")
+    save_random_sae(path.parent, store, SITE, extra="another cfg.json")
+    with pytest.raises(UserError, match=re.escape(f"{path} has answers to questions, and they are not known to be")):
+        evaluate(EvaluateConfig(run=run_folder, questions=0, device="cpu"))
+    assert path.read_bytes() == first
+    again = read(evaluate(EvaluateConfig(run=run_folder, device="cpu")))
+    assert again["made_with"]["inputs"] != json.loads(first)["made_with"]["inputs"]
+
+
+def test_what_cannot_be_asked_is_said_before_anything_is_computed(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("train_sae.quality.splice.open_asked")
+    monkeypatch.delattr("train_sae.quality.splice.held_out_quality")
+    monkeypatch.setattr("ask.opened.held_out_ids", lambda _: frozenset())
+    with pytest.raises(UserError, match=r"no question about a held-out video .* with --questions 0"):
+        evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+    monkeypatch.setattr("train_sae.quality.splice.COUNTING_TAGS", ("event counting",))
+    with pytest.raises(UserError, match=r"no counting question .* or measure only the activations with --questions 0"):
+        evaluate(EvaluateConfig(run=run_folder, device="cpu"))
+
+
+def test_a_site_that_is_only_part_of_the_residual_stream_is_refused_at_once(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train_sae.quality import splice
+
+    opened = splice.open_sae(run_folder, ActivationStore.open(run_folder / "activations"), None, decoded=True)
+    part = dataclasses.replace(opened.sae, metadata={**opened.sae.metadata, "hook_name": "attn_out/0"})
+    monkeypatch.setattr(splice, "open_sae", lambda *_, **__: dataclasses.replace(opened, sae=part))
+    monkeypatch.delattr(splice, "held_out_quality")
+    with pytest.raises(UserError, match=r"reads attn_out/0, .*: measure only the activations with --questions 0"):
+        evaluate(EvaluateConfig(run=run_folder, device="cpu"))
