@@ -54,6 +54,8 @@ class Problem:
     log: Path | None = None
     """Log of the rank whose shard is bad."""
     shard: int | None = None
+    is_of_manifest: bool = False
+    """Whether the logs, which are right, hold all that the manifest should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,8 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
         if os.path.lexists(folder / MANIFEST_NAME):
             manifest = read_manifest(folder)
     except UserError as error:
-        problems.append(Problem(path=folder / MANIFEST_NAME, reason=str(error)))
+        path = folder / MANIFEST_NAME
+        problems.append(Problem(path=path, reason=str(error), is_of_manifest=path.is_file()))
     logs: list[RankLog] = []
     for path in _log_paths(folder, manifest, problems):
         try:
@@ -154,7 +157,9 @@ def _examine(folder: Path, workers: int) -> tuple[list[Problem], list[RankLog]]:
         logs.append(log)
         problems += [Problem(path=path, reason=reason) for path, reason in wrong_declarations(log)]
     if manifest is not None and not problems:
-        problems += [Problem(path=manifest.path, reason=reason) for reason in manifest.differences(logs)]
+        problems += [
+            Problem(path=manifest.path, reason=reason, is_of_manifest=True) for reason in manifest.differences(logs)
+        ]
     shards = [shard for log in logs for shard in _shard_files(log)]
     records = {log.path: log.videos for log in logs} if not problems else {}
     return problems + _bad_shards(shards, records, workers), logs
@@ -268,7 +273,7 @@ def _remedy(folder: Path, problems: Sequence[Problem], config: VerifyConfig) -> 
     """Say what to do; with `repair`, do it."""
     cuts: dict[Path, int] = {}
     for problem in problems:
-        if problem.path == folder / MANIFEST_NAME:
+        if problem.is_of_manifest:
             continue  # written again from the logs
         if problem.log is None or problem.shard is None:
             return "Restore what is named from a copy, or delete the activations folder and collect again."
