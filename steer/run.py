@@ -48,7 +48,7 @@ from steer.screening import answer_and_screen
 from steer.screens.agreement import screens
 from steer.screens.estimates import with_estimates
 from steer.screens.passes import Passes
-from steer.selfcheck import check_edits
+from steer.selfcheck import check_on_a_video
 from steer.sweep import sweep
 from steer.tables import (
     CLAIM_NAMES,
@@ -140,7 +140,7 @@ def _run(config: SteerConfig, inputs: Inputs, folder: Path, division: Division) 
         reference=usual,
         batch_size=config.batch_size,
     )
-    check_edits(editor, *cases[cases.cases.videos[0]])
+    check_on_a_video(editor, cases)
     screen, by_item = answer_and_screen(folder, inputs, cases, usual, division)
     swept = sweep(folder, Passes(editor, cases), by_item, 60 * config.budget_minutes, config.seed, division)
     if division.is_first:

@@ -15,7 +15,7 @@ from ask.cases import Case, edited_logits
 from ask.packing import run_on
 from collect.errors import UserError
 from collect.printable import printable
-from steer.codes import VideoCodes
+from steer.codes import CodedCases, VideoCodes
 from steer.edits.operations import Operation
 from steer.effects import Editor, edit
 from steer.targets import Target
@@ -24,6 +24,27 @@ STRENGTH = 0.25
 """Norm of the edit that is tried, in median residual norms."""
 NORM_TOLERANCE = 1e-4
 """Largest relative difference between the norm that was asked for and the one that was made."""
+
+
+def check_on_a_video(editor: Editor, cases: CodedCases) -> None:
+    """Check that edits do what they say, on the first video in which a latent fires.
+
+    Args:
+        editor: the model and the SAE.
+        cases: the videos and their codes.
+
+    Raises:
+        UserError: one of the checks fails, which is named; or no latent fires at all.
+    """
+    for video_id in cases.cases.videos:
+        case, codes = cases[video_id]
+        if len(codes.latent):
+            check_edits(editor, case, codes)
+            return
+    raise UserError(
+        f"No latent of the SAE at {editor.model.site} fires in any video with questions: it is damaged, or was trained "
+        "on other activations. Train it again."
+    )
 
 
 def check_edits(editor: Editor, case: Case, codes: VideoCodes) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +10,35 @@ import torch
 
 from collect.errors import UserError
 from steer import selfcheck
-from steer.selfcheck import check_edits
+from steer.codes import CodedCases
+from steer.selfcheck import check_edits, check_on_a_video
 from tests.steer.test_effects import case_and_codes, editor
+
+
+class Videos(dict[str, Any]):
+    """Stands for `CodedCases`."""
+
+    __class__ = CodedCases
+
+    @property
+    def cases(self) -> Any:
+        return SimpleNamespace(videos=list(self))
 
 
 def test_a_sound_model_passes() -> None:
     own = editor()
     check_edits(own, *case_and_codes(own))
+
+
+def test_silent_videos_are_passed_over_and_a_silent_sae_is_refused() -> None:
+    own = editor()
+    case, codes = case_and_codes(own)
+    nothing = torch.zeros(0, dtype=codes.latent.dtype)
+    silent = dataclasses.replace(codes, token=nothing, latent=nothing, value=codes.value[:0])
+    two: Any = {"a": (case, silent), "b": (case, codes)}
+    check_on_a_video(own, Videos(two))
+    with pytest.raises(UserError, match=r"No latent of the SAE at .* fires in any video"):
+        check_on_a_video(own, Videos({"a": two["a"]}))
 
 
 def drifting() -> Callable[..., Any]:

@@ -52,7 +52,9 @@ def test_what_changes_the_outcome_is_kept_as_it_was_typed() -> None:
         ("ema_decay=1.0", "is not in [0, 1)"),
         ("adam_beta2=1.0", "is not in [0, 1)"),
         ("clip_grad_norm=0", "is not a positive number"),
-        ("aux_loss_coefficient=-1", "is negative"),
+        ("aux_loss_coefficient=-1", "is out of range: give zero or more"),
+        ("jumprelu_init_threshold=-1", "is out of range: give zero or more"),
+        ("l0_warm_up_steps=-5", "is out of range: give zero or more"),
     ],
 )
 def test_a_wrong_option_is_a_user_error(pair: str, message: str) -> None:
