@@ -203,7 +203,7 @@ def test_another_number_of_processes_is_refused(run_folder: Path, monkeypatch: p
     class Three(Group):
         n_processes = 3
 
-    monkeypatch.setattr("train_sae.run.joined", lambda _: nullcontext(Three()))
+    monkeypatch.setattr("train_sae.run.joined", lambda *_: nullcontext(Three()))
     options = ("checkpoint_every=5", "log_every=1", "dead_tokens=300")
     settings = TrainConfig(
         run=run_folder,
