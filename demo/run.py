@@ -92,7 +92,7 @@ def _demo(config: DemoConfig) -> Path:
         associated=2,
         operations=("ablate",),  # doses tell what scaling does
         analyses=("doses", "swaps", "events", "rivals", "counters"),
-        budget_minutes=0.75,
+        budget_minutes=1.0,
         controls=20,
         items=(90, 45),
         batch_size=8,
