@@ -19,9 +19,8 @@ EXACT_SIGN_FLIPS = 14
 
 def video_means(values: Sequence[float] | FloatArray, videos: Sequence[str]) -> FloatArray:
     """Average values that belong to the same video; the result is ordered by video id."""
-    array = np.asarray(values, dtype=np.float64)
-    _, index = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
-    return np.bincount(index, weights=array) / np.bincount(index) if len(array) else np.zeros(0)
+    sums, counts = _by_video(values, videos)
+    return sums / counts
 
 
 def sign_flip_p(means: FloatArray, generator: np.random.Generator, n_draws: int = 10_000) -> float:
@@ -51,12 +50,12 @@ def sign_flip_p(means: FloatArray, generator: np.random.Generator, n_draws: int 
 def bootstrap_interval(
     means: FloatArray, generator: np.random.Generator, n_draws: int = 2_000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over videos; NaN without videos."""
-    if len(means) == 0:
-        return float("nan"), float("nan")
-    draws = means[generator.integers(0, len(means), size=(n_draws, len(means)))].mean(axis=1)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    """Percentile bootstrap interval of the mean over videos.
+
+    Returns:
+        Its ends; NaN without videos, and of a single one, which cannot tell how videos differ.
+    """
+    return _interval(means, np.ones(len(means), dtype=np.int64), generator, n_draws, level)
 
 
 def pooled_interval(
@@ -76,13 +75,24 @@ def pooled_interval(
         level: share of the draws within the interval.
 
     Returns:
-        Its ends; NaN without questions, and of a single video, which cannot tell how videos differ.
+        Its ends; NaN where `bootstrap_interval` has none.
     """
-    names, index = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
-    if len(names) < 2:
+    return _interval(*_by_video(values, videos), generator, n_draws, level)
+
+
+def _by_video(values: Sequence[float] | FloatArray, videos: Sequence[str]) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Sum and number of the values of each video, by video id."""
+    _, index = np.unique(np.asarray(videos, dtype=str), return_inverse=True)
+    sums = np.bincount(index, weights=np.asarray(values, dtype=np.float64))
+    return sums.astype(np.float64), np.bincount(index)  # without values, numpy counts in whole numbers
+
+
+def _interval(
+    sums: FloatArray, counts: NDArray[np.int64], generator: np.random.Generator, n_draws: int, level: float
+) -> tuple[float, float]:
+    if len(sums) < 2:
         return float("nan"), float("nan")
-    sums, counts = np.bincount(index, weights=np.asarray(values, dtype=np.float64)), np.bincount(index)
-    drawn = generator.integers(0, len(names), size=(n_draws, len(names)))
+    drawn = generator.integers(0, len(sums), size=(n_draws, len(sums)))
     low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from report.wording import action, counted, interval, is_known, number, percent, probability, signed, target_name
+from report.wording import (
+    action,
+    change,
+    counted,
+    is_known,
+    number,
+    percent,
+    probability,
+    signed,
+    target_name,
+)
 from steer.reading import CLAIM_NAMES, ENOUGH_VIDEOS, FAMILIES, Target, missed_bound
 
 ABLATE = "ablate"
@@ -54,7 +64,7 @@ def claim_lines(claims: pd.DataFrame, targets: Mapping[str, Target], n: int) -> 
 def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
     """A row of claims.parquet as a sentence."""
     matched = f"the margin of “{row['subject']}” questions"
-    size = _change(row, "delta_margin", "\u00a0nats")
+    size = change(row, "delta_margin", "\u00a0nats")
     videos = counted(row["n_videos"], "video")
     who = f"{action(row['operation'])} {target_name(target)}"
     others = "; ".join(_others(row, *names) for names in OTHERS)
@@ -77,7 +87,7 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
             text = (
                 f"{changes}), and none of {row['n_controls']} directions of its size does as much. They are too few to "
                 f"tell (q\u00a0{_q(row['control_q_value'])}): it takes {row['controls_needed']:.0f} at least, with "
-                f"--controls {math.ceil(row['controls_needed'] / len(FAMILIES))}. {others[0].upper()}{others[1:]}."
+                f"--controls {per_family(row['controls_needed'])}. {others[0].upper()}{others[1:]}."
             )
         case "no controls":
             text = f"{changes}); it was not compared with controls."
@@ -98,10 +108,9 @@ def claim_sentence(row: Mapping[str, Any], target: Target) -> str:
     return text + _count_sentence(row)
 
 
-def _change(row: Mapping[str, Any], name: str, unit: str = "") -> str:
-    """A change with its interval, where it has one."""
-    between = interval(row[f"{name}_low"], row[f"{name}_high"], 2, sign=True)
-    return f"{signed(row[name], 2)}{unit} {between}".strip()
+def per_family(n_controls: Any) -> int:
+    """What to give as --controls for at least so many, which come from several families."""
+    return math.ceil(n_controls / len(FAMILIES))
 
 
 def _others(row: Mapping[str, Any], name: str, questions: str) -> str:
@@ -109,13 +118,13 @@ def _others(row: Mapping[str, Any], name: str, questions: str) -> str:
     if not is_known(row[f"delta_margin_{name}"]):
         return f"no {questions} were asked"
     one = "" if is_known(row[f"delta_margin_{name}_low"]) else " in one video"
-    return f"{questions} {_change(row, f'delta_margin_{name}')}{one}"
+    return f"{questions} {change(row, f'delta_margin_{name}')}{one}"
 
 
 def _count_sentence(row: Mapping[str, Any]) -> str:
     if row["direction"] == "undecided":
         return " Where the count goes is undecided."
-    text = f" The expected count gets {row['direction']}: {_change(row, 'delta_expected_count')}"
+    text = f" The expected count gets {row['direction']}: {change(row, 'delta_expected_count')}"
     opposed = row["opposed"]
     if opposed is None or opposed != opposed:
         return text + "."

@@ -6,15 +6,15 @@ only where one could have been found.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from report.claim_rows import OTHERS, per_family
 from report.verdicts import Verdict
-from report.wording import action, counted, interval, is_known, number, signed, target_name
-from steer.reading import ENOUGH_VIDEOS, FAMILIES, SIGNIFICANT_Q, Target
+from report.wording import action, change, counted, is_known, number, signed, target_name
+from steer.reading import ENOUGH_VIDEOS, SIGNIFICANT_Q, Target
 
 CONFIRMED_CLAIMS = ("specific", "not specific", "specificity not tested")
 """Claims about effects that hold over videos and against controls."""
@@ -54,9 +54,8 @@ def effect_verdict(summary: pd.DataFrame | None, claims: pd.DataFrame | None, ta
     shown = specific or broad or untested
     n_moving = len(specific) + len(broad) + len(untested)
     text = (
-        f"{n_moving} of {_edits(sized)} {'moves its' if n_moving == 1 else 'move their'} subject’s questions with "
-        f"q < {SIGNIFICANT_Q} over videos and against controls, {len(specific)} of them others by a quarter of that at "
-        f"most{f'; for {len(untested)}, too few others were asked to tell' if untested else ''}. The largest"
+        f"{_moving(n_moving, sized)} over videos and against controls, {len(specific)} of them others by a quarter of "
+        f"that at most{f'; for {len(untested)}, too few others were asked to tell' if untested else ''}. The largest"
         f"{' of these' if len(shown) < n_moving else ''}: {effect_sentence(shown[0], targets)}"
     )
     singles = [row for row in shown if not targets[row["target"]].is_set]
@@ -88,6 +87,12 @@ def _edits(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{counted(len(rows), 'edit')} ({counted(len({row['target'] for row in rows}), 'target')})"
 
 
+def _moving(n: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the edits move their questions, up to what they were tested over."""
+    verb = "moves its" if n == 1 else "move their"
+    return f"{n} of {_edits(rows)} {verb} subject’s questions with q < {SIGNIFICANT_Q}"
+
+
 def _no_effect(
     question: str,
     sized: Sequence[Mapping[str, Any]],
@@ -107,24 +112,20 @@ def _no_effect(
     largest = f"The largest change: {effect_sentence(sized[0], targets)}"
     n_few = len(named.get("too few videos", []))
     if "no controls" in named:
-        n_moving = len(named["no controls"])
         return Verdict(
             question=question,
             answer="unknown",
             headline="effects on the answers were not compared with controls",
-            text=f"It was run without controls. {n_moving} of {_edits(sized)} "
-            f"{'moves its' if n_moving == 1 else 'move their'} subject’s questions with q < {SIGNIFICANT_Q} over "
-            f"videos. {largest}",
+            text=f"It was run without controls. {_moving(len(named['no controls']), sized)} over videos. {largest}",
         )
     if "too few controls" in named:
-        n_moving, needed = len(named["too few controls"]), math.ceil(claims["controls_needed"].min() / len(FAMILIES))
+        needed = per_family(claims["controls_needed"].min())
         return Verdict(
             question=question,
             answer="undecided",
             headline="controls were too few to tell whether an edited latent or set moves the counting answers more",
-            text=f"{n_moving} of {_edits(sized)} {'moves its' if n_moving == 1 else 'move their'} subject’s questions "
-            f"with q < {SIGNIFICANT_Q} over videos and more than any of the controls, which are too few to tell: it "
-            f"takes `video-sae steer --controls {needed}` at least. {largest}",
+            text=f"{_moving(len(named['too few controls']), sized)} over videos and more than any of the controls, "
+            f"which are too few to tell: it takes `video-sae steer --controls {needed}` at least. {largest}",
         )
     if n_few == len(sized):
         return Verdict(
@@ -146,14 +147,13 @@ def _no_effect(
 
 def effect_sentence(row: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
     """One edit, from its name to its non-counting questions."""
-    between = interval(row["delta_margin_low"], row["delta_margin_high"], 2, sign=True)
     text = (
         f"{action(row['operation']).lower()} {target_name(targets[row['target']])}, "
-        f"{signed(row['delta_margin'], 2)} nats {f'{between} ' if between else ''}on “{row['subject']}” questions"
+        f"{change(row, 'delta_margin', ' nats')} on “{row['subject']}” questions"
     )
     if is_known(row["control_max"]):
         text += f", where its controls stay within ±{number(row['control_max'], 2)}"
-    for of, name in (("other counting questions", "other"), ("non-counting questions", "noncounting")):
+    for name, of in OTHERS:
         if is_known(row[f"delta_margin_{name}"]):
             text += f"; {of} {signed(row[f'delta_margin_{name}'], 2)}"
     return text + "."

@@ -71,8 +71,9 @@ def report(config: ReportConfig) -> Path:
         remove_orphans(path.parent)
         record = read_record(config.run, config.sae)
         if record.sae_name is not None:
-            check_agreement(config.run, stages_of(config.run, record.sae_name))
-            check_same_sae(config.run, stages_of(config.run, record.sae_name))
+            stages = stages_of(config.run, record.sae_name)
+            check_agreement(config.run, stages)
+            check_same_sae(config.run, stages)
         content = page_content(record)
         write_atomic(path, fill_in(content))
     shown = printable(path, 4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from steer.edits.operations import Operation
@@ -76,3 +77,9 @@ def action(operation: str) -> str:
     if parsed.kind == "clamp":
         return f"Clamping to its p{100 * parsed.strength:g}{place}"
     return f"Adding{place} {signed(parsed.strength, 2)} median norms of"
+
+
+def change(row: Mapping[str, Any], name: str, unit: str = "") -> str:
+    """A change with its interval, where it has one."""
+    between = interval(row[f"{name}_low"], row[f"{name}_high"], 2, sign=True)
+    return f"{signed(row[name], 2)}{unit} {between}".strip()

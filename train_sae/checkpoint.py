@@ -20,6 +20,7 @@ from collect.artefact.json_fields import Fields
 from collect.artefact.json_file import parse_json
 from collect.errors import UserError
 from collect.printable import printable
+from collect.process.device import mark_work
 from train_sae.batches.normalisation import Normalisation
 from train_sae.batches.order import Cursor
 from train_sae.options import NormalizeActivations
@@ -103,10 +104,7 @@ class CheckpointWriter:
             if name not in self._copies:
                 self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
             self._copies[name].copy_(tensor, non_blocking=True)
-        copied = None
-        if state.threshold.is_cuda:
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(state.threshold.device))
+        copied = mark_work(state.threshold.device)
         path = checkpoint_path(self._folder, state.step, self._part)
         header = _header(state, normalisation, cursor)
         self._pending = self._executor.submit(_write, path, self._copies, header, copied)

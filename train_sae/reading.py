@@ -9,6 +9,7 @@ Other packages open none of these files by name. An SAE itself is read by `train
 the run's activations by `train_sae.opened`.
 """
 
+import functools
 import logging
 from collections.abc import Mapping
 from itertools import pairwise
@@ -84,6 +85,17 @@ def find_sae(run: Path, name: str | None = None) -> Path:
     return elsewhere
 
 
+def _weights_hash(path: Path) -> str:
+    status = path.stat()
+    return _hash_of(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of(path: Path, *_: int) -> str:
+    """The hash of a file, taken once as long as it is the same: two stages are about one SAE, and pages ask often."""
+    return file_hash(path)
+
+
 def check_same_sae(run: Path, folders: Mapping[str, Path]) -> None:
     """Check that stages that have begun are about the SAE that is there now, not about an earlier one of its name.
 
@@ -103,7 +115,7 @@ def check_same_sae(run: Path, folders: Mapping[str, Path]) -> None:
         places = [run / "sae" / folder.name, recorded_path(folder, stage, "sae", run)]
         weights = [place / WEIGHTS_NAME for place in places if place is not None]
         there = next((path for path in weights if path.is_file()), None)
-        if before is not None and there is not None and file_hash(there) != before:
+        if before is not None and there is not None and _weights_hash(there) != before:
             raise UserError(
                 f"{printable(folder, 4096)} was made with another SAE than the one that is in "
                 f"{printable(there.parent, 4096)} now: delete the former and run `video-sae {stage}` again, or put the "

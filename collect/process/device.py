@@ -37,6 +37,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def mark_work(device: torch.device) -> torch.cuda.Event | None:
+    """What comes to pass once a GPU has done all that it was given so far; None on a CPU, where it is done already."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 def resolve_dtype(name: Dtype, device: torch.device) -> Dtype:
     """The precision that a dtype's name stands for on a device: `auto` is bfloat16 on a GPU that computes in it.
 

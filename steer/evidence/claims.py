@@ -85,7 +85,7 @@ def claims(
         row["beside_subject"], row["delta_margin_beside"] = beside.get(
             (row["target"], row["operation"]), (None, float("nan"))
         )
-        if is_known(row["control_p_value"]):
+        if pd.notna(row["control_p_value"]):
             families.setdefault(row["family"], []).append(row["control_p_value"])
     found: list[dict[str, Any]] = []
     for row in rows:
@@ -116,14 +116,14 @@ def claim_name(row: dict[str, Any]) -> str:
             return "not specific"
         return "specific" if any(others_known(row)) else "specificity not tested"
     # Where fewer videos have an effect than the test takes, none is detectable.
-    if row["n_videos_active"] < ENOUGH_VIDEOS or not is_known(row["detectable"]):
+    if row["n_videos_active"] < ENOUGH_VIDEOS or not pd.notna(row["detectable"]):
         return "too few videos"
     return "no effect on the margin" if row["delta_margin_low"] <= 0 <= row["delta_margin_high"] else "undecided"
 
 
 def others_known(row: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether enough videos had other counting questions, and non-counting questions, for an interval."""
-    other, noncounting = (is_known(row[f"delta_margin_{of}_low"]) for of in ("other", "noncounting"))
+    other, noncounting = (pd.notna(row[f"delta_margin_{of}_low"]) for of in ("other", "noncounting"))
     return other, noncounting
 
 
@@ -134,7 +134,7 @@ def others_within(row: dict[str, Any]) -> bool:
     """
     limit = OTHERS_SHARE * abs(row["delta_margin"])
     ends = [row[f"delta_margin_{of}{end}"] for of in ("other", "noncounting") for end in ("", "_low", "_high")]
-    return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if is_known(end))
+    return all(abs(end) <= limit for end in (*ends, row["delta_margin_beside"]) if pd.notna(end))
 
 
 def controls_needed(p_value: float, family: Sequence[float]) -> int:
@@ -147,11 +147,6 @@ def controls_needed(p_value: float, family: Sequence[float]) -> int:
     ahead = sum(each <= p_value for each in family)
     # Benjamini-Hochberg: q = family / ahead / (1 + n), which must be below the level.
     return math.floor(len(family) / ahead / SIGNIFICANT_Q + 1e-9)
-
-
-def is_known(value: Any) -> bool:
-    """Whether a cell holds a number."""
-    return value is not None and bool(value == value)  # NaN is unlike itself
 
 
 def direction(row: dict[str, Any]) -> str:
@@ -212,7 +207,7 @@ def dissociations(claimed: pd.DataFrame, by_subject: pd.DataFrame, targets: Sequ
 
 def _claim(row: dict[str, Any]) -> dict[str, Any]:
     name = claim_name(row)
-    ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if is_known(row[end])]
+    ends = [abs(row[end]) for end in ("delta_margin_low", "delta_margin_high", "detectable") if pd.notna(row[end])]
     kept = {column: row[column] for column in CLAIMS.names if column in row}
     return kept | {
         "claim": name,

@@ -120,9 +120,7 @@ def estimate(values: Sequence[float] | Real, seed: int) -> Estimate:
     """
     array = np.asarray(values, dtype=np.float64)
     array = array[~np.isnan(array)]
-    low, high = float("nan"), float("nan")
-    if len(array) > 1:
-        low, high = bootstrap_interval(array, np.random.default_rng(seed))
+    low, high = bootstrap_interval(array, np.random.default_rng(seed))
     return Estimate(mean=float(array.mean()) if len(array) else float("nan"), low=low, high=high, n=len(array))
 
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from collect.process.device import mark_work
 from train_sae.batches.order import POOL_ROWS, Cursor, TokenOrder
 from train_sae.batches.shard_reader import RowReader
 from train_sae.batches.token_set import TokenSet
@@ -92,7 +93,7 @@ class _Lane:
         if self._find(after.epoch, after.pool) is None:
             slot = self._free(current)
             slot.key = (after.epoch, after.pool)
-            slot.pending = executor.submit(self._fill, slot, self._mark_use())
+            slot.pending = executor.submit(self._fill, slot, mark_work(self._device))
 
     def _slot(self, epoch: int, pool: int) -> _Slot:
         slot = self._find(epoch, pool)
@@ -100,7 +101,7 @@ class _Lane:
             slot = self._free(None)
             slot.key = (epoch, pool)
             try:
-                self._fill(slot, self._mark_use())
+                self._fill(slot, mark_work(self._device))
             except BaseException:
                 slot.key = None
                 raise
@@ -130,14 +131,6 @@ class _Lane:
         # The other slot is the newer one from now on.
         self._slots.sort(key=lambda other: other is slot)
         return slot
-
-    def _mark_use(self) -> torch.cuda.Event | None:
-        """What comes to pass once the device has taken all earlier batches; None if it takes them at once."""
-        if self._device.type != "cuda":
-            return None
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event
 
     def _fill(self, slot: _Slot, last_use: torch.cuda.Event | None) -> None:
         epoch, pool = cast("tuple[int, int]", slot.key)

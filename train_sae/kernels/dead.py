@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from collect.process.device import mark_work
 from train_sae.step.state import TrainState
 
 _LAG = 4
@@ -49,9 +50,7 @@ class _Count:
     def __init__(self, number: Int[Tensor, ""]) -> None:
         self._host = torch.empty((), dtype=number.dtype, pin_memory=number.is_cuda)
         self._host.copy_(number, non_blocking=True)
-        self._arrival = torch.cuda.Event() if number.is_cuda else None
-        if self._arrival is not None:
-            self._arrival.record(torch.cuda.current_stream(number.device))
+        self._arrival = mark_work(number.device)
 
     def number(self) -> int:
         """The number, when it has arrived."""
